@@ -1,0 +1,36 @@
+// What the build and the processor are. Nothing here touches a tensor, so nothing here needs torch.
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+namespace {
+
+py::dict build_info() {
+  py::dict info;
+  info["version"] = CDKD_VERSION;
+  info["torch"] = CDKD_TORCH;
+  info["compiler"] = __VERSION__;
+  info["cuda"] = py::none();
+  return info;
+}
+
+py::dict cpu_features() {
+  py::dict features;
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();
+  features["avx2"] = static_cast<bool>(__builtin_cpu_supports("avx2"));
+  features["fma"] = static_cast<bool>(__builtin_cpu_supports("fma"));
+  features["avx512f"] = static_cast<bool>(__builtin_cpu_supports("avx512f"));
+  features["avx512bw"] = static_cast<bool>(__builtin_cpu_supports("avx512bw"));
+  features["avx512vl"] = static_cast<bool>(__builtin_cpu_supports("avx512vl"));
+#endif
+  return features;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Build and processor information.";
+  m.def("build_info", &build_info, "Version, the torch it was built against, compiler and CUDA toolkit (None without).");
+  m.def("cpu_features", &cpu_features, "Vector instruction sets of this processor; empty off x86-64.");
+}
