@@ -1,0 +1,121 @@
+"""Crops of a person: from a box to an affine map, in HRNet's convention.
+
+The centre of the region lands on (width / 2, height / 2) of the crop, and pixel centres are integers. A crop
+n times as large therefore has coordinates that are exactly n times as large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cdkd_ext._checks import check
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class CropRegion:
+    """The part of an image that becomes a crop.
+
+    Attributes:
+        center: (x, y) in image pixels.
+        size: (height, width) in image pixels, positive.
+        rotation: degrees; a positive angle turns the picture counter-clockwise in the crop.
+        flip: whether the picture is mirrored left to right about the centre, before the rotation.
+    """
+
+    center: tuple[float, float]
+    size: tuple[float, float]
+    rotation: float = 0.0
+    flip: bool = False
+
+
+def region_from_box(
+    box: Sequence[float] | FloatArray, crop_size: tuple[int, int], padding: float = 1.25
+) -> CropRegion:
+    """Return the region around a box: grown to the crop's aspect ratio, then by `padding`.
+
+    Args:
+        box: (x, y, width, height) in image pixels, width and height positive.
+        crop_size: (height, width) of the crop, for its aspect ratio.
+        padding: factor on both sides.
+
+    Raises:
+        InputError: the box is empty or not finite.
+    """
+    x, y, width, height = (float(value) for value in box)
+    check(
+        all(map(math.isfinite, (x, y, width, height))) and width > 0 and height > 0,
+        "box",
+        (x, y, width, height),
+        "finite (x, y, width, height) with positive width and height",
+    )
+    check(padding > 0, "padding", padding, "a positive number")
+    size = fit_aspect((height, width), crop_size)
+    return CropRegion((x + width / 2, y + height / 2), (size[0] * padding, size[1] * padding))
+
+
+def fit_aspect(size: tuple[float, float], crop_size: tuple[int, int]) -> tuple[float, float]:
+    """Return the smallest (height, width) that holds `size` and has the aspect ratio of `crop_size`."""
+    height, width = size
+    aspect = crop_size[1] / crop_size[0]
+    return max(height, width / aspect), max(width, height * aspect)
+
+
+def crop_matrix(region: CropRegion, crop_size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Return the (2, 3) affine map from image pixels to pixels of a crop of (height, width) `crop_size`."""
+    crop_height, crop_width = crop_size
+    # HRNet takes the scale from the widths alone; the region has the crop's aspect ratio
+    scale = crop_width / region.size[1]
+    angle = math.radians(region.rotation)
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    mirror = -1.0 if region.flip else 1.0
+    linear = np.array([[mirror * cosine, sine], [-mirror * sine, cosine]])
+    offset = np.array([crop_width / 2, crop_height / 2]) - linear @ np.array(region.center)
+    return np.column_stack([linear, offset])
+
+
+def invert_affine(matrix: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the (2, 3) inverse of a (2, 3) affine map.
+
+    Raises:
+        InputError: the map cannot be inverted.
+    """
+    (a, b, tx), (c, d, ty) = np.asarray(matrix, dtype=np.float64).tolist()
+    determinant = a * d - b * c
+    check(
+        determinant != 0 and math.isfinite(determinant), "matrix", matrix, "an invertible (2, 3) affine map"
+    )
+    a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
+    return np.array([[a, b, -(a * tx + b * ty)], [c, d, -(c * tx + d * ty)]])
+
+
+def transform_points(points: FloatArray, matrix: FloatArray) -> FloatArray:
+    """Apply a (2, 3) affine map to points (..., 2); the result has the dtype of `points`."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(points.dtype)
+
+
+def warp_crop(
+    image: npt.NDArray[np.uint8], matrix: FloatArray, crop_size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """Sample a crop bilinearly; outside of the image it is black.
+
+    Args:
+        image: (H, W, 3) uint8.
+        matrix: (2, 3), image pixels to crop pixels.
+        crop_size: (height, width).
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    height, width = crop_size
+    crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    return crop.astype(np.uint8, copy=False)

@@ -1,0 +1,168 @@
+"""Paired-resolution crops of people, as a torch data set."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from cdkd_ext._checks import check, check_type
+from cdkd_ext.data.augmentation import Augmentation
+from cdkd_ext.data.coco import Person
+from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, transform_points, warp_crop
+from cdkd_ext.data.images import read_image
+from cdkd_ext.data.joints import JointSet
+
+
+class PoseDataset(Dataset[dict[str, torch.Tensor]]):
+    """Crops for a student and, from the same draw, for its teacher, each sampled from the full picture.
+
+    ``dataset[index]`` is view 0 of a person, ``dataset[index, view]`` another augmented view. All randomness
+    comes from (seed, index, view): the order of workers does not matter. A sample holds
+
+    - ``image``: (3, h, w) uint8, RGB, the student's crop;
+    - ``teacher_image``: (3, H, W) uint8, with `teacher_size` only;
+    - ``keypoints``: (J, 2) float32, pixels of the student's crop; 0 where not annotated;
+    - ``visible``: (J,) float32, 1 where annotated, even if outside of the crop;
+    - ``labelled``: () float32, 1 or 0. A sample without labels shows none: its ``visible`` is all 0;
+    - ``to_image``: (2, 3) float32, affine map from student crop pixels to picture pixels;
+    - ``index``: () int64.
+
+    Args:
+        persons: the people, at least one.
+        joints: their joint set.
+        size: (height, width) of the student's crops.
+        teacher_size: (height, width) of the teacher's, with the same aspect ratio: its coordinates are the
+            student's times the ratio of the sizes.
+        augmentation: what to draw for a view; None for plain crops.
+        seed: of the views and of the choice of the labelled people; not negative.
+        labelled_fraction: part of the people, chosen by `seed`, who keep their labels. The choice for a
+            smaller fraction lies within the choice for a larger one.
+        padding: factor around the box.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[Person],
+        joints: JointSet,
+        *,
+        size: tuple[int, int],
+        teacher_size: tuple[int, int] | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        labelled_fraction: float = 1.0,
+        padding: float = 1.25,
+    ) -> None:
+        check(len(persons) > 0, "persons", "none", "at least one person")
+        for i, person in enumerate(persons):
+            shape = person.keypoints.shape
+            check(shape == (len(joints), 2), f"persons[{i}].keypoints", shape, f"shape ({len(joints)}, 2)")
+        self.size = _image_size("size", size)
+        self.teacher_size = None if teacher_size is None else _image_size("teacher_size", teacher_size)
+        if self.teacher_size is not None:
+            check(
+                self.size[0] * self.teacher_size[1] == self.size[1] * self.teacher_size[0],
+                "teacher_size",
+                self.teacher_size,
+                f"the aspect ratio of size {self.size}",
+            )
+        if augmentation is not None:
+            check_type("augmentation", augmentation, Augmentation, "an Augmentation or None")
+        check(seed >= 0, "seed", seed, "a non-negative integer")
+        check(0 <= labelled_fraction <= 1, "labelled_fraction", labelled_fraction, "a number in [0, 1]")
+        check(padding > 0, "padding", padding, "a positive number")
+        self.persons = tuple(persons)
+        self.joints = joints
+        self.augmentation = augmentation
+        self.seed = operator.index(seed)
+        self.padding = padding
+        self.labelled = _choose_labelled(self.persons, self.seed, labelled_fraction)
+        self._flip = np.array(joints.flip_permutation)
+        self._upper_body = np.array(joints.upper_body)
+        _use_one_thread()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _use_one_thread()
+
+    def __len__(self) -> int:
+        return len(self.persons)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Return a view of a person.
+
+        Raises:
+            IndexError: there is no such person.
+            InputError: the picture cannot be read; the message names the file.
+        """
+        index, view = index if isinstance(index, tuple) else (index, 0)
+        index, view = operator.index(index), operator.index(view)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index: expected 0 to {len(self) - 1}, got {index}")
+        check(view >= 0, "view", view, "a non-negative integer")
+        person = self.persons[index]
+        labelled = self.labelled[index]
+        # what is not labelled must not leak, neither to a loss nor through a half-body crop
+        visible = person.visible if labelled else np.zeros_like(person.visible)
+
+        region = region_from_box(person.box, self.size, self.padding)
+        if self.augmentation is not None:
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, index, view))))
+            region = self.augmentation.draw(
+                rng, region, self.size, person.keypoints, visible, self._upper_body
+            )
+        matrix = crop_matrix(region, self.size)
+        keypoints = transform_points(person.keypoints, matrix)
+        if region.flip:
+            keypoints, visible = keypoints[self._flip], visible[self._flip]
+
+        picture = read_image(person.image_path, person.image_size)
+        sample = {
+            "image": _to_tensor(warp_crop(picture, matrix, self.size)),
+            "keypoints": torch.from_numpy(keypoints * visible[:, None]),
+            "visible": torch.from_numpy(visible.copy()),
+            "labelled": torch.tensor(float(labelled)),
+            "to_image": torch.from_numpy(invert_affine(matrix).astype(np.float32)),
+            "index": torch.tensor(index),
+        }
+        if self.teacher_size is not None:
+            teacher_matrix = crop_matrix(region, self.teacher_size)
+            sample["teacher_image"] = _to_tensor(warp_crop(picture, teacher_matrix, self.teacher_size))
+        return sample
+
+
+def _image_size(argument: str, size: tuple[int, int]) -> tuple[int, int]:
+    check(
+        len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size),
+        argument,
+        size,
+        "(height, width), two positive integers",
+    )
+    return size[0], size[1]
+
+
+def _choose_labelled(persons: tuple[Person, ...], seed: int, fraction: float) -> npt.NDArray[np.bool_]:
+    """(N,) true for the chosen people who have at least one annotated joint."""
+    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))).permutation(len(persons))
+    labelled = np.zeros(len(persons), dtype=bool)
+    labelled[order[: round(fraction * len(persons))]] = True
+    return labelled & np.array([person.visible.any() for person in persons])
+
+
+def _to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """(H, W, 3) BGR to (3, H, W) RGB."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    for channel, plane in enumerate(reversed(cv2.split(image))):
+        planes[channel] = plane
+    return torch.from_numpy(planes)
+
+
+def _use_one_thread() -> None:
+    # data workers are processes: OpenCV's own threads would only compete with them
+    cv2.setNumThreads(0)
