@@ -1,0 +1,38 @@
+# Both commands do everything from a bare clone: Python >= 3.10, a C++ compiler, and a package index are enough.
+PYTHON ?= python3
+VENV ?= .venv
+# a processor-only torch unless this machine has a GPU; set TORCH to choose another
+TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml cdkd_ext -type f -not -name '*.pyc' 2>/dev/null)
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo
+	$(BIN)/cdkd demo --output runs/demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.h')
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)" numpy
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch $(SOURCES)
+	$(BIN)/pip install --quiet ".[train]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.torch $(SOURCES)
+	$(BIN)/pip install --quiet ".[train,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build runs

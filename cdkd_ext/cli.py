@@ -1,0 +1,170 @@
+"""The command `cdkd`: parses, calls, prints."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from cdkd_ext import __version__
+from cdkd_ext._checks import InputError
+
+try:
+    from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+
+    from cdkd_ext.demo import DemoConfig, run_demo
+    from cdkd_ext.info import describe_installation
+    from cdkd_ext.recipes import list_recipes, recipe_path
+    from cdkd_ext.training import (
+        DataConfig,
+        DistillationConfig,
+        InterruptedRun,
+        NonFiniteLossError,
+        TrainingConfig,
+        evaluate_checkpoint,
+        train,
+    )
+except ModuleNotFoundError as error:
+    sys.exit(f"cdkd: {error.name} is missing; the command line needs `pip install 'cdkd-ext[train]'`")
+
+
+class _RecipeAction(ActionConfigFile):
+    """`--recipe NAME` is `--config` with a file of the package."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, namespace, str(recipe_path(values)), option_string)
+
+
+class _ResumeAction(ActionConfigFile):
+    """`--resume FOLDER` is `--config` with the configuration that the run wrote there."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        path = Path(values) / "config.yaml"
+        if not path.is_file():
+            raise InputError(f"resume: expected the folder of a run (with its config.yaml), got {values}")
+        super().__call__(parser, namespace, str(path), option_string)
+
+
+def _train(options: Namespace) -> None:
+    _fit(TrainingConfig, options)
+
+
+def _distill(options: Namespace) -> None:
+    _fit(DistillationConfig, options)
+
+
+def _fit(config_class: type[TrainingConfig], options: Namespace) -> None:
+    config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
+    record = train(config, resume=bool(options.resume))
+    print(f"PCKh@0.5 {record['pckh']:.2f} on {record['people']} people; checkpoints in {config.output}")
+
+
+def _eval(options: Namespace) -> None:
+    report = evaluate_checkpoint(options.weights, options.data, flip_test=options.flip_test, output=options.output)
+    width = max(map(len, report["pckh_per_joint"]))
+    for joint, value in report["pckh_per_joint"].items():
+        print(f"{joint:<{width}}  {value:6.2f}")
+    print(f"{'mean':<{width}}  {report['pckh']:6.2f}   PCKh@0.5, {report['people']} people, {report['reference']}")
+
+
+def _info(options: Namespace) -> None:
+    info = describe_installation()
+    print(json.dumps(info, indent=2) if options.json else _lines(info))
+
+
+def _demo(options: Namespace) -> None:
+    run_demo(DemoConfig(**{field.name: options[field.name] for field in fields(DemoConfig)}))
+
+
+def _lines(info: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for name, value in info.items():
+        nested = isinstance(value, dict)
+        lines.append(f"{indent}{name}:" + ("" if nested else f" {value}"))
+        if nested:
+            lines.append(_lines(value, indent + "  "))
+    return "\n".join(lines)
+
+
+_COMMANDS = {
+    "demo": (
+        _demo,
+        "draw figures, train a teacher, a plain and a distilled student, and write a report",
+        "cdkd demo --output runs/demo",
+    ),
+    "train": (_train, "train a teacher or a plain student", "cdkd train --recipe lsp_teacher --data.root lsp"),
+    "distill": (
+        _distill,
+        "train a student with a teacher",
+        "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
+    ),
+    "eval": (_eval, "measure a checkpoint's PCKh@0.5", "cdkd eval runs/lsp_student --data.root lsp"),
+    "info": (_info, "show the build, the devices and the registered operators", "cdkd info"),
+}
+
+
+def _build_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="cdkd",
+        description="Low-resolution human pose estimation by cross-domain knowledge distillation.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cdkd-ext {__version__}")
+    commands = parser.add_subcommands(dest="command")
+    parsers = {}
+    for name, (_, purpose, example) in _COMMANDS.items():
+        parsers[name] = ArgumentParser(
+            description=f"{purpose[0].upper()}{purpose[1:]}.  Example: {example}", exit_on_error=False
+        )
+    for name, config_class in (("train", TrainingConfig), ("distill", DistillationConfig)):
+        sub = parsers[name]
+        sub.add_argument("--config", action="config", help="YAML file of the options below")
+        sub.add_argument("--recipe", action=_RecipeAction, help=f"shipped configuration: {', '.join(list_recipes())}")
+        sub.add_argument("--resume", action=_ResumeAction, help="folder of an interrupted run to go on with")
+        sub.add_class_arguments(config_class)
+    parsers["eval"].add_argument("weights", type=str, help="checkpoint, or the folder of a run")
+    parsers["eval"].add_argument("--data", type=DataConfig, default=DataConfig(), help="pictures and annotations")
+    parsers["eval"].add_argument("--flip_test", type=bool, default=True, help="average with the mirrored picture")
+    parsers["eval"].add_argument("--output", type=str | None, default=None, help="also write the result as JSON")
+    parsers["info"].add_argument("--json", action="store_true", help="print JSON")
+    parsers["demo"].add_class_arguments(DemoConfig)
+    for name, (_, purpose, _) in _COMMANDS.items():
+        commands.add_subcommand(name, parsers[name], help=purpose)
+    return parser
+
+
+def _dispatch(arguments: Sequence[str] | None) -> None:
+    parser = _build_parser()
+    try:
+        parsed = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise InputError(" ".join(str(error).split())) from error
+    options = parser.instantiate(parsed)[parsed.command]
+    _COMMANDS[parsed.command][0](options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0, 2 for a mistake in the input, 3 for a loss that is not finite, 130 for Ctrl-C.
+    """
+    try:
+        _dispatch(arguments)
+    except InputError as error:
+        status, message = 2, str(error)
+    except NonFiniteLossError as error:
+        status, message = 3, str(error)
+    except InterruptedRun as error:
+        status, message = 130, str(error)
+    except KeyboardInterrupt:
+        status, message = 130, "interrupted"
+    else:
+        return 0
+    print(f"cdkd: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

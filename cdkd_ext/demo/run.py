@@ -1,0 +1,179 @@
+"""Runs the demonstration: its trainings are command lines of their own, side by side on the cores there are."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdkd_ext._checks import InputError, check
+from cdkd_ext.data import Augmentation
+from cdkd_ext.demo.report import write_report
+from cdkd_ext.training import (
+    DataConfig,
+    DistillationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    prepare_views,
+    save_config,
+)
+from cdkd_ext.training.sources import prepare_figures
+
+
+@dataclass
+class DemoConfig:
+    """The demonstration.
+
+    Args:
+        output: folder of the pictures, the runs and the report.
+        figures: how many figures to draw for training; an eighth as many for validation.
+        teacher_epochs: passes of the teacher.
+        student_epochs: passes of every student.
+        views: fixed augmented views per figure that all students share.
+        seeds: students of each kind, two or more.
+        processes: trainings side by side; 0 takes one per core.
+    """
+
+    output: str = "runs/demo"
+    figures: int = 6000
+    teacher_epochs: int = 12
+    student_epochs: int = 15
+    views: int = 4
+    seeds: int = 2
+    processes: int = 0
+
+
+def run_demo(config: DemoConfig) -> Path:
+    """Run everything and return the path of the report; runs that an earlier call finished are kept.
+
+    Raises:
+        InputError: a number is too small, or a training failed (its log is named).
+    """
+    for name in ("figures", "teacher_epochs", "student_epochs", "views"):
+        check(getattr(config, name) > 0, name, getattr(config, name), "a positive number")
+    check(config.seeds >= 2, "seeds", config.seeds, "at least 2, so that a spread can be told")
+    output = Path(config.output)
+    processes = config.processes or os.cpu_count() or 1
+    started = time.perf_counter()
+    with _stage(f"drawing {config.figures} + {max(1, config.figures // 8)} figures"):
+        figures = prepare_figures(output / "figures", config.figures, workers=processes)
+    teacher = _teacher(config, figures)
+    with _stage(f"training the teacher: {teacher.epochs} epochs"):
+        _run_all([teacher], side_by_side=1, processes=processes)
+    students = [make(config, figures, seed) for seed in range(config.seeds) for make in (_alone, _distilled)]
+    with _stage(f"storing {config.views} views per figure and the teacher's outputs for them"):
+        prepare_views(students[1])
+    with _stage(f"training {len(students)} students: {config.student_epochs} epochs each"):
+        _run_all(students, side_by_side=processes)
+    report = write_report(output, figures, seeds=config.seeds, seconds=time.perf_counter() - started)
+    return report
+
+
+def _teacher(config: DemoConfig, figures: Path) -> TrainingConfig:
+    return TrainingConfig(
+        output=f"{config.output}/teacher",
+        model=ModelConfig("hrnet_w32_small", (64, 64), 2.0),
+        data=DataConfig(root=str(figures), augmentation=_augmentation(), workers=0),
+        optimizer=OptimizerConfig(learning_rate=2e-3),
+        epochs=config.teacher_epochs,
+        evaluate_every=4,
+    )
+
+
+def _alone(config: DemoConfig, figures: Path, seed: int) -> TrainingConfig:
+    return TrainingConfig(
+        output=f"{config.output}/alone_{seed}",
+        model=_student(),
+        data=_views(config, figures),
+        epochs=config.student_epochs,
+        evaluate_every=3,
+        seed=seed,
+    )
+
+
+def _distilled(config: DemoConfig, figures: Path, seed: int) -> DistillationConfig:
+    return DistillationConfig(
+        output=f"{config.output}/distilled_{seed}",
+        teacher=f"{config.output}/teacher/last.safetensors",
+        model=_student(),
+        data=_views(config, figures),
+        epochs=config.student_epochs,
+        evaluate_every=3,
+        seed=seed,
+    )
+
+
+def _student() -> ModelConfig:
+    return ModelConfig("hrnet_w16_small", (32, 32), 2.0)
+
+
+def _views(config: DemoConfig, figures: Path) -> DataConfig:
+    return DataConfig(
+        root=str(figures),
+        augmentation=_augmentation(),
+        views=config.views,
+        cache=f"{config.output}/views",
+        workers=0,
+    )
+
+
+def _augmentation() -> Augmentation:
+    return Augmentation(scale=0.15, rotation=15.0)
+
+
+@contextmanager
+def _stage(title: str) -> Iterator[None]:
+    started = time.perf_counter()
+    print(f"{title} …", flush=True)
+    yield
+    print(f"  {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def _command(config: TrainingConfig, processes: int) -> list[str]:
+    """The command line of a training; several processes share one training through torch's launcher."""
+    output = Path(config.output)
+    save_config(config, output / "request.yaml")
+    name = "distill" if isinstance(config, DistillationConfig) else "train"
+    start = [sys.executable, "-m", "cdkd_ext.cli"]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        start = [*launcher, "-m", "cdkd_ext.cli"]
+    how = f"--resume={output}" if (output / "state.pt").exists() else f"--config={output / 'request.yaml'}"
+    return [*start, name, how]
+
+
+def _run_all(configs: Sequence[TrainingConfig], *, side_by_side: int, processes: int = 1) -> None:
+    """Run trainings, at most `side_by_side` at a time, one thread per process; each writes log.txt in its folder."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    waiting, running = list(configs), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < side_by_side:
+                config = waiting.pop(0)
+                command = _command(config, processes)
+                log = Path(config.output) / "log.txt"
+                with log.open("w") as file:
+                    running[config.output] = subprocess.Popen(
+                        command, stdout=file, stderr=subprocess.STDOUT, env=environment
+                    )
+            for name, process in list(running.items()):
+                try:
+                    status = process.wait(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+                del running[name]
+                if status != 0:
+                    log = Path(name) / "log.txt"
+                    raise InputError(f"the training in {name} failed: {_last_line(log)} (see {log})")
+    finally:
+        for process in running.values():
+            process.terminate()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text().splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"

@@ -1,0 +1,97 @@
+"""Predictions for a whole data set, in pixels of the full pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from cdkd_ext import ops
+from cdkd_ext._checks import check
+from cdkd_ext.models import PoseNetwork, normalize_images
+
+
+class Predictions(NamedTuple):
+    """Decoded poses.
+
+    Attributes:
+        keypoints: float32 (N, J, 2), pixels of the full pictures.
+        scores: float32 (N, J), probabilities.
+        indices: int64 (N,), the people in the data set.
+    """
+
+    keypoints: Tensor
+    scores: Tensor
+    indices: Tensor
+
+
+@torch.no_grad()
+def predict_crops(
+    model: PoseNetwork, crops: Tensor, to_image: Tensor | None = None, *, flip_permutation: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Predict a batch of crops with a model in evaluation mode.
+
+    Args:
+        model: gives SimCC logits.
+        crops: RGB uint8 (B, 3, h, w).
+        to_image: (B, 2, 3), crop pixels to pixels of the full picture; None leaves crop pixels.
+        flip_permutation: int64 (J,), turns the flip test on.
+
+    Returns:
+        Keypoints float32 (B, J, 2) and scores float32 (B, J).
+    """
+    images = normalize_images(crops)
+    output = model(images)
+    flipped = None
+    if flip_permutation is not None:
+        mirrored = model(images.flip(-1))
+        flipped = (mirrored.logits_x, mirrored.logits_y, flip_permutation)
+    keypoints, scores = ops.simcc_decode(
+        output.logits_x, output.logits_y, model.split_ratio, flipped=flipped, to_image=to_image
+    )
+    return keypoints.float(), scores.float()
+
+
+@torch.no_grad()
+def predict(
+    model: PoseNetwork,
+    dataset: Any,
+    *,
+    flip_permutation: Sequence[int] | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    processes: int = 1,
+) -> Predictions:
+    """Predict every person of a data set.
+
+    Args:
+        model: on `device`; it is switched to evaluation mode for the call.
+        dataset: gives image uint8 (3, h, w), to_image (2, 3) and index, like `PoseDataset`.
+        flip_permutation: the left-right permutation of the joints turns the flip test on: the softmaxes of the
+            picture and of its mirror image are averaged. None predicts once.
+        batch_size: people per forward pass.
+        workers: processes that load pictures.
+        device: where the model runs.
+        rank: number of this process.
+        processes: how many processes share the data set; each predicts every `processes`-th person.
+    """
+    check(len(dataset) > 0, "dataset", "no samples", "at least one")
+    share = Subset(dataset, range(rank, len(dataset), processes))
+    permutation = None if flip_permutation is None else torch.as_tensor(flip_permutation, device=device)
+    training = model.training
+    model.eval()
+    keypoints, scores, indices = [], [], []
+    for batch in DataLoader(share, batch_size=batch_size, num_workers=workers):
+        points, score = predict_crops(
+            model, batch["image"].to(device), batch["to_image"].to(device), flip_permutation=permutation
+        )
+        keypoints.append(points.cpu())
+        scores.append(score.cpu())
+        indices.append(batch["index"])
+    model.train(training)
+    return Predictions(torch.cat(keypoints), torch.cat(scores), torch.cat(indices))

@@ -1,0 +1,45 @@
+"""What is installed: the build, the devices, the registered operators."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import torch
+
+from cdkd_ext import _C, __version__
+
+OPERATORS = ("cca_kl", "sau_select", "projector_cosine", "simcc_decode", "simcc_kl")
+
+
+def describe_installation() -> dict[str, Any]:
+    """Return versions, processor features, GPUs, and the dispatch keys under which each operator has a kernel."""
+    build = _C.build_info()
+    features = [name for name, present in _C.cpu_features().items() if present]
+    devices = {
+        f"cuda:{index}": torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+    }
+    return {
+        "cdkd-ext": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "built": {
+            "torch": build["torch"],
+            "compiler": build["compiler"],
+            "cuda": build["cuda"] or "not built",
+        },
+        "processor": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "features": ", ".join(features) or "none known",
+        },
+        "gpus": devices or "none",
+        "operators": {name: ", ".join(_kernels(name)) or "not registered" for name in OPERATORS},
+    }
+
+
+def _kernels(name: str) -> list[str]:
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return [key for key in ("CPU", "CUDA", "Autograd", "Meta") if has_kernel(f"cdkd::{name}", key)]

@@ -1,0 +1,73 @@
+"""What a training run shows while it goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class TrainingDisplay:
+    """A live bar in a terminal, one line per epoch elsewhere; silent in all processes but the first.
+
+    Args:
+        total: steps of the whole training.
+        quiet: show nothing.
+    """
+
+    def __init__(self, total: int, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet, soft_wrap=True)
+        self.live = sys.stdout.isatty() and not quiet
+        self.total = total
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.live,
+            transient=True,
+        )
+        self._task: TaskID = self._progress.add_task("training", total=total, status="")
+        self._started = time.perf_counter()
+        self._first_step = 0
+
+    def __enter__(self) -> TrainingDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, step: int) -> None:
+        """Begin at a step, so that the time left is right after resuming."""
+        self._first_step = step
+        self._started = time.perf_counter()
+        self._progress.update(self._task, completed=step)
+
+    def step(self, step: int, epoch: int, values: dict[str, float], rate: float) -> None:
+        """Show one step: its losses and the samples per second."""
+        status = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        description = f"epoch {epoch + 1}"
+        self._progress.update(
+            self._task, completed=step, description=description, status=f"{status} {rate:.0f} samples/s"
+        )
+
+    def epoch(self, epoch: int, epochs: int, step: int, record: dict[str, float]) -> None:
+        """Print one line for a finished epoch."""
+        elapsed = time.perf_counter() - self._started
+        left = elapsed / max(1, step - self._first_step) * (self.total - step)
+        values = "  ".join(f"{name} {value:.4g}" for name, value in record.items())
+        self.console.print(f"epoch {epoch + 1}/{epochs}  {values}  left {_duration(left)}", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,257 @@
+"""The two training commands: from a configuration to a finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+
+from cdkd_ext._checks import check, fail
+from cdkd_ext._files import replacing
+from cdkd_ext.data import JointSet, PoseDataset
+from cdkd_ext.distill import CCA, ETHT, SAPE, DistillationLoss, SimCCLoss
+from cdkd_ext.evaluation import pckh, predict
+from cdkd_ext.models import PoseNetwork, create_model, load_weights
+from cdkd_ext.training.batches import EpochBatches, make_loader
+from cdkd_ext.training.checkpoint import file_hash, load_model
+from cdkd_ext.training.config import DataConfig, DistillationConfig, TrainingConfig, check_config
+from cdkd_ext.training.loop import Record, Trainer
+from cdkd_ext.training.sources import People, load_people, training_set, validation_set
+from cdkd_ext.training.task import PoseTask
+from cdkd_ext.training.teacher import FrozenTeacher
+from cdkd_ext.training.views import FixedViews, build_student_views, build_teacher_outputs
+
+
+def train(config: TrainingConfig, *, resume: bool = False) -> Record:
+    """Train a teacher, a plain student or, given a `DistillationConfig`, a distilled student.
+
+    Args:
+        config: the run; its output folder receives config.yaml, last and best checkpoint, metrics.json.
+        resume: go on from the output folder's state.pt.
+
+    Returns:
+        The record of the last epoch: losses, and the metrics of the validation.
+
+    Raises:
+        InputError: the configuration, the data or a checkpoint is wrong; names the file and the field.
+        NonFiniteLossError: a term of the loss became infinite or NaN.
+        InterruptedRun: Ctrl-C.
+    """
+    check_config(config)
+    output = Path(config.output)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.cpu)
+    if not resume and (output / "state.pt").exists():
+        fail("output", f"{output}, which holds a run", f"a new folder, or `--resume {output}` to go on with that run")
+    # the first process draws the figures and builds the caches, the others find them
+    with accelerator.main_process_first():
+        people = load_people(config.data, output)
+    if accelerator.is_main_process:
+        save_config(config, output / "config.yaml")
+    set_seed(config.seed)
+    student = create_model(
+        config.model.name,
+        input_size=config.model.input_size,
+        num_joints=len(people.joints.names),
+        split_ratio=config.model.split_ratio,
+    )
+    if config.model.weights:
+        load_weights(student, config.model.weights)
+    teacher = _load_teacher(config, people, accelerator) if isinstance(config, DistillationConfig) else None
+    task = PoseTask(student, _build_loss(config, student, teacher.model if teacher else None))
+    dataset = _dataset(config, people, teacher)
+    samples = _fixed_views(config, dataset, teacher, accelerator) if config.data.views else dataset
+    # without a teacher there is nothing to learn from a person without labels
+    chosen = range(len(dataset)) if teacher else [index for index in range(len(dataset)) if dataset.labelled[index]]
+    sampler = EpochBatches(
+        chosen,
+        config.batch_size,
+        seed=config.seed,
+        views=config.data.views,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    trainer = Trainer(
+        config,
+        task,
+        people.joints,
+        make_loader(samples, sampler, workers=config.data.workers),
+        sampler,
+        lambda task: evaluate_people(
+            task.student,
+            people,
+            validation_set(people, config.data, config.model.input_size),
+            flip_test=config.flip_test,
+            accelerator=accelerator,
+        ),
+        accelerator,
+        teacher=teacher if config.data.views == 0 else None,
+        temperature_rate=config.temperature.learning_rate if isinstance(config, DistillationConfig) else 0.0,
+    )
+    return trainer.run(resume=resume)
+
+
+def evaluate_people(
+    model: PoseNetwork,
+    people: People,
+    dataset: PoseDataset,
+    *,
+    flip_test: bool,
+    accelerator: Accelerator | None = None,
+    batch_size: int = 64,
+) -> dict[str, Any]:
+    """PCKh@0.5 on the validation people: "pckh", "pckh_per_joint" and "people"; each person is counted once."""
+    device = next(model.parameters()).device
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    predictions = predict(
+        model,
+        dataset,
+        flip_permutation=people.joints.flip_permutation if flip_test else None,
+        batch_size=batch_size,
+        device=device,
+        rank=rank,
+        processes=processes,
+    )
+    shares = gather_object([predictions]) if processes > 1 else [predictions]
+    indices = torch.cat([share.indices for share in shares]).argsort()
+    keypoints = torch.cat([share.keypoints for share in shares])[indices]
+    result = pckh(
+        keypoints,
+        torch.stack([torch.as_tensor(person.keypoints) for person in dataset.persons]),
+        torch.stack([torch.as_tensor(person.visible) for person in dataset.persons]),
+        torch.tensor([person.head_size for person in dataset.persons]),
+        joint_names=people.joints.names,
+    )
+    return {"pckh": result.mean, "pckh_per_joint": result.per_joint, "people": result.people}
+
+
+def evaluate_checkpoint(
+    weights: str, data: DataConfig, *, flip_test: bool = True, output: str | None = None
+) -> dict[str, Any]:
+    """Measure a checkpoint on the validation people of a data set.
+
+    Args:
+        weights: checkpoint, or the folder of a run (its best checkpoint).
+        data: pictures and annotations.
+        flip_test: average with the prediction for the mirrored picture.
+        output: a JSON file to write the result to.
+
+    Returns:
+        "pckh" (percent), "pckh_per_joint", "people", "reference", "flip_test", "weights".
+
+    Raises:
+        InputError: a file is missing or malformed, or the joints differ.
+    """
+    accelerator = Accelerator()
+    model, joints = load_model(weights)
+    people = load_people(data, Path(output).parent if output else Path("runs/eval"))
+    _check_joints("weights", weights, joints, people)
+    dataset = validation_set(people, data, model.input_size)
+    report = evaluate_people(model.to(accelerator.device), people, dataset, flip_test=flip_test, accelerator=accelerator)
+    report |= {"reference": "head_size of the annotations", "flip_test": flip_test, "weights": str(weights)}
+    if output:
+        with replacing(output) as temporary:
+            temporary.write_text(json.dumps(report, indent=1))
+    return report
+
+
+def _check_joints(argument: str, path: str, joints: JointSet, people: People) -> None:
+    check(
+        joints.names == people.joints.names,
+        f"{argument}: joints of {path}",
+        ", ".join(joints.names),
+        f"the joints of the data ({', '.join(people.joints.names)})",
+    )
+
+
+def _load_teacher(config: DistillationConfig, people: People, accelerator: Accelerator) -> FrozenTeacher:
+    model, joints = load_model(config.teacher, "teacher")
+    _check_joints("teacher", config.teacher, joints, people)
+    return FrozenTeacher(model, accelerator.device)
+
+
+def _build_loss(config: TrainingConfig, student: PoseNetwork, teacher: PoseNetwork | None) -> DistillationLoss:
+    labels = SimCCLoss(
+        student.split_ratio,
+        kind=config.labels.kind,
+        sigma=config.labels.sigma,
+        label_smoothing=config.labels.label_smoothing,
+        reduction=config.labels.reduction,
+        scale=config.labels.scale,
+    )
+    if teacher is None or not isinstance(config, DistillationConfig):
+        return DistillationLoss(labels)
+    sape = cca = None
+    if config.sape.enabled:
+        sape = SAPE(
+            student.num_joints,
+            student.feature_size,
+            teacher.feature_size,
+            num_projectors=config.sape.num_projectors,
+            kernels=config.sape.kernels,
+            use_sau=config.sape.use_sau,
+            activation=config.sape.activation,
+            center_teacher=config.sape.center_teacher,
+            mode=config.sape.mode,
+        )
+    if config.cca.enabled:
+        cca = CCA(phase=config.cca.phase)
+    return DistillationLoss(labels, sape=sape, cca=cca, alpha=config.sape.weight, beta=config.cca.weight)
+
+
+def prepare_views(config: TrainingConfig) -> None:
+    """Store the fixed views of a run, and its teacher's outputs, without training.
+
+    Raises:
+        InputError: as `train` does; also when `data.views` is 0.
+    """
+    check_config(config)
+    check(config.data.views > 0, "data.views", config.data.views, "a positive number of views to store")
+    accelerator = Accelerator(cpu=config.cpu)
+    people = load_people(config.data, Path(config.output))
+    teacher = _load_teacher(config, people, accelerator) if isinstance(config, DistillationConfig) else None
+    _fixed_views(config, _dataset(config, people, teacher), teacher, accelerator)
+
+
+def save_config(config: TrainingConfig, path: Path) -> None:
+    """Write a configuration as YAML that `--config` reads."""
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+
+
+def _dataset(config: TrainingConfig, people: People, teacher: FrozenTeacher | None) -> PoseDataset:
+    return training_set(
+        people,
+        config.data,
+        config.model.input_size,
+        # fixed views are shared by runs of different seeds
+        seed=config.seed if config.data.views == 0 else 0,
+        teacher_size=teacher.model.input_size if teacher else None,
+    )
+
+
+def _fixed_views(
+    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+) -> FixedViews:
+    cache = Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
+    views, workers = config.data.views, config.data.workers
+    with accelerator.main_process_first():
+        folders = [build_student_views(dataset, views, cache, workers=workers)]
+        if teacher is not None and isinstance(config, DistillationConfig):
+            identity = file_hash(config.teacher)
+            folders.append(
+                build_teacher_outputs(dataset, views, cache, teacher, identity, accelerator.device, workers=workers)
+            )
+    return FixedViews(folders)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists, which YAML can read back safely."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,48 @@
+"""The trainable whole: the student and the modules that only its training needs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cdkd_ext.distill import DistillationLoss
+from cdkd_ext.models import PoseNetwork, PoseOutput, normalize_images
+from cdkd_ext.training.batches import Batch
+
+
+class PoseTask(nn.Module):
+    """A student beside its losses, so that no optimiser and no wrapper can miss a parameter.
+
+    Args:
+        student: the network that is trained.
+        loss: the total loss; without distillation terms this is plain training.
+    """
+
+    def __init__(self, student: PoseNetwork, loss: DistillationLoss) -> None:
+        super().__init__()
+        self.student = student.to(memory_format=torch.channels_last)
+        self.loss = loss
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Return the named losses, "total" among them.
+
+        Args:
+            batch: image uint8 (B, 3, h, w), keypoints (B, J, 2), visible (B, J), labelled (B,); with distillation
+                terms also teacher_feature, teacher_logits_x and teacher_logits_y.
+            progress: share of the training done, 0 to 1.
+        """
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        output = self.student(normalize_images(images))
+        teacher = None
+        if "teacher_feature" in batch:
+            teacher = PoseOutput(batch["teacher_feature"], batch["teacher_logits_x"], batch["teacher_logits_y"])
+        return self.loss(output, teacher, batch["keypoints"], batch["visible"], batch["labelled"], progress)
+
+    def weight_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """Parameter groups of the main optimiser: matrices and kernels decay, biases and norms do not."""
+        adversarial = {id(parameter) for parameter in self.loss.adversarial_parameters()}
+        parameters = [value for value in self.parameters() if value.requires_grad and id(value) not in adversarial]
+        return [
+            {"params": [value for value in parameters if value.dim() > 1], "weight_decay": weight_decay},
+            {"params": [value for value in parameters if value.dim() <= 1], "weight_decay": 0.0},
+        ]

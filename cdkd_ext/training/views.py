@@ -1,0 +1,190 @@
+"""Fixed views: each person's crops drawn once, and the teacher's outputs for them computed once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cdkd_ext._checks import InputError, check
+from cdkd_ext.data import PoseDataset
+from cdkd_ext.training.batches import Batch, Key
+from cdkd_ext.training.teacher import FrozenTeacher
+
+Report = Callable[[int, int], None]
+STUDENT_FIELDS = ("image", "keypoints", "visible", "labelled", "to_image")
+TEACHER_FIELDS = ("teacher_feature", "teacher_logits_x", "teacher_logits_y")
+CHUNK = 64
+
+
+class FixedViews(Dataset[Batch]):
+    """Batches of stored samples, read from memory-mapped arrays of shape (people, views, …).
+
+    Args:
+        folders: where `build_student_views` and `build_teacher_outputs` wrote.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.arrays = {
+            path.stem: np.load(path, mmap_mode="r") for folder in folders for path in sorted(folder.glob("*.npy"))
+        }
+
+    def __len__(self) -> int:
+        return len(self.arrays["image"])
+
+    @property
+    def views(self) -> int:
+        """Number of views per person."""
+        return self.arrays["image"].shape[1]
+
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples of the (index, view) keys, stacked; stored half floats come back as float32."""
+        index, view = np.asarray(keys).T
+        samples = {name: torch.from_numpy(array[index, view]) for name, array in self.arrays.items()}
+        samples = {name: value.float() if value.dtype == torch.float16 else value for name, value in samples.items()}
+        return {**samples, "index": torch.from_numpy(index)}
+
+    def __getitem__(self, keys: list[Key]) -> Batch:
+        return self.batch(keys)
+
+
+def _fingerprint(dataset: PoseDataset, views: int, **more: object) -> str:
+    digest = hashlib.sha256()
+    for person in dataset.persons:
+        digest.update(str(person.image_path).encode())
+        for values in (person.box, person.keypoints, person.visible):
+            digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+    settings = {
+        "size": dataset.size,
+        "augmentation": asdict(dataset.augmentation) if dataset.augmentation else None,
+        "seed": dataset.seed,
+        "labelled_fraction": dataset.labelled_fraction,
+        "padding": dataset.padding,
+        "views": views,
+        **more,
+    }
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def _build(target: Path, write: Callable[[Path], None]) -> Path:
+    """Run `write` on a temporary folder and rename it to `target`, unless `target` is there."""
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    except OSError as error:
+        raise InputError(f"data.cache: expected a writable folder, got {target.parent} ({error.strerror})") from error
+    try:
+        write(temporary)
+        # another run may have built the same folder meanwhile
+        with contextlib.suppress(OSError):
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    check(target.is_dir(), "data.cache", f"no {target.name} after building it", "a folder that can be renamed")
+    return target
+
+
+def _chunks(dataset: PoseDataset, views: int, workers: int) -> DataLoader[list[tuple[Key, dict[str, Tensor]]]]:
+    keys = [(index, view) for index in range(len(dataset)) for view in range(views)]
+    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+    return DataLoader(_Keyed(dataset), batch_size=None, sampler=chunks, num_workers=workers)
+
+
+class _Keyed(Dataset[list[tuple[Key, dict[str, Tensor]]]]):
+    def __init__(self, dataset: PoseDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, keys: list[Key]) -> tuple[list[Key], dict[str, Tensor]]:
+        samples = [self.dataset[key] for key in keys]
+        return keys, {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def _write_arrays(
+    folder: Path,
+    dataset: PoseDataset,
+    views: int,
+    workers: int,
+    compute: Callable[[dict[str, Tensor]], dict[str, np.ndarray]],
+    report: Report | None,
+) -> None:
+    arrays: dict[str, np.memmap] = {}
+    done, total = 0, len(dataset) * views
+    for keys, samples in _chunks(dataset, views, workers):
+        index, view = np.asarray(keys).T
+        for name, values in compute(samples).items():
+            if name not in arrays:
+                shape = (len(dataset), views, *values.shape[1:])
+                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
+            arrays[name][index, view] = values
+        done += len(keys)
+        if report is not None:
+            report(done, total)
+    for array in arrays.values():
+        array.flush()
+
+
+def build_student_views(
+    dataset: PoseDataset, views: int, folder: Path, *, workers: int = 0, report: Report | None = None
+) -> Path:
+    """Store `views` crops of every person with their labels; return the folder, reused where it exists.
+
+    Args:
+        dataset: the training people; its teacher crops, if any, are not stored.
+        views: number of views per person.
+        folder: parent of the stored folder, whose name is a fingerprint of everything that goes in.
+        workers: processes that load pictures.
+        report: called with (done, total).
+    """
+
+    def compute(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        return {name: samples[name].numpy() for name in STUDENT_FIELDS}
+
+    target = folder / f"views-{_fingerprint(dataset, views)}"
+    return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute, report))
+
+
+def build_teacher_outputs(
+    dataset: PoseDataset,
+    views: int,
+    folder: Path,
+    teacher: FrozenTeacher,
+    identity: str,
+    device: torch.device,
+    *,
+    workers: int = 0,
+    report: Report | None = None,
+) -> Path:
+    """Store the teacher's feature and logits for the same views, in half precision; return the folder.
+
+    Args:
+        dataset: the training people, with `teacher_size`.
+        views: number of views per person.
+        folder: parent of the stored folder, whose name is a fingerprint of everything that goes in.
+        teacher: the frozen teacher.
+        identity: what tells this teacher from another, such as a hash of its checkpoint.
+        device: where the teacher runs.
+        workers: processes that load pictures.
+        report: called with (done, total).
+    """
+
+    def compute(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        output = teacher(samples["teacher_image"].to(device))
+        return {
+            name: values.to("cpu", torch.float16).numpy() for name, values in zip(TEACHER_FIELDS, output, strict=True)
+        }
+
+    target = folder / f"teacher-{_fingerprint(dataset, views, teacher=identity, teacher_size=dataset.teacher_size)}"
+    return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute, report))
