@@ -43,7 +43,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         augmentation: what to draw for a view; None for plain crops.
         seed: of the views and of the choice of the labelled people; not negative.
         labelled_fraction: part of the people, chosen by `seed`, who keep their labels. The choice for a
-            smaller fraction lies within the choice for a larger one.
+            smaller fraction lies within the choice for a larger one; above 0 it is at least one person.
         padding: factor around the box.
     """
 
@@ -82,6 +82,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         self.augmentation = augmentation
         self.seed = operator.index(seed)
         self.padding = padding
+        self.labelled_fraction = labelled_fraction
         self.labelled = _choose_labelled(self.persons, self.seed, labelled_fraction)
         self._flip = np.array(joints.flip_permutation)
         self._upper_body = np.array(joints.upper_body)
@@ -150,8 +151,9 @@ def _image_size(argument: str, size: tuple[int, int]) -> tuple[int, int]:
 def _choose_labelled(persons: tuple[Person, ...], seed: int, fraction: float) -> npt.NDArray[np.bool_]:
     """(N,) true for the chosen people who have at least one annotated joint."""
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))).permutation(len(persons))
+    count = max(round(fraction * len(persons)), 1) if fraction > 0 else 0
     labelled = np.zeros(len(persons), dtype=bool)
-    labelled[order[: round(fraction * len(persons))]] = True
+    labelled[order[:count]] = True
     return labelled & np.array([person.visible.any() for person in persons])
 
 
