@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -86,7 +87,7 @@ def _draw_all(images: Path, count: int, seed: int, size: int, workers: int) -> I
             yield _draw_chunk(images, chunk, seed, size)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy running threads half-alive
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _prepare_worker) as pool:
         futures: list[Future[list[dict[str, Any]]]] = []
         try:
             futures = [pool.submit(_draw_chunk, images, chunk, seed, size) for chunk in chunks]
@@ -94,6 +95,11 @@ def _draw_all(images: Path, count: int, seed: int, size: int, workers: int) -> I
                 yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: one message, not many
 
 
 def _draw_chunk(images: Path, indices: range, seed: int, size: int) -> list[dict[str, Any]]:
