@@ -1,0 +1,240 @@
+"""HRNet (Sun et al., Deep High-Resolution Representation Learning), with the published tensor names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cdkd_ext.models.pose_network import PoseNetwork
+
+
+@dataclass(frozen=True)
+class HRNetLayout:
+    """The shape of an HRNet; the defaults are the published one.
+
+    Attributes:
+        width: channels of the highest resolution; each lower one has twice as many.
+        modules: fusion modules in stages 2, 3 and 4.
+        blocks: basic blocks on each branch of a module.
+        stem_width: channels of the stem and inner channels of the bottlenecks behind it.
+        bottlenecks: number of bottlenecks in `layer1`.
+    """
+
+    width: int
+    modules: tuple[int, int, int] = (1, 4, 3)
+    blocks: int = 4
+    stem_width: int = 64
+    bottlenecks: int = 4
+
+
+class HRNet(PoseNetwork):
+    """High-resolution network with up to four parallel branches (strides 4, 8, 16, 32) and SimCC's head.
+
+    Input sizes are multiples of 32, square or not. See `PoseNetwork` for the arguments and the result.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: HRNetLayout,
+        *,
+        input_size: tuple[int, int],
+        num_joints: int,
+        head: str = "simcc",
+        split_ratio: float = 3.0,
+    ) -> None:
+        super().__init__(
+            name,
+            input_size=input_size,
+            num_joints=num_joints,
+            head=head,
+            split_ratio=split_ratio,
+            feature_stride=4,
+            size_multiple=32,
+        )
+        stem = layout.stem_width
+        self.conv1 = nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.conv2 = nn.Conv2d(stem, stem, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+
+        expanded = stem * Bottleneck.expansion
+        self.layer1 = nn.Sequential(
+            Bottleneck(stem, stem), *(Bottleneck(expanded, stem) for _ in range(layout.bottlenecks - 1))
+        )
+        widths = [layout.width * 2**branch for branch in range(4)]
+        self.transition1 = _transition([expanded], widths[:2])
+        self.stage2 = _stage(widths[:2], layout.modules[0], layout.blocks)
+        self.transition2 = _transition(widths[:2], widths[:3])
+        self.stage3 = _stage(widths[:3], layout.modules[1], layout.blocks)
+        self.transition3 = _transition(widths[:3], widths)
+        self.stage4 = _stage(widths, layout.modules[2], layout.blocks, top_only=True)
+
+        self.add_head(widths[0])
+        _initialize(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Highest-resolution map of stage 4, (B, width, H / 4, W / 4)."""
+        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        branches = [self.layer1(x)]
+        for transition, stage in (
+            (self.transition1, self.stage2),
+            (self.transition2, self.stage3),
+            (self.transition3, self.stage4),
+        ):
+            branches = stage(_widen(transition, branches))
+        return branches[0]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + x)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a shortcut, to `expansion` times `inner_channels` channels."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, inner_channels: int) -> None:
+        super().__init__()
+        out_channels = inner_channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner_channels)
+        self.conv2 = nn.Conv2d(inner_channels, inner_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner_channels)
+        self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        if in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, expansion * inner_channels, h, w)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + shortcut)
+
+
+class FusionModule(nn.Module):
+    """Parallel branches of basic blocks, then every branch (or only the top one) receives the sum of all."""
+
+    def __init__(self, widths: Sequence[int], blocks: int, top_only: bool) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in widths
+        )
+        self.fuse_layers = nn.ModuleList(
+            _FusedSum(_resample(widths, source, target) for source in range(len(widths)))
+            for target in range(1 if top_only else len(widths))
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        """One map per branch, each half the size of the one before -> the fused maps."""
+        maps = [branch(x) for branch, x in zip(self.branches, inputs, strict=True)]
+        return [self.relu(layer(maps)) for layer in self.fuse_layers]
+
+
+class _FusedSum(nn.ModuleList):
+    """Sum of all branches, each brought to one resolution and width by its own layer."""
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        resampled = [layer(x) for layer, x in zip(self, maps, strict=True)]
+        return reduce(torch.add, resampled)
+
+
+class _Upsample(nn.Module):
+    """Nearest-neighbour enlargement by an integer factor."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.interpolate(x, scale_factor=float(self.factor), mode="nearest")
+
+
+def _resample(widths: Sequence[int], source: int, target: int) -> nn.Module:
+    """From the resolution and width of branch `source` to those of branch `target`."""
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        return nn.Sequential(
+            nn.Conv2d(widths[source], widths[target], 1, bias=False),
+            nn.BatchNorm2d(widths[target]),
+            _Upsample(2 ** (source - target)),
+        )
+    steps = [_halve(widths[source], widths[source]) for _ in range(target - source - 1)]
+    # the last step has no ReLU: the sum over branches comes first
+    return nn.Sequential(*steps, _halve(widths[source], widths[target])[:2])
+
+
+def _halve(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _transition(widths: Sequence[int], next_widths: Sequence[int]) -> nn.ModuleList:
+    """Layers from the branches of one stage to those of the next, which has one branch more."""
+    layers: list[nn.Module] = []
+    for branch, next_width in enumerate(next_widths):
+        if branch == len(widths):
+            layers.append(nn.Sequential(_halve(widths[-1], next_width)))
+        elif widths[branch] == next_width:
+            layers.append(nn.Identity())
+        else:
+            layers.append(
+                nn.Sequential(
+                    nn.Conv2d(widths[branch], next_width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(next_width),
+                    nn.ReLU(inplace=True),
+                )
+            )
+    return nn.ModuleList(layers)
+
+
+def _widen(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
+    """Apply a transition; the new branch grows out of the lowest resolution so far."""
+    sources = [*branches, branches[-1]]
+    return [layer(x) for layer, x in zip(transition, sources, strict=True)]
+
+
+def _stage(widths: Sequence[int], modules: int, blocks: int, top_only: bool = False) -> nn.Sequential:
+    return nn.Sequential(
+        *(FusionModule(widths, blocks, top_only and module == modules - 1) for module in range(modules))
+    )
+
+
+def _initialize(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
