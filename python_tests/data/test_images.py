@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cdkd_ext._checks import InputError
+from cdkd_ext.data import read_image
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def encoded(suffix: str) -> bytes:
+    return cv2.imencode(suffix, PICTURE)[1].tobytes()
+
+
+def test_lossless_picture_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(".png"))
+    image = read_image(tmp_path / "a.png", (40, 60))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, PICTURE)
+
+
+def test_grey_picture_has_three_channels(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), PICTURE[..., 0])
+    image = read_image(tmp_path / "grey.png")
+    np.testing.assert_array_equal(image, np.repeat(PICTURE[..., :1], 3, axis=2))
+
+
+def test_orientation_tag_is_not_applied(tmp_path: Path) -> None:
+    # an APP1 segment with one tag: orientation 6, a quarter turn
+    tiff = b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00"
+    segment = b"Exif\x00\x00" + tiff
+    jpeg = encoded(".jpg")
+    turned = jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:]
+    (tmp_path / "turned.jpg").write_bytes(turned)
+    assert cv2.imread(str(tmp_path / "turned.jpg")).shape == (60, 40, 3)
+    assert read_image(tmp_path / "turned.jpg").shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.95])
+def test_cut_off_picture(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    content = encoded(suffix)
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(InputError, match=f"cut{suffix}: expected a"):
+        read_image(path)
+
+
+def test_cut_off_jpeg_is_told_from_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as OpenCV versions do that fill the rest with grey
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: PICTURE)
+    content = encoded(".jpg")
+    path = tmp_path / "cut.jpg"
+    # a thumbnail inside has an end of its own
+    for picture in (content[:-2], content[:-300], b"\xff\xd8" + content + content[2:-300]):
+        path.write_bytes(picture)
+        with pytest.raises(InputError, match=r"cut\.jpg: .*cut off"):
+            read_image(path)
+    for picture in (content, content + b"\x00" * 500):
+        path.write_bytes(picture)
+        assert read_image(path) is PICTURE
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "empty"), (b"\x00" * 99, "broken"), (b"hello", "broken")]
+)
+def test_broken_picture(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"broken\.jpg: .*{message}"):
+        read_image(path)
+
+
+def test_missing_picture_and_other_size(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.png: .*No such file"):
+        read_image(tmp_path / "none.png")
+    (tmp_path / "a.png").write_bytes(encoded(".png"))
+    with pytest.raises(InputError, match=r"a\.png: expected height 60, width 40 .*got height 40, width 60"):
+        read_image(tmp_path / "a.png", (60, 40))
