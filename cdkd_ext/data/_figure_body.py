@@ -31,7 +31,7 @@ _NECK = ((0, 0.034), (0.5, 0.028), (1, 0.028))
 # (half width, half depth) of the rings, fingertips first and heel first
 _HAND = ((0.006, 0.008), (0.010, 0.018), (0.0125, 0.023), (0.0125, 0.021), (0.012, 0.014))
 _FOOT = (
-    (0.008, 0.008), (0.02, 0.02), (0.022, 0.024), (0.023, 0.019), (0.026, 0.013), (0.02, 0.01), (0.006, 0.005)
+    (0.001, 0.001), (0.02, 0.02), (0.022, 0.024), (0.023, 0.019), (0.026, 0.013), (0.02, 0.01), (0.006, 0.005)
 )  # fmt: skip
 # (position from hips 0 to neck 1, half width, half depth)
 _TORSO = np.array(
@@ -245,7 +245,7 @@ def _add_leg(builder: _Builder, side: int, body: Proportions, skeleton: Skeleton
     ):
         _add_limb(builder, f"{name}_{part}", profile, start, end, axes, body, outfit, offset, "leg")
     lateral, up, front = skeleton.feet[side].T
-    reach = np.array([-0.036, -0.028, 0.0, 0.03, 0.065, 0.09, 0.098])
+    reach = np.array([-0.038, -0.030, 0.0, 0.03, 0.065, 0.09, 0.098])
     rise = np.array([-0.016, -0.012, -0.010, -0.015, -0.021, -0.024, -0.026])
     centres = ankle + reach[:, None] * front + rise[:, None] * up
     colours = np.broadcast_to(outfit.shoes, (6, 10, 3))
@@ -297,10 +297,10 @@ def _add_limb(
 
 
 def _rounded(profile: tuple[tuple[float, float], ...], position: Array, length: float) -> tuple[Array, Array]:
-    """Interpolate (position, radius) and close both ends with half an ellipsoid; positions of length one."""
+    """Interpolate (position, radius) and close both ends, the upper one flatter; positions of length one."""
     radius = np.interp(position, *np.transpose(profile))
     below, above = radius[0] / length, radius[-1] / length
-    position = np.concatenate([[-0.9 * below, -0.6 * below], position, [1 + 0.6 * above, 1 + 0.9 * above]])
+    position = np.concatenate([[-0.9 * below, -0.6 * below], position, [1 + 0.35 * above, 1 + 0.55 * above]])
     radius = np.concatenate([radius[0] * np.array([0.3, 0.8]), radius, radius[-1] * np.array([0.8, 0.3])])
     return position, radius
 
