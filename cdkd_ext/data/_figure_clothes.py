@@ -59,23 +59,28 @@ class Fabric:
 
 
 @dataclass(frozen=True)
+class Garment:
+    """A shirt or trousers: how many limb segments its sleeves or legs reach down, and how wide it is cut."""
+
+    fabric: Fabric
+    reach: float
+    looseness: float
+
+
+@dataclass(frozen=True)
 class Outfit:
-    """The looks of one person; sleeves and trouser legs count segments from the shoulder and the hip."""
+    """The looks of one person."""
 
     skin: Array
     hair: Array
     lips: Array
     shoes: Array
-    shirt: Fabric
-    trousers: Fabric
+    shirt: Garment
+    trousers: Garment
     belt: Array
     cap: Array
     accent: Array
-    sleeve: float
-    leg: float
     hem: float  # where shirt meets trousers, in trunk lengths above the hips
-    shirt_looseness: float
-    trouser_looseness: float
     hairstyle: str  # short, long, tail, bald, cap
     front: str  # what marks the chest: plain, zip, logo, neckline, open
     beard: bool
@@ -107,21 +112,19 @@ def random_outfit(rng: np.random.Generator) -> Outfit:
     trousers = _random_fabric(rng, plainness=0.75)
     if rng.random() < 0.12:  # overalls, sportswear, a suit
         trousers = shirt
+    sleeve = float(rng.choice([0.08, 0.5, 0.65, 1.3, 2.0], p=[0.14, 0.27, 0.15, 0.08, 0.36]))
+    leg = float(rng.choice([0.3, 0.7, 1.4, 2.0], p=[0.13, 0.2, 0.1, 0.57]))
     return Outfit(
         skin=skin,
         hair=hair,
         lips=skin * (0.80, 0.55, 0.55),
         shoes=random_colour(rng),
-        shirt=shirt,
-        trousers=trousers,
+        shirt=Garment(shirt, sleeve, rng.uniform(0.02, 0.28)),
+        trousers=Garment(trousers, leg, rng.uniform(0.02, 0.28)),
         belt=random_colour(rng) * 0.5,
         cap=random_colour(rng),
         accent=random_colour(rng),
-        sleeve=float(rng.choice([0.08, 0.5, 0.65, 1.3, 2.0], p=[0.14, 0.27, 0.15, 0.08, 0.36])),
-        leg=float(rng.choice([0.3, 0.7, 1.4, 2.0], p=[0.13, 0.2, 0.1, 0.57])),
         hem=rng.uniform(-0.16, 0.12),
-        shirt_looseness=rng.uniform(0.02, 0.28),
-        trouser_looseness=rng.uniform(0.02, 0.28),
         hairstyle=str(rng.choice(["short", "long", "tail", "bald", "cap"], p=[0.45, 0.18, 0.12, 0.09, 0.16])),
         front=str(rng.choice(["plain", "zip", "logo", "neckline", "open"], p=[0.2, 0.2, 0.25, 0.2, 0.15])),
         beard=bool(rng.random() < 0.15),

@@ -8,8 +8,9 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from cdkd_ext.data._figure_body import BODY_PARTS, PART_LABELS, Mesh, build_body
+from cdkd_ext.data._figure_body import build_body
 from cdkd_ext.data._figure_clothes import random_colour, random_outfit
+from cdkd_ext.data._figure_mesh import BODY_PARTS, PART_LABELS, Mesh
 from cdkd_ext.data._figure_pose import build_skeleton, random_pose, random_proportions, rotation
 from cdkd_ext.data._figure_scene import add_occluders, add_shadow, photograph, random_background
 
@@ -44,6 +45,7 @@ _JOINT_PARTS = (
     ("left_upper_arm", "left_forearm"),
     ("left_forearm", "left_hand"),
 )
+_TRUNK_CORNERS = [2, 3, 12, 13]
 _SHOWS_JOINT = np.zeros((16, 256), bool)
 for _joint, _parts in enumerate(_JOINT_PARTS):
     _SHOWS_JOINT[_joint, [PART_LABELS[part] for part in _parts]] = True
@@ -156,10 +158,10 @@ def _draw_mesh(rng: np.random.Generator, layer: Array, mesh: Mesh, view: _View) 
     corners = view.vertices[mesh.faces]  # (F, 4, 2)
     first, second = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
     shown = np.flatnonzero(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0)
-    solid = view.vertices_3d[mesh.faces[shown]]  # (F, 4, 3)
-    shown = shown[np.argsort(solid[..., 2].mean(1), kind="stable")]
+    depth = view.vertices_3d[mesh.faces[shown], 2].mean(1)
+    shown = shown[np.argsort(depth, kind="stable")]
 
-    solid = view.vertices_3d[mesh.faces[shown]]
+    solid = view.vertices_3d[mesh.faces[shown]]  # (F, 4, 3)
     normals = np.cross(solid[:, 2] - solid[:, 0], solid[:, 3] - solid[:, 1])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
     light = rng.normal((0.0, 0.7, 0.8), (0.7, 0.35, 0.25))
@@ -193,6 +195,7 @@ def _visibility(view: _View, layer: Array, size: int) -> Array:
     labels = layer[pixels[:, 1], pixels[:, 0], 3]
     # a joint at the body's rim may fall beside it
     shown = _SHOWS_JOINT[np.arange(16), labels] | (labels == 0)
-    far_side = view.joint_depth < view.joint_depth[[6, 7]].mean() - 0.07
-    shown[[2, 3, 12, 13]] &= ~(far_side[[2, 3, 12, 13]] & (labels[[2, 3, 12, 13]] == PART_LABELS["torso"]))
+    # the trunk shows the hips and shoulders of its near side only
+    far = view.joint_depth < view.joint_depth[[6, 7]].mean() - 0.07
+    shown[_TRUNK_CORNERS] &= ~(far & (labels == PART_LABELS["torso"]))[_TRUNK_CORNERS]
     return np.where(inside, np.where(shown, 2, 1), 0)

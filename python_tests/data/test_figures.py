@@ -12,9 +12,10 @@ import pytest
 from cdkd_ext._checks import InputError
 from cdkd_ext.data import figures as figures_module
 from cdkd_ext.data import load_coco_persons
-from cdkd_ext.data._figure_body import PART_LABELS, build_body
+from cdkd_ext.data._figure_body import build_body
 from cdkd_ext.data._figure_clothes import random_outfit
 from cdkd_ext.data._figure_drawing import draw_figure
+from cdkd_ext.data._figure_mesh import PART_LABELS
 from cdkd_ext.data._figure_pose import (
     ARM_LIMITS,
     FAMILIES,
