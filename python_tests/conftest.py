@@ -16,3 +16,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real photographs at {folder} (set CDKD_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of procedural figures: 48 people to train on, 12 to validate."""
+    from cdkd_ext.data.figures import make_figures
+
+    root = tmp_path_factory.mktemp("figures")
+    make_figures(root / "train", 48, seed=0)
+    make_figures(root / "val", 12, seed=1)
+    return root

@@ -1,0 +1,77 @@
+"""Checkpoints describe their network, and everything else is refused with the file's name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cdkd_ext._checks import InputError
+from cdkd_ext.data import MPII_JOINTS
+from cdkd_ext.models import create_model
+from cdkd_ext.training import load_model, save_model
+from cdkd_ext.training.checkpoint import file_hash, load_state, save_state
+
+
+@pytest.fixture
+def model():
+    return create_model("hrnet_w8_small", input_size=(32, 64), num_joints=16, split_ratio=1.5)
+
+
+def test_a_saved_model_comes_back_the_same(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(model.to(memory_format=torch.channels_last), MPII_JOINTS, path)
+    loaded, joints = load_model(path)
+    assert joints == MPII_JOINTS
+    assert (loaded.name, loaded.input_size, loaded.split_ratio) == ("hrnet_w8_small", (32, 64), 1.5)
+    weights = model.state_dict()
+    assert loaded.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_folder_stands_for_its_best_checkpoint(model, tmp_path):
+    save_model(model, MPII_JOINTS, tmp_path / "best.safetensors")
+    assert load_model(tmp_path)[0].name == model.name
+    assert file_hash(tmp_path) == file_hash(tmp_path / "best.safetensors")
+
+
+def test_a_truncated_checkpoint_is_refused(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(model, MPII_JOINTS, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"teacher: .*model\.safetensors"):
+        load_model(path, "teacher")
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match=r"foreign\.safetensors, which does not say what network"):
+        load_model(path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"weights: .*nothing\.safetensors"):
+        load_model(tmp_path / "nothing.safetensors")
+
+
+def test_state_round_trip_and_refusal(tmp_path):
+    path = tmp_path / "state.pt"
+    save_state({"epoch": 3, "values": [torch.ones(2)]}, path)
+    assert load_state(path)["epoch"] == 3
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"state\.pt cannot be read"):
+        load_state(path)
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_a_state_that_would_execute_code_is_refused(tmp_path, capsys):
+    path = tmp_path / "state.pt"
+    torch.save({"epoch": Malicious()}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(path)
+    assert "executed" not in capsys.readouterr().out

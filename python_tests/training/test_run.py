@@ -1,0 +1,254 @@
+"""Whole trainings on a few figures: what they write, how they stop, and how they go on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from cdkd_ext._checks import InputError
+from cdkd_ext.training import (
+    DataConfig,
+    DistillationConfig,
+    InterruptedRun,
+    ModelConfig,
+    NonFiniteLossError,
+    OptimizerConfig,
+    Trainer,
+    TrainingConfig,
+    evaluate_checkpoint,
+    load_model,
+    train,
+)
+
+STUDENT = ModelConfig("hrnet_w8_small", (32, 32), 2.0)
+TEACHER = ModelConfig("hrnet_w8_small", (64, 64), 2.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def plain(figures, output, **changes) -> TrainingConfig:
+    config = TrainingConfig(
+        output=str(output),
+        model=STUDENT,
+        data=DataConfig(root=str(figures), workers=0),
+        epochs=2,
+        batch_size=16,
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def teacher(figures, tmp_path_factory):
+    output = tmp_path_factory.mktemp("teacher")
+    train(plain(figures, output, model=TEACHER, epochs=1))
+    return output
+
+
+def distilled(figures, output, teacher, **changes) -> DistillationConfig:
+    config = DistillationConfig(
+        output=str(output),
+        model=STUDENT,
+        teacher=str(teacher),
+        data=DataConfig(root=str(figures), workers=0),
+        epochs=2,
+        batch_size=16,
+    )
+    return replace(config, **changes)
+
+
+def weights_of(output):
+    return load_file(output / "last.safetensors")
+
+
+def assert_same_weights(first, second):
+    first, second = weights_of(first), weights_of(second)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_a_run_writes_configuration_checkpoints_metrics_and_events(figures, tmp_path):
+    record = train(plain(figures, tmp_path))
+    assert 0 <= record["pckh"] <= 100
+    assert record["people"] == 12
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model"]["input_size"] == [32, 32]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+    assert metrics["best_pckh"] == max(epoch["pckh"] for epoch in metrics["epochs"])
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    model, joints = load_model(tmp_path)
+    assert model.input_size == (32, 32) and len(joints) == 16
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(figures, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(plain(figures, tmp_path / name, epochs=1, seed=seed))
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    a, c = weights_of(tmp_path / "a"), weights_of(tmp_path / "c")
+    assert not torch.equal(a["conv1.weight"], c["conv1.weight"])
+
+
+def interrupt_at(monkeypatch, step):
+    """Ctrl-C in the middle of the given step."""
+    original = Trainer._train_step
+
+    def train_step(self, batch):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_an_interrupted_run_resumes_to_the_weights_of_one_that_was_not(figures, tmp_path, monkeypatch, step):
+    train(plain(figures, tmp_path / "whole"))
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match=rf"interrupted in step {step}"):
+        interrupt_at(patch, step)
+        train(plain(figures, tmp_path / "broken"))
+    record = train(plain(figures, tmp_path / "broken"), resume=True)
+    assert record["epoch"] == 2
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    metrics = json.loads((tmp_path / "broken/metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+
+
+def test_an_interrupted_distillation_resumes_with_its_projectors_and_temperature(
+    figures, tmp_path, teacher, monkeypatch
+):
+    def config(name):
+        made = distilled(figures, tmp_path / name, teacher)
+        made.temperature.adversarial = True
+        return made
+
+    train(config("whole"))
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match=r"go on with `cdkd distill --resume"):
+        interrupt_at(patch, 5)
+        train(config("broken"))
+    train(config("broken"), resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    whole, broken = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "broken"))
+    assert any("projector" in name or "sape" in name for name in whole["task"])
+    for name, value in whole["task"].items():
+        assert torch.equal(value, broken["task"][name]), name
+
+
+def test_a_finished_run_is_not_overwritten(figures, tmp_path):
+    train(plain(figures, tmp_path, epochs=1))
+    before = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(InputError, match=r"output: expected a new folder, or `--resume"):
+        train(plain(figures, tmp_path, epochs=1))
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_term(figures, tmp_path, monkeypatch):
+    original = Trainer._train_step
+
+    def train_step(self, batch):
+        if self.step == 4:
+            with torch.no_grad():
+                self.task.student.mlp_head_x.bias.fill_(float("nan"))
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
+    with pytest.raises(NonFiniteLossError, match=r"step 4: simcc became nan; the checkpoint of epoch 1 is kept"):
+        train(plain(figures, tmp_path))
+    assert all(torch.isfinite(value).all() for value in weights_of(tmp_path).values())
+
+
+def test_distillation_trains_student_and_projectors_and_leaves_the_teacher(figures, tmp_path, teacher):
+    before = (teacher / "best.safetensors").read_bytes()
+    record = train(distilled(figures, tmp_path, teacher))
+    assert {"simcc", "sape", "cca", "tau"} <= record.keys()
+    assert (teacher / "best.safetensors").read_bytes() == before
+    state = torch.load(tmp_path / "state.pt", weights_only=True)["task"]
+    assert not any(name.startswith("teacher") for name in state)
+
+
+def test_stored_teacher_outputs_train_like_a_live_teacher(figures, tmp_path, teacher):
+    """The same views: only the half-precision storage differs."""
+    data = DataConfig(root=str(figures), workers=0, views=1, cache=str(tmp_path / "cache"))
+    stored = train(distilled(figures, tmp_path / "stored", teacher, data=data, epochs=1))
+    live = train(distilled(figures, tmp_path / "live", teacher, epochs=1))
+    for term in ("simcc", "sape", "cca"):
+        assert stored[term] == pytest.approx(live[term], rel=2e-2)
+    assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"views", "teacher"}
+
+
+def test_stored_views_are_reused_and_not_confused(figures, tmp_path):
+    cache = tmp_path / "cache"
+    data = DataConfig(root=str(figures), workers=0, views=2, cache=str(cache))
+    train(plain(figures, tmp_path / "a", data=data, epochs=1))
+    train(plain(figures, tmp_path / "b", data=data, epochs=1, seed=1))
+    assert len(list(cache.iterdir())) == 1
+    train(plain(figures, tmp_path / "c", data=replace(data, views=3), epochs=1))
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_people_without_labels_only_distil(figures, tmp_path, teacher):
+    data = DataConfig(root=str(figures), workers=0, labelled_fraction=0.0)
+    record = train(distilled(figures, tmp_path / "none", teacher, data=data, epochs=1))
+    assert record["simcc"] == 0
+    assert record["cca"] > 0
+    with pytest.raises(InputError, match=r"data\.labelled_fraction"):
+        train(plain(figures, tmp_path / "plain", data=data))
+
+
+def test_plain_training_uses_the_labelled_people_only(figures, tmp_path):
+    data = DataConfig(root=str(figures), workers=0, labelled_fraction=0.5)
+    record = train(plain(figures, tmp_path, data=data, epochs=1, batch_size=8))
+    assert record["step"] == 3
+
+
+def test_two_accumulated_evaluations_agree_with_the_command(figures, tmp_path):
+    record = train(plain(figures, tmp_path, epochs=1))
+    report = evaluate_checkpoint(
+        str(tmp_path), DataConfig(root=str(figures)), output=str(tmp_path / "report.json")
+    )
+    assert report["pckh"] == record["pckh"]
+    assert json.loads((tmp_path / "report.json").read_text())["pckh_per_joint"] == report["pckh_per_joint"]
+
+
+def test_a_teacher_of_other_joints_is_refused(figures, tmp_path, teacher):
+    joints = tmp_path / "joints.yaml"
+    names = [f"point_{number}" for number in range(16)]
+    joints.write_text(yaml.safe_dump({"keypoints": names, "flip_pairs": []}))
+    data = DataConfig(root=str(figures), joints=str(joints))
+    with pytest.raises(InputError, match=r"teacher: joints of .*expected the joints of the data \(point_0"):
+        train(distilled(figures, tmp_path / "run", teacher, data=data))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected a positive number, got 0"),
+        ({"batch_size": -1}, "batch_size: expected"),
+        ({"optimizer": OptimizerConfig(learning_rate=0.0)}, r"optimizer\.learning_rate: expected"),
+        ({"model": ModelConfig("hrnet_w8_small", (33, 32))}, "input_size: expected"),
+        ({"model": ModelConfig("resnet_9000")}, "name: expected one of"),
+        ({"model": ModelConfig("hrnet_w8_small", (32, 32), 0.01)}, "split_ratio: expected"),
+        ({"data": DataConfig(root="/nowhere")}, r"data\.root: expected an existing folder"),
+    ],
+)
+def test_a_wrong_configuration_names_the_field(figures, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        train(plain(figures, tmp_path, **changes))
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(figures, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(InputError, match=r"file/run.*expected a writable folder"):
+        train(plain(figures, blocked / "run"))
