@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cdkd_ext import __version__
-from cdkd_ext._checks import InputError
+from cdkd_ext._checks import InputError, check
 
 try:
-    from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
     from cdkd_ext.demo import DemoConfig, run_demo
     from cdkd_ext.info import describe_installation
@@ -29,21 +29,24 @@ except ModuleNotFoundError as error:
     sys.exit(f"cdkd: {error.name} is missing; the command line needs `pip install 'cdkd-ext[train]'`")
 
 
-class _RecipeAction(ActionConfigFile):
-    """`--recipe NAME` is `--config` with a file of the package."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        super().__call__(parser, namespace, str(recipe_path(values)), option_string)
-
-
-class _ResumeAction(ActionConfigFile):
-    """`--resume FOLDER` is `--config` with the configuration that the run wrote there."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        path = Path(values) / "config.yaml"
-        if not path.is_file():
-            raise InputError(f"resume: expected the folder of a run (with its config.yaml), got {values}")
-        super().__call__(parser, namespace, str(path), option_string)
+def _expand(arguments: Sequence[str]) -> list[str]:
+    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config FILE` that they stand for; `--resume` stays."""
+    expanded: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, _, value = argument.partition("=")
+        if name not in ("--recipe", "--resume"):
+            expanded.append(argument)
+            continue
+        value = value or next(rest, "")
+        if name == "--recipe":
+            path = recipe_path(value)
+        else:
+            path = Path(value) / "config.yaml"
+            check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
+            expanded.append(f"--resume={value}")
+        expanded += ["--config", str(path)]
+    return expanded
 
 
 def _train(options: Namespace) -> None:
@@ -56,8 +59,7 @@ def _distill(options: Namespace) -> None:
 
 def _fit(config_class: type[TrainingConfig], options: Namespace) -> None:
     config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
-    record = train(config, resume=bool(options.resume))
-    print(f"PCKh@0.5 {record['pckh']:.2f} on {record['people']} people; checkpoints in {config.output}")
+    train(config, resume=bool(options.resume))
 
 
 def _eval(options: Namespace) -> None:
@@ -120,8 +122,8 @@ def _build_parser() -> ArgumentParser:
     for name, config_class in (("train", TrainingConfig), ("distill", DistillationConfig)):
         sub = parsers[name]
         sub.add_argument("--config", action="config", help="YAML file of the options below")
-        sub.add_argument("--recipe", action=_RecipeAction, help=f"shipped configuration: {', '.join(list_recipes())}")
-        sub.add_argument("--resume", action=_ResumeAction, help="folder of an interrupted run to go on with")
+        sub.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
+        sub.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
         sub.add_class_arguments(config_class)
     parsers["eval"].add_argument("weights", type=str, help="checkpoint, or the folder of a run")
     parsers["eval"].add_argument("--data", type=DataConfig, default=DataConfig(), help="pictures and annotations")
@@ -137,7 +139,7 @@ def _build_parser() -> ArgumentParser:
 def _dispatch(arguments: Sequence[str] | None) -> None:
     parser = _build_parser()
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parser.parse_args(_expand(sys.argv[1:] if arguments is None else arguments))
     except ArgumentError as error:
         raise InputError(" ".join(str(error).split())) from error
     options = parser.instantiate(parsed)[parsed.command]

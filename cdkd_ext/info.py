@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from cdkd_ext import _C, __version__
-
-OPERATORS = ("cca_kl", "sau_select", "projector_cosine", "simcc_decode", "simcc_kl")
+from cdkd_ext import _C, __version__, ops
 
 
 def describe_installation() -> dict[str, Any]:
@@ -36,7 +34,7 @@ def describe_installation() -> dict[str, Any]:
             "features": ", ".join(features) or "none known",
         },
         "gpus": devices or "none",
-        "operators": {name: ", ".join(_kernels(name)) or "not registered" for name in OPERATORS},
+        "operators": {name: ", ".join(_kernels(name)) or "not registered" for name in ops.__all__},
     }
 
 

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object, set_seed
 from cdkd_ext._checks import check, fail
 from cdkd_ext._files import replacing
 from cdkd_ext.data import JointSet, PoseDataset
-from cdkd_ext.distill import CCA, ETHT, SAPE, DistillationLoss, SimCCLoss
+from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, SimCCLoss
 from cdkd_ext.evaluation import pckh, predict
 from cdkd_ext.models import PoseNetwork, create_model, load_weights
 from cdkd_ext.training.batches import EpochBatches, make_loader
@@ -45,7 +45,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     """
     check_config(config)
     output = Path(config.output)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.cpu)
+    accelerator = _accelerator(config.cpu, config.precision)
     if not resume and (output / "state.pt").exists():
         fail("output", f"{output}, which holds a run", f"a new folder, or `--resume {output}` to go on with that run")
     # the first process draws the figures and builds the caches, the others find them
@@ -93,7 +93,9 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
         teacher=teacher if config.data.views == 0 else None,
         temperature_rate=config.temperature.learning_rate if isinstance(config, DistillationConfig) else 0.0,
     )
-    return trainer.run(resume=resume)
+    record = trainer.run(resume=resume)
+    accelerator.print(f"PCKh@0.5 {record['pckh']:.2f} on {record['people']} people; checkpoints in {output}")
+    return record
 
 
 def evaluate_people(
@@ -147,7 +149,7 @@ def evaluate_checkpoint(
     Raises:
         InputError: a file is missing or malformed, or the joints differ.
     """
-    accelerator = Accelerator()
+    accelerator = _accelerator(cpu=False)
     model, joints = load_model(weights)
     people = load_people(data, Path(output).parent if output else Path("runs/eval"))
     _check_joints("weights", weights, joints, people)
@@ -158,6 +160,11 @@ def evaluate_checkpoint(
         with replacing(output) as temporary:
             temporary.write_text(json.dumps(report, indent=1))
     return report
+
+
+def _accelerator(cpu: bool, precision: str = "no") -> Accelerator:
+    # without a GPU, Accelerate joins several processes only if it is told to stay on the CPU
+    return Accelerator(mixed_precision=precision, cpu=cpu or not torch.accelerator.is_available())
 
 
 def _check_joints(argument: str, path: str, joints: JointSet, people: People) -> None:
@@ -186,7 +193,7 @@ def _build_loss(config: TrainingConfig, student: PoseNetwork, teacher: PoseNetwo
     )
     if teacher is None or not isinstance(config, DistillationConfig):
         return DistillationLoss(labels)
-    sape = cca = None
+    sape = None
     if config.sape.enabled:
         sape = SAPE(
             student.num_joints,
@@ -199,9 +206,29 @@ def _build_loss(config: TrainingConfig, student: PoseNetwork, teacher: PoseNetwo
             center_teacher=config.sape.center_teacher,
             mode=config.sape.mode,
         )
-    if config.cca.enabled:
-        cca = CCA(phase=config.cca.phase)
-    return DistillationLoss(labels, sape=sape, cca=cca, alpha=config.sape.weight, beta=config.cca.weight)
+    temperature = config.temperature
+    tau: float | ETHT = temperature.tau
+    if temperature.adversarial:
+        tau = ETHT(
+            temperature.tau_min,
+            temperature.tau_max,
+            temperature.theta,
+            ramp=temperature.ramp,
+            detach_scale=temperature.detach_scale,
+        )
+    alpha: float | AdversarialScalar = config.sape.weight
+    beta: float | AdversarialScalar = config.cca.weight
+    if temperature.learn_weights:
+        alpha, beta = map(AdversarialScalar.between_half_and_twice, (config.sape.weight, config.cca.weight))
+    return DistillationLoss(
+        labels,
+        sape=sape,
+        cca=CCA(phase=config.cca.phase) if config.cca.enabled else None,
+        tau=tau,
+        alpha=alpha,
+        beta=beta,
+        visibility_weights=config.cca.visibility,
+    )
 
 
 def prepare_views(config: TrainingConfig) -> None:
@@ -212,7 +239,7 @@ def prepare_views(config: TrainingConfig) -> None:
     """
     check_config(config)
     check(config.data.views > 0, "data.views", config.data.views, "a positive number of views to store")
-    accelerator = Accelerator(cpu=config.cpu)
+    accelerator = _accelerator(config.cpu)
     people = load_people(config.data, Path(config.output))
     teacher = _load_teacher(config, people, accelerator) if isinstance(config, DistillationConfig) else None
     _fixed_views(config, _dataset(config, people, teacher), teacher, accelerator)
