@@ -1,0 +1,25 @@
+"""Knowledge distillation between networks of different input resolution and bin count."""
+
+from cdkd_ext.distill.cca import CCA
+from cdkd_ext.distill.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
+from cdkd_ext.distill.loss import DistillationLoss
+from cdkd_ext.distill.outputs import PoseOutputs
+from cdkd_ext.distill.presets import paper_loss, recommended_loss
+from cdkd_ext.distill.sape import SAPE
+from cdkd_ext.distill.sau import SAU
+from cdkd_ext.distill.simcc import SimCCLoss
+
+__all__ = [
+    "CCA",
+    "ETHT",
+    "SAPE",
+    "SAU",
+    "AdversarialScalar",
+    "DistillationLoss",
+    "PoseOutputs",
+    "SimCCLoss",
+    "cosine_ramp",
+    "gradient_reversal",
+    "paper_loss",
+    "recommended_loss",
+]

@@ -1,0 +1,129 @@
+"""The total loss: labels, features and logits (CDKD, Eq. 8)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cdkd_ext._checks import check, check_tensor, check_type
+from cdkd_ext.distill.cca import CCA
+from cdkd_ext.distill.etht import ETHT, AdversarialScalar
+from cdkd_ext.distill.outputs import PoseOutputs, check_weights
+from cdkd_ext.distill.sape import SAPE
+from cdkd_ext.distill.simcc import SimCCLoss
+
+
+class DistillationLoss(nn.Module):
+    """L = L_SimCC + α·L_SAPE + β·L_CCA; without SAPE and CCA it is plain training.
+
+    Everything here that learns is a submodule: keep the loss in one module beside the student, so that no
+    optimiser and no wrapper misses a parameter.
+
+    Args:
+        labels: SimCC's own loss.
+        sape: the feature term, or None.
+        cca: the logit term, or None.
+        tau: the temperature of `cca`: fixed, or learnt against the loss.
+        alpha: weight of the feature term: fixed, or learnt against the loss.
+        beta: weight of the logit term: fixed, or learnt against the loss.
+        visibility_weights: in the logit term, weight the joints of labelled samples by their visibility;
+            unlabelled samples always count in full.
+    """
+
+    def __init__(
+        self,
+        labels: SimCCLoss,
+        *,
+        sape: SAPE | None = None,
+        cca: CCA | None = None,
+        tau: float | ETHT = 1.0,
+        alpha: float | AdversarialScalar = 2.0,
+        beta: float | AdversarialScalar = 4.0,
+        visibility_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        check_type("labels", labels, SimCCLoss, "a SimCCLoss")
+        if not isinstance(tau, ETHT):
+            check_type("tau", tau, (int, float), "a number or an ETHT")
+            check(0 < tau < float("inf"), "tau", tau, "a positive temperature")
+        for name, weight in (("alpha", alpha), ("beta", beta)):
+            if not isinstance(weight, AdversarialScalar):
+                check_type(name, weight, (int, float), "a number or an AdversarialScalar")
+                check(0 <= weight < float("inf"), name, weight, "a finite number of at least 0")
+        self.labels = labels
+        self.sape = sape
+        self.cca = cca
+        self.tau = tau
+        self.alpha = alpha
+        self.beta = beta
+        self.visibility_weights = visibility_weights
+
+    def adversarial_parameters(self) -> list[nn.Parameter]:
+        """θ of every learnt scalar in use: they belong into plain SGD, outside the main optimiser."""
+        return [scalar.theta for scalar in self._adversarial_scalars()]
+
+    def projector_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the feature term, for the main optimiser."""
+        return [] if self.sape is None else list(self.sape.parameters())
+
+    def forward(
+        self,
+        student: PoseOutputs,
+        teacher: PoseOutputs | None,
+        keypoints: Tensor,
+        visible: Tensor,
+        labelled: Tensor,
+        progress: float,
+    ) -> dict[str, Tensor]:
+        """Compute every term in float32 (float64 for float64 input), under mixed precision too.
+
+        Args:
+            student: feature (B, J, h, w), logits (B, J, N) per axis.
+            teacher: the same of the teacher; None only if there is neither SAPE nor CCA.
+            keypoints: (B, J, 2) x and y in pixels of the student's crop.
+            visible: (B, J), 1 for annotated joints and 0 for others.
+            labelled: (B,), 0 for samples that train through the distillation terms alone.
+            progress: share of the training done, in [0, 1].
+
+        Returns:
+            Scalars: "total" and "simcc"; with SAPE "sape" and "alpha"; with CCA "cca", "beta" and "tau"; with
+            anything learnt against the loss "xi".
+        """
+        check_tensor("student.logits_x", student.logits_x, ("B", "J", "N"))
+        batch, joints, _ = student.logits_x.shape
+        check(batch > 0, "student", "an empty batch", "at least one sample")
+        check_tensor("visible", visible, (batch, joints))
+        check_weights("labelled", labelled, (batch,))
+        with torch.autocast(student.logits_x.device.type, enabled=False):
+            total = self.labels(student, keypoints, visible * labelled[:, None])
+            terms = {"simcc": total}
+            if teacher is None:
+                check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
+                return {"total": total, **terms}
+            if self.sape is not None:
+                terms["sape"] = self.sape(student.feature, teacher.feature)
+                terms["alpha"] = _value(self.alpha, progress, total)
+                total = total + terms["alpha"] * terms["sape"]
+            if self.cca is not None:
+                weights = torch.where(labelled[:, None] > 0, visible, 1) if self.visibility_weights else None
+                terms["tau"] = _value(self.tau, progress, total)
+                terms["cca"] = self.cca(student, teacher, terms["tau"], weights)
+                if isinstance(self.tau, ETHT):
+                    terms["cca"] = terms["cca"] * self.tau.scale(terms["tau"])
+                terms["beta"] = _value(self.beta, progress, total)
+                total = total + terms["beta"] * terms["cca"]
+            for scalar in self._adversarial_scalars()[:1]:
+                terms["xi"] = total.new_tensor(scalar.xi(progress))
+            return {"total": total, **terms}
+
+    def _adversarial_scalars(self) -> list[AdversarialScalar]:
+        used: list[object] = []
+        if self.sape is not None:
+            used.append(self.alpha)
+        if self.cca is not None:
+            used += [self.beta, self.tau]
+        return [scalar for scalar in used if isinstance(scalar, AdversarialScalar)]
+
+
+def _value(scalar: float | AdversarialScalar, progress: float, like: Tensor) -> Tensor:
+    return scalar.value(progress) if isinstance(scalar, AdversarialScalar) else like.new_tensor(float(scalar))

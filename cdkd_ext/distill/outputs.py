@@ -1,0 +1,37 @@
+"""What the distillation terms need of a network's output."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cdkd_ext._checks import check, check_tensor
+
+
+class PoseOutputs(Protocol):
+    """A feature map (B, J, h, w) and SimCC logits (B, J, N_x), (B, J, N_y); `models.PoseOutput` is one."""
+
+    @property
+    def feature(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def logits_x(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def logits_y(self) -> Tensor: ...  # noqa: D102
+
+
+def same_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors in the wider of their types; mixed precision gives a float16 student a float32 teacher."""
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return first.to(dtype), second.to(dtype)
+
+
+def check_weights(argument: str, weights: Tensor, shape: tuple[int, ...]) -> None:
+    """Check for finite weights that are not negative, where looking at them costs no synchronisation."""
+    check_tensor(argument, weights, shape)
+    if weights.device.type == "cpu" and not torch.compiler.is_compiling():
+        fine = bool(torch.isfinite(weights).all()) and bool((weights >= 0).all())
+        check(fine, argument, "negative or non-finite values", "weights of at least 0")
