@@ -13,6 +13,7 @@ from cdkd_ext.data.crops import (
     warp_crop,
 )
 from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.figures import make_figures
 from cdkd_ext.data.images import read_image
 from cdkd_ext.data.joints import COCO_JOINTS, MPII_JOINTS, JointSet
 
@@ -31,6 +32,7 @@ __all__ = [
     "hard_labels",
     "invert_affine",
     "load_coco_persons",
+    "make_figures",
     "num_bins",
     "read_image",
     "region_from_box",
