@@ -1,5 +1,8 @@
 """The ops of cross-domain knowledge distillation; they need torch and nothing else."""
 
-from cdkd_ext.ops.reference import cca_kl, projector_cosine, sau_select, simcc_decode, simcc_kl
+from cdkd_ext.ops.cca_kl import cca_kl
+from cdkd_ext.ops.reference import projector_cosine, sau_select
+from cdkd_ext.ops.simcc_decode import simcc_decode
+from cdkd_ext.ops.simcc_kl import simcc_kl
 
 __all__ = ["cca_kl", "projector_cosine", "sau_select", "simcc_decode", "simcc_kl"]

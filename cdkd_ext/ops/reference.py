@@ -164,8 +164,9 @@ def simcc_kl(
     log_p = torch.log_softmax(torch.where(outside[..., None], 0, logits), -1)  # (…, N)
     index = torch.arange(bins, dtype=logits.dtype, device=logits.device)  # (N,)
     if sigma is None:
-        spread = label_smoothing / max(bins - 1, 1)
-        t = torch.where(index == label[..., None], 1 - label_smoothing, spread).to(logits.dtype)
+        smoothing = label_smoothing if bins > 1 else 0.0
+        others = torch.full_like(log_p, smoothing / max(bins - 1, 1))
+        t = torch.where(index == label[..., None], 1 - smoothing, others)
         log_t = t.log()
     else:
         distance = (index - target[..., None]) / sigma

@@ -1,0 +1,45 @@
+"""How a compiled op gets its derivative.
+
+The kernel of the dispatcher's Autograd key looks whether anything needs a gradient. If so it runs an
+`autograd.Function`, whose forward may call another op that keeps what the backward needs; if not, it goes
+straight to the plain kernel. Compilers see one op before autograd and the ops inside the Function after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_library = torch.library.Library("cdkd", "IMPL")
+
+
+def differentiate(name: str, apply: Callable[..., Any]) -> None:
+    """Register the derivative of `cdkd::name`.
+
+    Args:
+        name: the op.
+        apply: called with the op's arguments, its keyword-only ones as such and without those equal to their
+            default, where a tensor among them needs a gradient; calls an `autograd.Function`.
+    """
+    op = getattr(torch.ops.cdkd, name).default
+
+    def kernel(keyset: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args, **kwargs):
+            return apply(*args, **kwargs)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *args, **kwargs)
+
+    _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+def no_derivative(*names: str) -> None:
+    """Let autograd step over ops whose results never need a gradient."""
+    for name in names:
+        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+
+
+def accumulator_type(*tensors: torch.Tensor) -> torch.dtype:
+    """Type of an op's results: float64 if any tensor is, else float32."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

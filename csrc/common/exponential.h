@@ -1,0 +1,59 @@
+// Branch-free exp and log that compilers vectorise. The float polynomials are minimax fits, good to 1e-7
+// relative. `a * b + c` and not fma(): without FMA instructions the latter is a library call.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "common/portable.h"
+
+namespace cdkd {
+
+template <class To, class From>
+CDKD_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// exp(x) for x <= 0; exactly 0 below -86, so a positive result never is a denormal. NaN stays NaN.
+CDKD_INLINE float exp_nonpositive(float x) {
+  const float round_to_integer = 12582912.f;  // 1.5 · 2^23: the sum's low bits hold the nearest integer
+  const float shifted = x * 1.44269504f + round_to_integer;
+  const float n = shifted - round_to_integer;
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.38145383e-3f;
+  p = p * r + 8.36874545e-3f;
+  p = p * r + 4.16683890e-2f;
+  p = p * r + 1.66665211e-1f;
+  p = p * r + 4.99999940e-1f;
+  p = p * (r * r) + r + 1.f;
+  const float two_to_n = bit_cast<float>((bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
+  return x < -86.f ? 0.f : p * two_to_n;
+}
+
+CDKD_INLINE double exp_nonpositive(double x) { return exp(x); }
+
+// log(x) for normal x > 0. NaN stays NaN.
+CDKD_INLINE float log_positive(float x) {
+  // split x into 2^n · (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)]
+  const uint32_t offset = bit_cast<uint32_t>(x) - 0x3f3504f3u;
+  const float n = static_cast<float>(static_cast<int32_t>(offset) >> 23);
+  const float f = bit_cast<float>((offset & 0x007fffffu) + 0x3f3504f3u) - 1.f;
+  float p = -7.63442963e-2f;
+  p = p * f + 1.27615497e-1f;
+  p = p * f - 1.31601945e-1f;
+  p = p * f + 1.42017618e-1f;
+  p = p * f - 1.66233569e-1f;
+  p = p * f + 2.00012267e-1f;
+  p = p * f - 2.50008225e-1f;
+  p = p * f + 3.33333313e-1f;
+  const float log_1f = f + (f * f) * (p * f - 0.5f);
+  const float result = n * -2.12194440e-4f + log_1f + n * 0.693359375f;
+  return x == x ? result : x;
+}
+
+CDKD_INLINE double log_positive(double x) { return log(x); }
+
+}  // namespace cdkd

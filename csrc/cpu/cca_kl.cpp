@@ -1,0 +1,263 @@
+// Cross-class alignment: τ² · KL(merged softmax(teacher / τ) ‖ softmax(student / τ)) per row, with its
+// derivatives.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "common/class_bins.h"
+#include "common/row_softmax.h"
+#include "cpu/scale_rows.h"
+#include "cpu/tensors.h"
+
+namespace cdkd {
+
+// Zeros in front of a row of teacher bins, so that the first centered class can be summed like the others.
+constexpr int64_t kPadding = 8;
+
+template <class A>
+struct CcaKl {
+  Rows student;
+  Rows teacher;
+  A tau;
+  bool centered;
+  int64_t ratio;                // bins per class where it is a small integer, else 0
+  const ClassBins<A>* classes;  // what each class is made of; used where ratio is 0
+  A* loss;
+  MutableRows student_gradient;  // of each row's loss
+  A* tau_gradient;               // of each row's loss
+};
+
+// Sum `ratio` bins per class, a constant that lets the compiler vectorise over the classes.
+template <int ratio, class A>
+CDKD_INLINE void merge_constant(const A* bins, int64_t classes, bool centered, A* merged) {
+  if (!centered) {
+#pragma omp simd
+    for (int64_t j = 0; j < classes; ++j) {
+      A sum = bins[j * ratio];
+      for (int i = 1; i < ratio; ++i) sum += bins[j * ratio + i];
+      merged[j] = sum;
+    }
+    return;
+  }
+  // classes start and end in the middle of a bin if the ratio is even
+  const A end = ratio % 2 ? A(1) : A(0.5);
+  const int reach = ratio / 2;
+#pragma omp simd
+  for (int64_t j = 0; j < classes; ++j) {
+    A sum = end * (bins[j * ratio - reach] + bins[j * ratio + reach]);
+    for (int i = 1 - reach; i < reach; ++i) sum += bins[j * ratio + i];
+    merged[j] = sum;
+  }
+  // the last class takes what lies beyond its centered interval
+  A outside = end * bins[classes * ratio - reach];
+  for (int i = 1; i < reach; ++i) outside += bins[classes * ratio - reach + i];
+  merged[classes - 1] += outside;
+}
+
+template <class A>
+CDKD_INLINE void merge_general(const ClassBins<A>* classes, int64_t count, const A* bins, A* merged) {
+  for (int64_t j = 0; j < count; ++j) {
+    const ClassBins<A> part = classes[j];
+    A sum = part.first_share * bins[part.first];
+    for (int64_t i = part.first + 1; i < part.last; ++i) sum += bins[i];
+    if (part.last > part.first) sum += part.last_share * bins[part.last];
+    merged[j] = sum;
+  }
+}
+
+template <class A>
+CDKD_INLINE void merge(const CcaKl<A>& call, const A* bins, A* merged) {
+  const int64_t classes = call.student.length;
+  switch (call.ratio) {
+    case 2:
+      return merge_constant<2>(bins, classes, call.centered, merged);
+    case 3:
+      return merge_constant<3>(bins, classes, call.centered, merged);
+    case 4:
+      return merge_constant<4>(bins, classes, call.centered, merged);
+    case 8:
+      return merge_constant<8>(bins, classes, call.centered, merged);
+    default:
+      return merge_general(call.classes, classes, bins, merged);
+  }
+}
+
+// Shifted, scaled logits as factors: a -inf must not turn the zero it meets into NaN.
+template <class A>
+CDKD_INLINE A finite_below(A x) {
+  const A lowest = std::numeric_limits<A>::lowest();
+  return x < lowest ? lowest : x;
+}
+
+template <bool wants_student, bool wants_tau, class A>
+CDKD_INLINE void cca_kl_rows_of(const CcaKl<A>& call, int64_t begin, int64_t end) {
+  const int64_t bins = call.teacher.length;
+  const int64_t classes = call.student.length;
+  Scratch<A> scratch(2 * (kPadding + bins) + bins + 5 * classes);
+  A* teacher_exp = scratch.take(kPadding + bins) + kPadding;     // (N_t,) exp(z_t)
+  A* teacher_moment = scratch.take(kPadding + bins) + kPadding;  // (N_t,) exp(z_t) · z_t
+  std::fill(teacher_exp - kPadding, teacher_exp, A(0));
+  std::fill(teacher_moment - kPadding, teacher_moment, A(0));
+  A* teacher_buffer = scratch.take(bins);
+  A* student_buffer = scratch.take(classes);
+  A* student_exp = scratch.take(classes);  // (N_s,) exp(z_s)
+  A* merged = scratch.take(classes);       // (N_s,) exp(z_t), summed by class
+  A* moment = scratch.take(classes);       // (N_s,) exp(z_t) · z_t, summed by class
+  A* gradient_buffer = scratch.take(classes);
+  const A scale = 1 / call.tau;
+
+  for (int64_t row = begin; row < end; ++row) {
+    const A* teacher = call.teacher.read(row, teacher_buffer);
+    const A teacher_max = row_max(teacher, bins);
+    const A teacher_sum = row_exp(teacher, bins, teacher_max, scale, teacher_exp);
+    merge(call, teacher_exp, merged);
+    if (wants_tau) {
+#pragma omp simd
+      for (int64_t i = 0; i < bins; ++i)
+        teacher_moment[i] = teacher_exp[i] * finite_below((teacher[i] - teacher_max) * scale);
+      merge(call, teacher_moment, moment);
+    }
+
+    const A* student = call.student.read(row, student_buffer);
+    const A student_max = row_max(student, classes);
+    const A student_sum = row_exp(student, classes, student_max, scale, student_exp);
+
+    const A teacher_norm = 1 / teacher_sum;
+    const A student_norm = 1 / student_sum;
+    const A offset = log_positive(student_sum) - log_positive(teacher_sum);
+    const A tiny = std::numeric_limits<A>::min();
+    A* gradient = wants_student ? call.student_gradient.target(row, gradient_buffer) : nullptr;
+    A divergence = 0;
+    A student_mean = 0;   // Σ (p_s - q) z_s
+    A teacher_mean = 0;   // Σ q z_t
+    A teacher_slope = 0;  // Σ q z_t log(q / p_s)
+#pragma omp simd reduction(+ : divergence, student_mean, teacher_mean, teacher_slope)
+    for (int64_t j = 0; j < classes; ++j) {
+      const A z = (student[j] - student_max) * scale;
+      const A q = merged[j] * teacher_norm;
+      const A log_q = log_positive(merged[j] > tiny ? merged[j] : tiny);
+      const A log_ratio = merged[j] == 0 ? 0 : log_q - z + offset;
+      divergence += q * log_ratio;
+      if (wants_student) {
+        const A difference = student_exp[j] * student_norm - q;
+        gradient[j] = call.tau * difference;
+        if (wants_tau) {
+          student_mean += difference * finite_below(z);
+          teacher_mean += moment[j] * teacher_norm;
+          teacher_slope += moment[j] * teacher_norm * log_ratio;
+        }
+      }
+    }
+    call.loss[row] = call.tau * call.tau * divergence;
+    if (wants_student) call.student_gradient.write(row, gradient);
+    if (wants_tau)
+      call.tau_gradient[row] =
+          call.tau * (2 * divergence - student_mean - teacher_slope + divergence * teacher_mean);
+  }
+}
+
+template <class A>
+CDKD_INLINE void cca_kl_rows_dispatch(const CcaKl<A>& call, int64_t begin, int64_t end) {
+  if (call.tau_gradient) {
+    cca_kl_rows_of<true, true>(call, begin, end);
+  } else if (call.student_gradient.data) {
+    cca_kl_rows_of<true, false>(call, begin, end);
+  } else {
+    cca_kl_rows_of<false, false>(call, begin, end);
+  }
+}
+
+CDKD_CLONES void cca_kl_rows(const CcaKl<float>& call, int64_t begin, int64_t end) {
+  cca_kl_rows_dispatch(call, begin, end);
+}
+
+void cca_kl_rows(const CcaKl<double>& call, int64_t begin, int64_t end) {
+  cca_kl_rows_dispatch(call, begin, end);
+}
+
+namespace {
+
+struct CcaKlResult {
+  Tensor loss;
+  Tensor student_gradient;
+  Tensor tau_gradient;
+};
+
+CcaKlResult run_cca_kl(const Tensor& student_logits, const Tensor& teacher_logits, const Tensor& tau_tensor,
+                       const std::string& phase, bool wants_student, bool wants_tau) {
+  const Format student_format = check_floating("student_logits", student_logits);
+  const Format teacher_format = check_floating("teacher_logits", teacher_logits);
+  check_shape(student_logits.dim() > 0 && last_size(student_logits) > 0, "student_logits", "(..., classes)",
+              student_logits);
+  bool same_rows = student_logits.dim() == teacher_logits.dim();
+  for (int64_t i = 0; same_rows && i + 1 < student_logits.dim(); ++i)
+    same_rows = student_logits.size(i) == teacher_logits.size(i);
+  check_shape(same_rows, "teacher_logits",
+              "(..., bins) with the rows of student_logits " + shape_text(student_logits), teacher_logits);
+  const int64_t classes = last_size(student_logits);
+  const int64_t bins = last_size(teacher_logits);
+  check(bins >= classes, "teacher_logits", text("at least the student's ", classes, " bins"), bins);
+  check(phase == "paper" || phase == "centered", "phase", "one of 'paper', 'centered'", "'" + phase + "'");
+  const double tau = scalar_of("tau", tau_tensor);
+  check(tau > 0 && std::isfinite(tau), "tau", "a positive finite number", tau);
+
+  const Tensor student = packed(student_logits);
+  const Tensor teacher = packed(teacher_logits);
+  const bool wide = student_format == Format::kFloat64 || teacher_format == Format::kFloat64;
+  const ScalarType accumulator = accumulator_type(wide);
+  const Sizes rows_shape = leading(student);
+  const int64_t rows = student.numel() / classes;
+  const int64_t no_rows[] = {0};
+  CcaKlResult result{
+      allocate(student, rows_shape, accumulator),
+      allocate(student, wants_student ? student.sizes() : Sizes(no_rows, 1), student.scalar_type()),
+      allocate(student, wants_tau ? rows_shape : Sizes(no_rows, 1), accumulator),
+  };
+  with_accumulator(wide, [&](auto zero) {
+    using A = decltype(zero);
+    CcaKl<A> call{};
+    call.student = rows_of(student, student_format);
+    call.teacher = rows_of(teacher, teacher_format);
+    call.tau = static_cast<A>(tau);
+    call.centered = phase == "centered";
+    call.loss = static_cast<A*>(result.loss.mutable_data_ptr());
+    if (wants_student) call.student_gradient = mutable_rows_of(result.student_gradient, student_format);
+    if (wants_tau) call.tau_gradient = static_cast<A*>(result.tau_gradient.mutable_data_ptr());
+    const int64_t ratio = bins % classes ? 0 : bins / classes;
+    std::vector<ClassBins<A>> parts;
+    if (ratio == 2 || ratio == 3 || ratio == 4 || ratio == 8) {
+      call.ratio = ratio;
+    } else {
+      for (int64_t j = 0; j < classes; ++j) parts.push_back(class_bins<A>(j, bins, classes, call.centered));
+      call.classes = parts.data();
+    }
+    for_rows(rows, bins + classes, [&](int64_t begin, int64_t end) { cca_kl_rows(call, begin, end); });
+  });
+  return result;
+}
+
+Tensor cca_kl(const Tensor& student_logits, const Tensor& teacher_logits, const Tensor& tau,
+              const std::string& phase) {
+  return run_cca_kl(student_logits, teacher_logits, tau, phase, false, false).loss;
+}
+
+std::tuple<Tensor, Tensor, Tensor> cca_kl_gradients(const Tensor& student_logits,
+                                                    const Tensor& teacher_logits, const Tensor& tau,
+                                                    const std::string& phase, bool wants_tau) {
+  const CcaKlResult result = run_cca_kl(student_logits, teacher_logits, tau, phase, true, wants_tau);
+  return {result.loss, result.student_gradient, result.tau_gradient};
+}
+
+std::tuple<Tensor, Tensor> cca_kl_backward(const Tensor& gradient, const Tensor& student_gradient,
+                                           const Tensor& tau_gradient) {
+  return {scale_rows(student_gradient, gradient), weighted_sum(tau_gradient, gradient)};
+}
+
+}  // namespace
+}  // namespace cdkd
+
+STABLE_TORCH_LIBRARY_IMPL(cdkd, CPU, m) {
+  m.impl("cca_kl", TORCH_BOX(&cdkd::cca_kl));
+  m.impl("cca_kl_gradients", TORCH_BOX(&cdkd::cca_kl_gradients));
+  m.impl("cca_kl_backward", TORCH_BOX(&cdkd::cca_kl_backward));
+}

@@ -1,0 +1,132 @@
+// Rows of any floating type, read and written as the type that a kernel computes in.
+#pragma once
+#include <cstdint>
+#include <memory>
+
+#include "common/half.h"
+
+namespace cdkd {
+
+enum class Format { kFloat64, kFloat32, kBFloat16, kFloat16 };
+
+// The format a kernel computing in A can use in place.
+template <class A>
+constexpr Format native_format() {
+  return sizeof(A) == 8 ? Format::kFloat64 : Format::kFloat32;
+}
+
+template <class A, class T, class Convert>
+CDKD_INLINE void convert_row(const T* from, int64_t n, A* to, Convert convert) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<A>(convert(from[i]));
+}
+
+struct AsIs {
+  template <class T>
+  CDKD_INLINE T operator()(T value) const {
+    return value;
+  }
+};
+struct FromBFloat16 {
+  CDKD_INLINE float operator()(uint16_t bits) const { return from_bfloat16(bits); }
+};
+struct FromFloat16 {
+  CDKD_INLINE float operator()(uint16_t bits) const { return from_float16(bits); }
+};
+struct ToBFloat16 {
+  CDKD_INLINE uint16_t operator()(double value) const { return to_bfloat16(static_cast<float>(value)); }
+  CDKD_INLINE uint16_t operator()(float value) const { return to_bfloat16(value); }
+};
+struct ToFloat16 {
+  CDKD_INLINE uint16_t operator()(double value) const { return to_float16(static_cast<float>(value)); }
+  CDKD_INLINE uint16_t operator()(float value) const { return to_float16(value); }
+};
+
+// A contiguous matrix of `length` columns.
+struct Rows {
+  const void* data;
+  Format format;
+  int64_t length;
+
+  template <class T>
+  const T* at(int64_t row) const {
+    return static_cast<const T*>(data) + row * length;
+  }
+
+  // The row itself where its format allows, else a converted copy in `buffer`.
+  template <class A>
+  CDKD_INLINE const A* read(int64_t row, A* buffer) const {
+    if (format == native_format<A>()) return at<A>(row);
+    switch (format) {
+      case Format::kFloat64:
+        convert_row(at<double>(row), length, buffer, AsIs());
+        break;
+      case Format::kFloat32:
+        convert_row(at<float>(row), length, buffer, AsIs());
+        break;
+      case Format::kBFloat16:
+        convert_row(at<uint16_t>(row), length, buffer, FromBFloat16());
+        break;
+      case Format::kFloat16:
+        convert_row(at<uint16_t>(row), length, buffer, FromFloat16());
+        break;
+    }
+    return buffer;
+  }
+};
+
+struct MutableRows {
+  void* data;
+  Format format;
+  int64_t length;
+
+  template <class T>
+  T* at(int64_t row) const {
+    return static_cast<T*>(data) + row * length;
+  }
+
+  // Where to compute the row: in place, or in `buffer` if write() has to convert it.
+  template <class A>
+  CDKD_INLINE A* target(int64_t row, A* buffer) const {
+    return format == native_format<A>() ? at<A>(row) : buffer;
+  }
+
+  // Convert what was computed in target(); nothing to do if that was in place.
+  template <class A>
+  CDKD_INLINE void write(int64_t row, const A* values) const {
+    if (format == native_format<A>()) return;
+    switch (format) {
+      case Format::kFloat64:
+        convert_row(values, length, at<double>(row), AsIs());
+        break;
+      case Format::kFloat32:
+        convert_row(values, length, at<float>(row), AsIs());
+        break;
+      case Format::kBFloat16:
+        convert_row(values, length, at<uint16_t>(row), ToBFloat16());
+        break;
+      case Format::kFloat16:
+        convert_row(values, length, at<uint16_t>(row), ToFloat16());
+        break;
+    }
+  }
+};
+
+// One thread's working memory: uninitialised arrays handed out one after the other.
+template <class A>
+class Scratch {
+ public:
+  explicit Scratch(int64_t size) : memory_(new A[size]), next_(memory_.get()) {}
+
+  A* take(int64_t size) {
+    A* taken = next_;
+    next_ += size;
+    return taken;
+  }
+
+ private:
+  std::unique_ptr<A[]> memory_;
+  A* next_;
+};
+
+}  // namespace cdkd
