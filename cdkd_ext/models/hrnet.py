@@ -235,6 +235,9 @@ def _stage(widths: Sequence[int], modules: int, blocks: int, top_only: bool = Fa
 
 
 def _initialize(network: nn.Module) -> None:
+    # the published initialisation; small networks from scratch, too, learnt faster from it than from He's
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.normal_(module.weight, std=0.001)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
