@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cdkd_ext import ops
 from cdkd_ext._checks import check, check_option, check_tensor
-from cdkd_ext.distill.outputs import PoseOutputs, check_weights, same_dtype
+from cdkd_ext.distill.outputs import PoseOutputs, check_weights
 
 
 class CCA(nn.Module):
@@ -45,7 +45,7 @@ class CCA(nn.Module):
             check(
                 bins >= classes, f"teacher.{axis}", f"{bins} bins", f"at least the student's {classes} bins"
             )
-            rows = ops.cca_kl(*same_dtype(student_logits, teacher_logits.detach()), tau, phase=self.phase)
+            rows = ops.cca_kl(student_logits, teacher_logits.detach(), tau, phase=self.phase)
             if weights is not None:
                 check_weights("weights", weights, (batch, joints))
                 rows = rows * weights

@@ -23,12 +23,6 @@ class PoseOutputs(Protocol):
     def logits_y(self) -> Tensor: ...  # noqa: D102
 
 
-def same_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tensors in the wider of their types; mixed precision gives a float16 student a float32 teacher."""
-    dtype = torch.promote_types(first.dtype, second.dtype)
-    return first.to(dtype), second.to(dtype)
-
-
 def check_weights(argument: str, weights: Tensor, shape: tuple[int, ...]) -> None:
     """Check for finite weights that are not negative, where looking at them costs no synchronisation."""
     check_tensor(argument, weights, shape)
