@@ -1,0 +1,95 @@
+"""From a picture and boxes to poses in the picture's pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cdkd_ext._checks import InputError
+from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.inference import Predictor, read_rgb
+from cdkd_ext.models import PoseOutput, create_model
+
+
+class BrightestPixel(nn.Module):
+    """A network that finds the brightest column and row: what it should answer is known."""
+
+    def __init__(self, num_joints=17, size=64, split_ratio=2.0):
+        super().__init__()
+        self.num_joints, self.input_size, self.split_ratio = num_joints, (size, size), split_ratio
+
+    def forward(self, images):
+        light = images.mean(1)
+        rows = []
+        for axis in (1, 2):
+            profile = light.amax(axis).repeat_interleave(int(self.split_ratio), -1)
+            # the label of pixel i is bin 2i, and bin 2i + 1 is a lesser guess
+            profile[..., 1::2] -= 1e-3
+            rows.append(20 * profile[:, None].expand(-1, self.num_joints, -1))
+        return PoseOutput(light[:, None], rows[0], rows[1])
+
+
+def picture_with_a_spot(x, y, height=240, width=320):
+    image = np.zeros((height, width, 3), np.uint8)
+    cv2.circle(image, (x, y), 6, (255, 255, 255), -1)
+    return cv2.GaussianBlur(image, (0, 0), 3)
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+@pytest.mark.parametrize(("x", "y"), [(160, 120), (120, 90), (200, 140)])
+def test_a_spot_is_found_where_it_is_in_the_picture(x, y, flip_test):
+    predictor = Predictor(BrightestPixel(), COCO_JOINTS, flip_test=flip_test)
+    poses = predictor(picture_with_a_spot(x, y), [(80, 40, 160, 160), (100, 60, 120, 120)])
+    assert poses.keypoints.shape == (2, 17, 2) and poses.scores.shape == (2, 17)
+    # a crop pixel is 200 / 64 and 150 / 64 picture pixels wide
+    for keypoints, pixel in zip(poses.keypoints, (200 / 64, 150 / 64), strict=True):
+        assert np.abs(keypoints - [x, y]).max() <= pixel
+
+
+def test_scores_are_probabilities_and_no_boxes_give_no_poses():
+    model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16)
+    predictor = Predictor(model, MPII_JOINTS)
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    poses = predictor(image, [(5, 5, 30, 40)])
+    assert ((poses.scores > 0) & (poses.scores <= 1)).all()
+    assert predictor(image, []).keypoints.shape == (0, 16, 2)
+
+
+def test_flip_test_is_symmetric_for_the_mirrored_picture():
+    torch.manual_seed(0)
+    model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, split_ratio=2.0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    predictor = Predictor(model, MPII_JOINTS)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    # this box is the whole picture after padding, centred so that its mirror image is the crop's
+    box = [(3.2, 3.2, 25.6, 25.6)]
+    straight = predictor(image, box)
+    mirrored = predictor(np.ascontiguousarray(image[:, ::-1]), box)
+    permutation = list(MPII_JOINTS.flip_permutation)
+    np.testing.assert_allclose(mirrored.scores[:, permutation], straight.scores, rtol=1e-3)
+    # a joint that is its own mirror image averages to a symmetric distribution, whose maximum is a tie
+    paired = [joint for joint, mirror in enumerate(permutation) if mirror != joint]
+    expected = 31 - straight.keypoints[:, paired, 0]
+    np.testing.assert_allclose(mirrored.keypoints[:, permutation, 0][:, paired], expected, atol=0.51)
+
+
+def test_wrong_input_is_named(tmp_path):
+    model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16)
+    with pytest.raises(InputError, match="joints: expected the model's 16 joints, got 17"):
+        Predictor(model, COCO_JOINTS)
+    predictor = Predictor(model, MPII_JOINTS)
+    with pytest.raises(InputError, match=r"image: expected RGB uint8 \(H, W, 3\)"):
+        predictor(np.zeros((4, 4), np.uint8), [(0, 0, 2, 2)])
+    with pytest.raises(InputError, match="box: expected"):
+        predictor(np.zeros((40, 40, 3), np.uint8), [(0, 0, 0, 2)])
+    with pytest.raises(InputError, match=r"nothing\.png"):
+        read_rgb(tmp_path / "nothing.png")
+
+
+def test_read_rgb_has_red_first(tmp_path):
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((2, 3, 3), (0, 0, 255), np.uint8))
+    assert read_rgb(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]

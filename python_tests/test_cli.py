@@ -1,0 +1,133 @@
+"""The command line as a user types it: results, help, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cdkd_ext.cli import main
+
+SMALL = ["--model.name=hrnet_w8_small", "--data.workers=0", "--batch_size=16", "--epochs=1"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def cdkd(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "cdkd_ext.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def teacher(figures, tmp_path_factory):
+    output = tmp_path_factory.mktemp("cli") / "teacher"
+    done = cdkd("train", *SMALL, "--data.root", figures, "--model.input_size=[64,64]", "--output", output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_train_distill_eval_chain(figures, teacher, tmp_path):
+    done = cdkd("distill", *SMALL, "--data.root", figures, "--teacher", teacher, "--output", tmp_path / "student")
+    assert done.returncode == 0, done.stderr
+    assert "sape" in done.stdout and "samples_per_second" in done.stdout and "left" in done.stdout
+    report = tmp_path / "report.json"
+    done = cdkd("eval", tmp_path / "student", "--data.root", figures, "--output", report)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(report.read_text())
+    assert f"{result['pckh']:.2f}" in done.stdout
+    assert "12 people" in done.stdout and "head_size" in done.stdout
+    assert {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"} <= result["pckh_per_joint"].keys()
+
+
+def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "cdkd_ext.cli", "train", *SMALL, "--data.root", figures, "--output", tmp_path / "run"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"][-1]
+    # 48 people in batches of 16 on two processes: one step each
+    assert record["step"] == 1
+    assert record["people"] == 12
+    again = cdkd("eval", tmp_path / "run", "--data.root", figures)
+    assert f"{record['pckh']:.2f}" in again.stdout
+
+
+def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp_path):
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "cdkd_ext.cli", "train", *SMALL[:3], "--epochs=1000", "--data.root", str(figures)]
+    process = subprocess.Popen(
+        [*command, "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    deadline = time.monotonic() + 120
+    while not (output / "metrics.json").exists() and time.monotonic() < deadline and process.poll() is None:
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.strip().splitlines()[-1].startswith("cdkd: interrupted in step")
+    assert f"cdkd train --resume {output}" in error
+    finished = len(json.loads((output / "metrics.json").read_text())["epochs"])
+    done = cdkd("train", "--resume", output, f"--epochs={finished + 1}")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((output / "metrics.json").read_text())["epochs"]) == finished + 1
+
+
+def test_info_lists_every_operator_with_its_kernels(capsys):
+    assert main(["info", "--json"]) == 0
+    operators = json.loads(capsys.readouterr().out)["operators"]
+    assert operators.keys() == {"cca_kl", "sau_select", "projector_cosine", "simcc_decode", "simcc_kl"}
+    assert all("CPU" in kernels for kernels in operators.values())
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "distill", "eval", "info"])
+def test_help_explains_itself_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Example: cdkd {command}" in printed
+
+
+def test_a_recipe_sets_what_it_names_and_later_options_win(capsys):
+    with pytest.raises(SystemExit):
+        main(["distill", "--recipe", "lsp_student", "--recipe=paper_losses", "--epochs=7", "--print_config"])
+    printed = capsys.readouterr().out
+    assert "epochs: 7" in printed and "activation: relu" in printed and "views: 12" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--epochs", "many"], "epochs"),
+        (["train", "--nonsense", "1"], "nonsense"),
+        (["train", "--recipe", "unheard_of"], "recipe: expected one of"),
+        (["train", "--resume", "nowhere"], "resume: expected the folder of a run"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "--data.root", "nowhere"], "data.root: expected an existing folder, got nowhere"),
+        (["train", "--model.input_size", "[30,32]", "--data.root", "FIGURES"], "input_size: expected"),
+        (["distill", "--data.root", "FIGURES"], "teacher: expected the path of a checkpoint"),
+        (["distill", "--data.root", "FIGURES", "--teacher", "none.safetensors"], "teacher: expected an existing"),
+        (["eval", "none.safetensors"], "weights: expected an existing checkpoint, got none.safetensors"),
+        (["demo", "--seeds", "1"], "seeds: expected at least 2"),
+        ([], "command"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments, message, figures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(figures) if argument == "FIGURES" else argument for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("cdkd: ") and message in lines[0]
