@@ -39,5 +39,7 @@ def describe_installation() -> dict[str, Any]:
 
 
 def _kernels(name: str) -> list[str]:
+    if not hasattr(torch.ops.cdkd, name):
+        return []
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     return [key for key in ("CPU", "CUDA", "Autograd", "Meta") if has_kernel(f"cdkd::{name}", key)]

@@ -68,6 +68,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     samples = _fixed_views(config, dataset, teacher, accelerator) if config.data.views else dataset
     # without a teacher there is nothing to learn from a person without labels
     chosen = range(len(dataset)) if teacher else [index for index in range(len(dataset)) if dataset.labelled[index]]
+    check(len(chosen) > 0, "data.labelled_fraction", config.data.labelled_fraction, "labels to train a student alone")
     sampler = EpochBatches(
         chosen,
         config.batch_size,

@@ -11,6 +11,8 @@ import yaml
 from safetensors.torch import load_file
 
 from cdkd_ext._checks import InputError
+from cdkd_ext.data import COCO_JOINTS
+from cdkd_ext.models import create_model
 from cdkd_ext.training import (
     DataConfig,
     DistillationConfig,
@@ -22,6 +24,7 @@ from cdkd_ext.training import (
     TrainingConfig,
     evaluate_checkpoint,
     load_model,
+    save_model,
     train,
 )
 
@@ -220,13 +223,11 @@ def test_two_accumulated_evaluations_agree_with_the_command(figures, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["pckh_per_joint"] == report["pckh_per_joint"]
 
 
-def test_a_teacher_of_other_joints_is_refused(figures, tmp_path, teacher):
-    joints = tmp_path / "joints.yaml"
-    names = [f"point_{number}" for number in range(16)]
-    joints.write_text(yaml.safe_dump({"keypoints": names, "flip_pairs": []}))
-    data = DataConfig(root=str(figures), joints=str(joints))
-    with pytest.raises(InputError, match=r"teacher: joints of .*expected the joints of the data \(point_0"):
-        train(distilled(figures, tmp_path / "run", teacher, data=data))
+def test_a_teacher_of_other_joints_is_refused(figures, tmp_path):
+    model = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17)
+    save_model(model, COCO_JOINTS, tmp_path / "coco.safetensors")
+    with pytest.raises(InputError, match=r"teacher: joints of .*expected the joints of the data \(right_ankle"):
+        train(distilled(figures, tmp_path / "run", tmp_path / "coco.safetensors"))
 
 
 @pytest.mark.parametrize(
