@@ -63,11 +63,15 @@ def _fit(config_class: type[TrainingConfig], options: Namespace) -> None:
 
 
 def _eval(options: Namespace) -> None:
-    report = evaluate_checkpoint(options.weights, options.data, flip_test=options.flip_test, output=options.output)
+    report = evaluate_checkpoint(
+        options.weights, options.data, flip_test=options.flip_test, output=options.output
+    )
     width = max(map(len, report["pckh_per_joint"]))
     for joint, value in report["pckh_per_joint"].items():
         print(f"{joint:<{width}}  {value:6.2f}")
-    print(f"{'mean':<{width}}  {report['pckh']:6.2f}   PCKh@0.5, {report['people']} people, {report['reference']}")
+    print(
+        f"{'mean':<{width}}  {report['pckh']:6.2f}   PCKh@0.5, {report['people']} people, {report['reference']}"
+    )
 
 
 def _info(options: Namespace) -> None:
@@ -95,7 +99,11 @@ _COMMANDS = {
         "draw figures, train a teacher, a plain and a distilled student, and write a report",
         "cdkd demo --output runs/demo",
     ),
-    "train": (_train, "train a teacher or a plain student", "cdkd train --recipe lsp_teacher --data.root lsp"),
+    "train": (
+        _train,
+        "train a teacher or a plain student",
+        "cdkd train --recipe lsp_teacher --data.root lsp",
+    ),
     "distill": (
         _distill,
         "train a student with a teacher",
@@ -122,13 +130,21 @@ def _build_parser() -> ArgumentParser:
     for name, config_class in (("train", TrainingConfig), ("distill", DistillationConfig)):
         sub = parsers[name]
         sub.add_argument("--config", action="config", help="YAML file of the options below")
-        sub.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
+        sub.add_argument(
+            "--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}"
+        )
         sub.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
         sub.add_class_arguments(config_class)
     parsers["eval"].add_argument("weights", type=str, help="checkpoint, or the folder of a run")
-    parsers["eval"].add_argument("--data", type=DataConfig, default=DataConfig(), help="pictures and annotations")
-    parsers["eval"].add_argument("--flip_test", type=bool, default=True, help="average with the mirrored picture")
-    parsers["eval"].add_argument("--output", type=str | None, default=None, help="also write the result as JSON")
+    parsers["eval"].add_argument(
+        "--data", type=DataConfig, default=DataConfig(), help="pictures and annotations"
+    )
+    parsers["eval"].add_argument(
+        "--flip_test", type=bool, default=True, help="average with the mirrored picture"
+    )
+    parsers["eval"].add_argument(
+        "--output", type=str | None, default=None, help="also write the result as JSON"
+    )
     parsers["info"].add_argument("--json", action="store_true", help="print JSON")
     parsers["demo"].add_class_arguments(DemoConfig)
     for name, (_, purpose, _) in _COMMANDS.items():

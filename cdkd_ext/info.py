@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from cdkd_ext import _C, __version__, ops
+from cdkd_ext import __version__, ops
+from cdkd_ext._C import build_info, cpu_features
 
 
 def describe_installation() -> dict[str, Any]:
     """Return versions, processor features, GPUs, and the dispatch keys under which each operator has a kernel."""
-    build = _C.build_info()
-    features = [name for name, present in _C.cpu_features().items() if present]
+    build = build_info()
+    features = [name for name, present in cpu_features().items() if present]
     devices = {
         f"cuda:{index}": torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
     }

@@ -55,7 +55,9 @@ def find() -> Torch | None:
     for folder in _candidates():
         if not (folder / "include/torch/csrc/stable/library.h").exists():
             continue
-        match = re.search(r"^__version__\s*(?::[^=]*)?=\s*'([^']+)'", (folder / "version.py").read_text(), re.M)
+        match = re.search(
+            r"^__version__\s*(?::[^=]*)?=\s*'([^']+)'", (folder / "version.py").read_text(), re.M
+        )
         version = match.group(1) if match else "0.0"
         if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= OLDEST:
             return Torch(folder, version)

@@ -36,7 +36,9 @@ def teacher(figures, tmp_path_factory):
 
 
 def test_train_distill_eval_chain(figures, teacher, tmp_path):
-    done = cdkd("distill", *SMALL, "--data.root", figures, "--teacher", teacher, "--output", tmp_path / "student")
+    done = cdkd(
+        "distill", *SMALL, "--data.root", figures, "--teacher", teacher, "--output", tmp_path / "student"
+    )
     assert done.returncode == 0, done.stderr
     assert "sape" in done.stdout and "samples_per_second" in done.stdout and "left" in done.stdout
     report = tmp_path / "report.json"
@@ -50,7 +52,17 @@ def test_train_distill_eval_chain(figures, teacher, tmp_path):
 
 def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "cdkd_ext.cli", "train", *SMALL, "--data.root", figures, "--output", tmp_path / "run"]
+    command = [
+        *launcher,
+        "-m",
+        "cdkd_ext.cli",
+        "train",
+        *SMALL,
+        "--data.root",
+        figures,
+        "--output",
+        tmp_path / "run",
+    ]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"][-1]
@@ -63,7 +75,16 @@ def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
 
 def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp_path):
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "cdkd_ext.cli", "train", *SMALL[:3], "--epochs=1000", "--data.root", str(figures)]
+    command = [
+        sys.executable,
+        "-m",
+        "cdkd_ext.cli",
+        "train",
+        *SMALL[:3],
+        "--epochs=1000",
+        "--data.root",
+        str(figures),
+    ]
     process = subprocess.Popen(
         [*command, "--output", str(output)],
         stdout=subprocess.PIPE,
@@ -119,7 +140,10 @@ def test_a_recipe_sets_what_it_names_and_later_options_win(capsys):
         (["train", "--data.root", "nowhere"], "data.root: expected an existing folder, got nowhere"),
         (["train", "--model.input_size", "[30,32]", "--data.root", "FIGURES"], "input_size: expected"),
         (["distill", "--data.root", "FIGURES"], "teacher: expected the path of a checkpoint"),
-        (["distill", "--data.root", "FIGURES", "--teacher", "none.safetensors"], "teacher: expected an existing"),
+        (
+            ["distill", "--data.root", "FIGURES", "--teacher", "none.safetensors"],
+            "teacher: expected an existing",
+        ),
         (["eval", "none.safetensors"], "weights: expected an existing checkpoint, got none.safetensors"),
         (["demo", "--seeds", "1"], "seeds: expected at least 2"),
         ([], "command"),

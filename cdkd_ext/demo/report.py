@@ -20,7 +20,7 @@ from cdkd_ext.models import PoseNetwork, count_macs, count_parameters
 from cdkd_ext.training import load_model
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 _TILE = (224, 224)
 _PEOPLE = 6
@@ -75,7 +75,11 @@ def _collect(output: Path, seeds: int) -> dict[str, Any]:
         "student": cost("alone_0"),
         "alone": [last(f"alone_{seed}") for seed in range(seeds)],
         "distilled": [last(f"distilled_{seed}") for seed in range(seeds)],
-        "machine": {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()},
+        "machine": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        },
     }
 
 
@@ -185,7 +189,8 @@ def _draw_predictions(output: Path, figures: Path) -> None:
 
 def _prediction_row(person: Person, joints: JointSet, models: dict[str, PoseNetwork]) -> list[Image]:
     views = {
-        name: PoseDataset([person], joints, size=model.input_size)[0]["image"] for name, model in models.items()
+        name: PoseDataset([person], joints, size=model.input_size)[0]["image"]
+        for name, model in models.items()
     }
     full = PoseDataset([person], joints, size=_TILE)[0]
     crop = _to_image(full["image"])

@@ -140,7 +140,13 @@ def _command(config: TrainingConfig, processes: int) -> list[str]:
     name = "distill" if isinstance(config, DistillationConfig) else "train"
     start = [sys.executable, "-m", "cdkd_ext.cli"]
     if processes > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+        ]
         start = [*launcher, "-m", "cdkd_ext.cli"]
     how = f"--resume={output}" if (output / "state.pt").exists() else f"--config={output / 'request.yaml'}"
     return [*start, name, how]
@@ -149,7 +155,8 @@ def _command(config: TrainingConfig, processes: int) -> list[str]:
 def _run_all(configs: Sequence[TrainingConfig], *, side_by_side: int, processes: int = 1) -> None:
     """Run trainings, at most `side_by_side` at a time, one thread per process; each writes log.txt in its folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    waiting, running = list(configs), {}
+    waiting = list(configs)
+    running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < side_by_side:

@@ -30,7 +30,11 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 def predict_crops(
-    model: PoseNetwork, crops: Tensor, to_image: Tensor | None = None, *, flip_permutation: Tensor | None = None
+    model: PoseNetwork,
+    crops: Tensor,
+    to_image: Tensor | None = None,
+    *,
+    flip_permutation: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Predict a batch of crops with a model in evaluation mode.
 

@@ -38,7 +38,12 @@ def draw_pose(
         drawn: which joints to draw; None draws all that are finite.
         thickness: of the limbs in pixels.
     """
-    check(image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8, "image", image.shape, "uint8 (H, W, 3)")
+    check(
+        image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
+        "image",
+        image.shape,
+        "uint8 (H, W, 3)",
+    )
     check(keypoints.shape == (len(joints), 2), "keypoints", keypoints.shape, f"shape ({len(joints)}, 2)")
     chosen = np.isfinite(keypoints).all(1)
     if drawn is not None:
@@ -65,7 +70,7 @@ def _color(*names: str) -> tuple[int, int, int]:
 def enlarge(image: Image, size: tuple[int, int], *, smooth: bool = False) -> Image:
     """Return an image resized to (height, width); without `smooth` its pixels stay visible as squares."""
     interpolation = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST
-    return cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=interpolation), np.uint8)
 
 
 def enlarge_points(
@@ -84,7 +89,9 @@ def tile(rows: Sequence[Sequence[Image]], titles: Sequence[str] = (), gap: int =
     across, down = len(rows[0]), len(rows)
     canvas = np.full((header + down * (height + gap) + gap, across * (width + gap) + gap, 3), 255, np.uint8)
     for column, title in enumerate(titles):
-        scale = min(0.5, 0.5 * (width - 4) / max(1, cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]))
+        scale = min(
+            0.5, 0.5 * (width - 4) / max(1, cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0])
+        )
         origin = (gap + column * (width + gap) + 2, header - 8)
         cv2.putText(canvas, title, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
     for row, tiles in enumerate(rows):

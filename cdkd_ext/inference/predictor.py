@@ -47,7 +47,9 @@ class Predictor:
         padding: float = 1.25,
         device: torch.device | str = "cpu",
     ) -> None:
-        check(len(joints) == model.num_joints, "joints", len(joints), f"the model's {model.num_joints} joints")
+        check(
+            len(joints) == model.num_joints, "joints", len(joints), f"the model's {model.num_joints} joints"
+        )
         self.model = model.to(device).eval()
         self.joints = joints
         self.padding = padding
@@ -69,7 +71,9 @@ class Predictor:
             "RGB uint8 (H, W, 3)",
         )
         if len(boxes) == 0:
-            return Poses(np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32))
+            return Poses(
+                np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
+            )
         size = self.model.input_size
         matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in boxes]
         crops = np.stack([warp_crop(image, matrix, size) for matrix in matrices])

@@ -147,6 +147,11 @@ def normalize_images(images: Tensor) -> Tensor:
     return (images.float() - mean) / std
 
 
+def channels_last(network: PoseNetwork) -> PoseNetwork:
+    """Lay the weights of `network` out channels last, which convolutions run faster in, and return it."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -29,7 +29,14 @@ class EpochBatches(Sampler[list[Key]]):
     """
 
     def __init__(
-        self, people: Sequence[int], batch_size: int, *, seed: int, views: int = 0, rank: int = 0, processes: int = 1
+        self,
+        people: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int,
+        views: int = 0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.people = np.asarray(people, dtype=np.int64)
         self.batch_size = batch_size
@@ -45,7 +52,9 @@ class EpochBatches(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(self.people)
-        views = generator.integers(self.views, size=len(order)) if self.views else np.full(len(order), self.epoch)
+        views = (
+            generator.integers(self.views, size=len(order)) if self.views else np.full(len(order), self.epoch)
+        )
         for step in range(len(self)):
             start = (step * self.processes + self.rank) * self.batch_size
             # wraps around where there are fewer people than one batch per process

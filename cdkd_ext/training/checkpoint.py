@@ -55,10 +55,14 @@ def load_model(path: str | Path, argument: str = "weights") -> tuple[PoseNetwork
     except safetensors.SafetensorError as error:
         raise InputError(f"{argument}: {path} is no complete safetensors file ({error})") from error
     if _KEY not in metadata:
-        fail(argument, f"{path}, which does not say what network it is", "a checkpoint written by `cdkd train`")
+        fail(
+            argument, f"{path}, which does not say what network it is", "a checkpoint written by `cdkd train`"
+        )
     try:
         description = json.loads(metadata[_KEY])
-        model = create_model(**{**description["model"], "input_size": tuple(description["model"]["input_size"])})
+        model = create_model(
+            **{**description["model"], "input_size": tuple(description["model"]["input_size"])}
+        )
         joints = JointSet.from_category(description["joints"], f"{path}: joints")
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{argument}: {path} has damaged metadata ({error})") from error

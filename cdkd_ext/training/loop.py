@@ -107,7 +107,9 @@ class Trainer:
                         record |= self.evaluate(self.task)
                     self.history.append(record)
                     self._save(epoch, record)
-                    scalars = {name: value for name, value in record.items() if isinstance(value, (int, float))}
+                    scalars = {
+                        name: value for name, value in record.items() if isinstance(value, (int, float))
+                    }
                     display.epoch(epoch, epochs, self.step, scalars)
                     if writer is not None:
                         for name, value in scalars.items():

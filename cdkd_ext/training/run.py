@@ -47,7 +47,11 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     output = Path(config.output)
     accelerator = _accelerator(config.cpu, config.precision)
     if not resume and (output / "state.pt").exists():
-        fail("output", f"{output}, which holds a run", f"a new folder, or `--resume {output}` to go on with that run")
+        fail(
+            "output",
+            f"{output}, which holds a run",
+            f"a new folder, or `--resume {output}` to go on with that run",
+        )
     # the first process draws the figures and builds the caches, the others find them
     with accelerator.main_process_first():
         people = load_people(config.data, output)
@@ -67,8 +71,17 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     dataset = _dataset(config, people, teacher)
     samples = _fixed_views(config, dataset, teacher, accelerator) if config.data.views else dataset
     # without a teacher there is nothing to learn from a person without labels
-    chosen = range(len(dataset)) if teacher else [index for index in range(len(dataset)) if dataset.labelled[index]]
-    check(len(chosen) > 0, "data.labelled_fraction", config.data.labelled_fraction, "labels to train a student alone")
+    chosen = (
+        range(len(dataset))
+        if teacher
+        else [index for index in range(len(dataset)) if dataset.labelled[index]]
+    )
+    check(
+        len(chosen) > 0,
+        "data.labelled_fraction",
+        config.data.labelled_fraction,
+        "labels to train a student alone",
+    )
     sampler = EpochBatches(
         chosen,
         config.batch_size,
@@ -150,12 +163,15 @@ def evaluate_checkpoint(
     Raises:
         InputError: a file is missing or malformed, or the joints differ.
     """
+    check(data.root is not None, "data.root", "nothing", "the folder of a data set (--data.root FOLDER)")
     accelerator = _accelerator(cpu=False)
     model, joints = load_model(weights)
-    people = load_people(data, Path(output).parent if output else Path("runs/eval"))
+    people = load_people(data, Path(weights))
     _check_joints("weights", weights, joints, people)
     dataset = validation_set(people, data, model.input_size)
-    report = evaluate_people(model.to(accelerator.device), people, dataset, flip_test=flip_test, accelerator=accelerator)
+    report = evaluate_people(
+        model.to(accelerator.device), people, dataset, flip_test=flip_test, accelerator=accelerator
+    )
     report |= {"reference": "head_size of the annotations", "flip_test": flip_test, "weights": str(weights)}
     if output:
         with replacing(output) as temporary:
@@ -183,7 +199,9 @@ def _load_teacher(config: DistillationConfig, people: People, accelerator: Accel
     return FrozenTeacher(model, accelerator.device)
 
 
-def _build_loss(config: TrainingConfig, student: PoseNetwork, teacher: PoseNetwork | None) -> DistillationLoss:
+def _build_loss(
+    config: TrainingConfig, student: PoseNetwork, teacher: PoseNetwork | None
+) -> DistillationLoss:
     labels = SimCCLoss(
         student.split_ratio,
         kind=config.labels.kind,
@@ -273,7 +291,9 @@ def _fixed_views(
         if teacher is not None and isinstance(config, DistillationConfig):
             identity = file_hash(config.teacher)
             folders.append(
-                build_teacher_outputs(dataset, views, cache, teacher, identity, accelerator.device, workers=workers)
+                build_teacher_outputs(
+                    dataset, views, cache, teacher, identity, accelerator.device, workers=workers
+                )
             )
     return FixedViews(folders)
 

@@ -14,7 +14,11 @@ def learning_rate(config: OptimizerConfig, step: int, steps_per_epoch: int, epoc
     if step < warmup:
         return rate * (step + 1) / (warmup + 1)
     if config.schedule == "cosine":
-        return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)))
+        return (
+            rate
+            * 0.5
+            * (1 + math.cos(math.pi * (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)))
+        )
     if config.schedule == "step":
         return rate * 0.1 ** sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
     return rate

@@ -59,7 +59,12 @@ def load_people(config: DataConfig, output: Path) -> People:
 
 
 def training_set(
-    people: People, config: DataConfig, size: tuple[int, int], *, seed: int, teacher_size: tuple[int, int] | None
+    people: People,
+    config: DataConfig,
+    size: tuple[int, int],
+    *,
+    seed: int,
+    teacher_size: tuple[int, int] | None,
 ) -> PoseDataset:
     """The augmented training people, cropped for the student and, given its size, for the teacher."""
     return PoseDataset(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext.distill import DistillationLoss
-from cdkd_ext.models import PoseNetwork, PoseOutput, normalize_images
+from cdkd_ext.models import PoseNetwork, PoseOutput, channels_last, normalize_images
 from cdkd_ext.training.batches import Batch
 
 
@@ -20,7 +20,7 @@ class PoseTask(nn.Module):
 
     def __init__(self, student: PoseNetwork, loss: DistillationLoss) -> None:
         super().__init__()
-        self.student = student.to(memory_format=torch.channels_last)
+        self.student = channels_last(student)
         self.loss = loss
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -35,13 +35,17 @@ class PoseTask(nn.Module):
         output = self.student(normalize_images(images))
         teacher = None
         if "teacher_feature" in batch:
-            teacher = PoseOutput(batch["teacher_feature"], batch["teacher_logits_x"], batch["teacher_logits_y"])
+            teacher = PoseOutput(
+                batch["teacher_feature"], batch["teacher_logits_x"], batch["teacher_logits_y"]
+            )
         return self.loss(output, teacher, batch["keypoints"], batch["visible"], batch["labelled"], progress)
 
     def weight_groups(self, weight_decay: float) -> list[dict[str, object]]:
         """Parameter groups of the main optimiser: matrices and kernels decay, biases and norms do not."""
         adversarial = {id(parameter) for parameter in self.loss.adversarial_parameters()}
-        parameters = [value for value in self.parameters() if value.requires_grad and id(value) not in adversarial]
+        parameters = [
+            value for value in self.parameters() if value.requires_grad and id(value) not in adversarial
+        ]
         return [
             {"params": [value for value in parameters if value.dim() > 1], "weight_decay": weight_decay},
             {"params": [value for value in parameters if value.dim() <= 1], "weight_decay": 0.0},

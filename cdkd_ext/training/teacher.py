@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cdkd_ext.models import PoseOutput, normalize_images
+from cdkd_ext.models import PoseNetwork, PoseOutput, channels_last, normalize_images
 
 
 class FrozenTeacher:
@@ -18,8 +18,8 @@ class FrozenTeacher:
         device: where it runs.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
-        self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    def __init__(self, model: PoseNetwork, device: torch.device | str = "cpu") -> None:
+        self.model = channels_last(model.to(device)).eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> PoseOutput:

@@ -25,6 +25,7 @@ Report = Callable[[int, int], None]
 STUDENT_FIELDS = ("image", "keypoints", "visible", "labelled", "to_image")
 TEACHER_FIELDS = ("teacher_feature", "teacher_logits_x", "teacher_logits_y")
 CHUNK = 64
+_Chunk = tuple[list[Key], dict[str, Tensor]]
 
 
 class FixedViews(Dataset[Batch]):
@@ -36,7 +37,9 @@ class FixedViews(Dataset[Batch]):
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.arrays = {
-            path.stem: np.load(path, mmap_mode="r") for folder in folders for path in sorted(folder.glob("*.npy"))
+            path.stem: np.load(path, mmap_mode="r")
+            for folder in folders
+            for path in sorted(folder.glob("*.npy"))
         }
 
     def __len__(self) -> int:
@@ -51,7 +54,9 @@ class FixedViews(Dataset[Batch]):
         """Return the samples of the (index, view) keys, stacked; stored half floats come back as float32."""
         index, view = np.asarray(keys).T
         samples = {name: torch.from_numpy(array[index, view]) for name, array in self.arrays.items()}
-        samples = {name: value.float() if value.dtype == torch.float16 else value for name, value in samples.items()}
+        samples = {
+            name: value.float() if value.dtype == torch.float16 else value for name, value in samples.items()
+        }
         return {**samples, "index": torch.from_numpy(index)}
 
     def __getitem__(self, keys: list[Key]) -> Batch:
@@ -85,7 +90,9 @@ def _build(target: Path, write: Callable[[Path], None]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     except OSError as error:
-        raise InputError(f"data.cache: expected a writable folder, got {target.parent} ({error.strerror})") from error
+        raise InputError(
+            f"data.cache: expected a writable folder, got {target.parent} ({error.strerror})"
+        ) from error
     try:
         write(temporary)
         # another run may have built the same folder meanwhile
@@ -93,21 +100,23 @@ def _build(target: Path, write: Callable[[Path], None]) -> Path:
             temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    check(target.is_dir(), "data.cache", f"no {target.name} after building it", "a folder that can be renamed")
+    check(
+        target.is_dir(), "data.cache", f"no {target.name} after building it", "a folder that can be renamed"
+    )
     return target
 
 
-def _chunks(dataset: PoseDataset, views: int, workers: int) -> DataLoader[list[tuple[Key, dict[str, Tensor]]]]:
+def _chunks(dataset: PoseDataset, views: int, workers: int) -> DataLoader[_Chunk]:
     keys = [(index, view) for index in range(len(dataset)) for view in range(views)]
     chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
     return DataLoader(_Keyed(dataset), batch_size=None, sampler=chunks, num_workers=workers)
 
 
-class _Keyed(Dataset[list[tuple[Key, dict[str, Tensor]]]]):
+class _Keyed(Dataset[_Chunk]):
     def __init__(self, dataset: PoseDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, keys: list[Key]) -> tuple[list[Key], dict[str, Tensor]]:
+    def __getitem__(self, keys: list[Key]) -> _Chunk:
         samples = [self.dataset[key] for key in keys]
         return keys, {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
@@ -183,8 +192,12 @@ def build_teacher_outputs(
     def compute(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
         output = teacher(samples["teacher_image"].to(device))
         return {
-            name: values.to("cpu", torch.float16).numpy() for name, values in zip(TEACHER_FIELDS, output, strict=True)
+            name: values.to("cpu", torch.float16).numpy()
+            for name, values in zip(TEACHER_FIELDS, output, strict=True)
         }
 
-    target = folder / f"teacher-{_fingerprint(dataset, views, teacher=identity, teacher_size=dataset.teacher_size)}"
+    target = (
+        folder
+        / f"teacher-{_fingerprint(dataset, views, teacher=identity, teacher_size=dataset.teacher_size)}"
+    )
     return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute, report))

@@ -14,10 +14,16 @@ def keys_of(sampler: EpochBatches) -> list[tuple[int, int]]:
     return [key for batch in sampler for key in batch]
 
 
-@given(people=st.integers(1, 40), batch_size=st.integers(1, 8), processes=st.integers(1, 3), epoch=st.integers(0, 5))
+@given(
+    people=st.integers(1, 40),
+    batch_size=st.integers(1, 8),
+    processes=st.integers(1, 3),
+    epoch=st.integers(0, 5),
+)
 def test_processes_see_different_people_and_equally_many_batches(people, batch_size, processes, epoch):
     samplers = [
-        EpochBatches(range(people), batch_size, seed=3, rank=rank, processes=processes) for rank in range(processes)
+        EpochBatches(range(people), batch_size, seed=3, rank=rank, processes=processes)
+        for rank in range(processes)
     ]
     for sampler in samplers:
         sampler.epoch = epoch

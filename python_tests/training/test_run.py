@@ -136,12 +136,17 @@ def test_an_interrupted_distillation_resumes_with_its_projectors_and_temperature
         return made
 
     train(config("whole"))
-    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match=r"go on with `cdkd distill --resume"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(InterruptedRun, match=r"go on with `cdkd distill --resume"),
+    ):
         interrupt_at(patch, 5)
         train(config("broken"))
     train(config("broken"), resume=True)
     assert_same_weights(tmp_path / "whole", tmp_path / "broken")
-    whole, broken = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "broken"))
+    whole, broken = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "broken")
+    )
     assert any("projector" in name or "sape" in name for name in whole["task"])
     for name, value in whole["task"].items():
         assert torch.equal(value, broken["task"][name]), name
@@ -165,7 +170,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_term(figures, tmp
         return original(self, batch)
 
     monkeypatch.setattr(Trainer, "_train_step", train_step)
-    with pytest.raises(NonFiniteLossError, match=r"step 4: simcc became nan; the checkpoint of epoch 1 is kept"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 4: simcc became nan; the checkpoint of epoch 1 is kept"
+    ):
         train(plain(figures, tmp_path))
     assert all(torch.isfinite(value).all() for value in weights_of(tmp_path).values())
 
@@ -226,7 +233,9 @@ def test_two_accumulated_evaluations_agree_with_the_command(figures, tmp_path):
 def test_a_teacher_of_other_joints_is_refused(figures, tmp_path):
     model = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17)
     save_model(model, COCO_JOINTS, tmp_path / "coco.safetensors")
-    with pytest.raises(InputError, match=r"teacher: joints of .*expected the joints of the data \(right_ankle"):
+    with pytest.raises(
+        InputError, match=r"teacher: joints of .*expected the joints of the data \(right_ankle"
+    ):
         train(distilled(figures, tmp_path / "run", tmp_path / "coco.safetensors"))
 
 

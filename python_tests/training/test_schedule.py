@@ -20,7 +20,9 @@ def test_cosine_falls_from_the_highest_rate_to_zero():
 
 def test_warmup_rises_linearly_to_the_highest_rate():
     config = OptimizerConfig(learning_rate=1.0, schedule="constant", warmup=1.0)
-    assert [learning_rate(config, step, 4, 2) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert [learning_rate(config, step, 4, 2) for step in range(6)] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    )
 
 
 def test_steps_multiply_by_a_tenth_at_each_milestone():

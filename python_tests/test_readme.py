@@ -1,0 +1,64 @@
+"""The README's snippets, run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# the commands as printed take minutes; these make them small without changing what they do
+SMALLER = [
+    "--epochs=1",
+    "--batch_size=8",
+    "--model.name=hrnet_w8_small",
+    "--data.workers=1",
+    "--data.figures=16",
+]
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+def run(command, folder):
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_commands_and_then_snippets(workplace):
+    commands = [
+        line for snippet in snippets("sh") for line in snippet.splitlines() if line.startswith("cdkd ")
+    ]
+    assert len(commands) == 3
+    for command in commands:
+        arguments = [argument.strip('"') for argument in re.findall(r'"[^"]*"|\S+', command)][1:]
+        smaller = [] if arguments[0] == "eval" else SMALLER
+        run([sys.executable, "-m", "cdkd_ext.cli", *arguments, *smaller], workplace)
+    python = snippets("python")
+    assert len(python) == 3
+    for snippet in python:
+        run([sys.executable, "-c", snippet], workplace)
+    assert (workplace / "pose.png").stat().st_size > 1000
+
+
+def test_make_targets_that_it_names_exist():
+    makefile = (README.parent / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(snippets("sh")), re.M):
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+def test_pictures_that_it_shows_exist():
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text()):
+        assert (README.parent / path).is_file(), path
