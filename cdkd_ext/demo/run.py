@@ -1,5 +1,6 @@
 """Runs the demonstration: its trainings are command lines of their own, side by side on the cores there are."""
 
+import json
 import os
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def run_demo(config: DemoConfig) -> Path:
     with _stage(f"training {len(students)} students: {config.student_epochs} epochs each"):
         _run_all(students, side_by_side=processes)
     report = write_report(output, figures, seeds=config.seeds, seconds=time.perf_counter() - started)
+    print(report.read_text())
     return report
 
 
@@ -155,7 +157,7 @@ def _command(config: TrainingConfig, processes: int) -> list[str]:
 def _run_all(configs: Sequence[TrainingConfig], *, side_by_side: int, processes: int = 1) -> None:
     """Run trainings, at most `side_by_side` at a time, one thread per process; each writes log.txt in its folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    waiting = list(configs)
+    waiting = [config for config in configs if not _finished(config)]
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
@@ -179,6 +181,11 @@ def _run_all(configs: Sequence[TrainingConfig], *, side_by_side: int, processes:
     finally:
         for process in running.values():
             process.terminate()
+
+
+def _finished(config: TrainingConfig) -> bool:
+    metrics = Path(config.output) / "metrics.json"
+    return metrics.exists() and len(json.loads(metrics.read_text())["epochs"]) >= config.epochs
 
 
 def _last_line(log: Path) -> str:
