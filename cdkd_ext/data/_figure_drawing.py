@@ -19,6 +19,7 @@ Array: TypeAlias = np.ndarray
 SUPERSAMPLING = 2
 FILL = (0.70, 0.95)  # the person's longer side in picture sides
 CLOSE_UP_SHARE = 0.06  # pictures whose person reaches beyond the frame
+FACING = (0.55, 0.22, 0.23)  # people seen roughly from the front, from behind, from anywhere
 SEAT_SHARE = 0.75  # sitting people with something to sit on
 OCCLUDER_LABEL = 255
 # MPII: the reference length is 0.6 of the head rectangle's diagonal. The rectangle is taken as the head
@@ -117,7 +118,7 @@ def draw_figure(rng: np.random.Generator, size: int) -> Figure:
 
 def _random_view(rng: np.random.Generator, family: str, joints: Array, mesh: Mesh, size: int) -> _View:
     """Place a camera around the person and frame them."""
-    facing = rng.choice(3, p=[0.5, 0.22, 0.28])
+    facing = rng.choice(3, p=FACING)
     yaw = (rng.normal(0, 35), rng.normal(180, 32), rng.uniform(0, 360))[facing]
     pitch = np.clip(rng.normal(9, 11), -25, 45) if family != "lie" else rng.uniform(15, 70)
     roll = rng.normal(0, 5) if rng.random() < 0.9 else rng.uniform(-35, 35)

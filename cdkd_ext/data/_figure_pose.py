@@ -317,12 +317,12 @@ def _acrobat(rng: np.random.Generator) -> Pose:
 
 # name: (share of the pictures, generator)
 FAMILIES: dict[str, tuple[float, Callable[[np.random.Generator], Pose]]] = {
-    "stand": (0.23, _stand),
-    "walk": (0.16, _walk),
-    "run": (0.13, _run),
+    "stand": (0.25, _stand),
+    "walk": (0.18, _walk),
+    "run": (0.14, _run),
     "reach": (0.20, _reach),
     "sit": (0.09, _sit),
-    "crouch": (0.06, _crouch),
-    "lie": (0.05, _lie),
-    "acrobat": (0.08, _acrobat),
+    "crouch": (0.05, _crouch),
+    "lie": (0.03, _lie),
+    "acrobat": (0.06, _acrobat),
 }

@@ -16,7 +16,7 @@ Array: TypeAlias = np.ndarray
 Colour: TypeAlias = tuple[float, ...]
 
 _SHIFT = 4  # OpenCV draws with coordinates in 1/16 pixel
-OCCLUDED_SHARE = 0.30
+OCCLUDED_SHARE = 0.25
 BLURRED_SHARE = 0.55
 MOTION_BLUR_SHARE = 0.10
 GREY_SHARE = 0.03
