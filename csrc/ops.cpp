@@ -21,4 +21,39 @@ STABLE_TORCH_LIBRARY(cdkd, m) {
   m.def(
       "simcc_decode(Tensor logits_x, Tensor logits_y, float split_ratio, *, Tensor[]? flipped=None,"
       " Tensor? to_image=None, str score=\"min\") -> (Tensor, Tensor)");
+
+  // …_forward also returns what …_backward reads: without `keep` only small sums, and the projections are
+  // recomputed
+  m.def(
+      "projector_cosine(Tensor feature, Tensor weight, Tensor bias, Tensor select, Tensor teacher, *,"
+      " str activation=\"relu\", float eps=1e-8, bool recompute=False) -> Tensor");
+  m.def(
+      "projector_cosine_forward(Tensor feature, Tensor weight, Tensor bias, Tensor select, Tensor teacher,"
+      " str activation, float eps, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "projector_cosine_backward(Tensor gradient, Tensor feature, Tensor weight, Tensor bias, Tensor select,"
+      " Tensor teacher, Tensor projected, Tensor active, Tensor inner, Tensor products, str activation, "
+      "float eps,"
+      " bool wants_feature, bool wants_weight) -> (Tensor, Tensor, Tensor, Tensor)");
+
+  // returns the selection and the mean and variance that normalised; …_forward also what …_backward reads
+  m.def(
+      "sau_select(Tensor feature, Tensor[] conv_weights, Tensor norm_weight, Tensor norm_bias, Tensor "
+      "running_mean,"
+      " Tensor running_var, Tensor squeeze_weight, Tensor squeeze_bias, Tensor select_weight, Tensor "
+      "select_bias, *,"
+      " bool training, float eps=1e-5) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "sau_select_forward(Tensor feature, Tensor[] conv_weights, Tensor norm_weight, Tensor norm_bias,"
+      " Tensor running_mean, Tensor running_var, Tensor squeeze_weight, Tensor squeeze_bias, Tensor "
+      "select_weight,"
+      " Tensor select_bias, bool training, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "sau_select_backward(Tensor gradient, Tensor feature, Tensor[] conv_weights, Tensor norm_weight,"
+      " Tensor norm_bias, Tensor squeeze_weight, Tensor squeeze_bias, Tensor select_weight, Tensor "
+      "select_bias,"
+      " Tensor selection, Tensor mean, Tensor variance, Tensor responses, Tensor pooled, Tensor passed, bool "
+      "training,"
+      " float eps, bool wants_feature)"
+      " -> (Tensor, Tensor[], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

@@ -50,3 +50,11 @@ def as_scalar(argument: str, value: Any, like: Tensor) -> Tensor:
         number = value.item()
         check(number > 0 and math.isfinite(number), argument, number, "a positive finite number")
     return value
+
+
+def common_type(*tensors: Tensor) -> torch.dtype:
+    """Type that holds the values of all tensors."""
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
