@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,19 +22,51 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: the folder cannot be created or written.
     """
     path = Path(path)
-    try:
+    with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    except OSError as error:
-        raise InputError(f"{path}: expected a writable folder, got {error.strerror}") from error
     os.close(handle)
     temporary = Path(name)
     try:
-        # mkstemp is private to the user; a published file follows the umask
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        _follow_umask(temporary, 0o666)
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it on failure.
+
+    Raises:
+        InputError: the parent folder cannot be created or written, or `path` has come to hold something meanwhile.
+    """
+    path = Path(path).absolute()
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    try:
+        _follow_umask(temporary, 0o777)
+        yield temporary
+        with _naming(path):
+            # an empty folder in the way is replaced, one with something in it is not
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn a system error into one line about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: expected a writable folder, got {error.strerror}") from error
+
+
+def _follow_umask(path: Path, mode: int) -> None:
+    """Give what was made private to its user the permissions of an ordinary file or folder."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)

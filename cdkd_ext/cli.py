@@ -171,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _dispatch(arguments)
     except InputError as error:
-        status, message = 2, str(error)
+        # an error from a loading process carries that process's traceback before its own last line
+        status, message = 2, str(error).strip().splitlines()[-1].removeprefix("cdkd_ext._checks.InputError: ")
     except NonFiniteLossError as error:
         status, message = 3, str(error)
     except InterruptedRun as error:

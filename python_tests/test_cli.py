@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,17 @@ def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp
     assert len(json.loads((output / "metrics.json").read_text())["epochs"]) == finished + 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_named_whoever_loads_it(workers, figures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(figures, tmp_path / "data")
+    broken = tmp_path / "data/train/images/000003.jpg"
+    broken.write_bytes(broken.read_bytes()[:500])
+    assert main(["train", *SMALL, f"--data.workers={workers}", "--data.root=data", "--output=run"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("cdkd: data/train/images/000003.jpg: expected a ")
+
+
 def test_info_lists_every_operator_with_its_kernels(capsys):
     assert main(["info", "--json"]) == 0
     operators = json.loads(capsys.readouterr().out)["operators"]
@@ -144,7 +156,9 @@ def test_a_recipe_sets_what_it_names_and_later_options_win(capsys):
             ["distill", "--data.root", "FIGURES", "--teacher", "none.safetensors"],
             "teacher: expected an existing",
         ),
-        (["eval", "none.safetensors"], "weights: expected an existing checkpoint, got none.safetensors"),
+        (["eval", "none.safetensors", "--data.root", "FIGURES"], "weights: expected an existing checkpoint"),
+        (["eval", "none.safetensors"], "data.root: expected the folder of a data set"),
+        (["train", "--data.augmentation.scale", "5", "--data.root", "FIGURES"], "scale"),
         (["demo", "--seeds", "1"], "seeds: expected at least 2"),
         ([], "command"),
     ],

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from cdkd_ext._checks import check, check_type, fail
+from cdkd_ext._checks import check, check_type
+from cdkd_ext._files import new_folder
 from cdkd_ext.data._figure_drawing import draw_figure
 from cdkd_ext.data.joints import MPII_JOINTS
 
@@ -66,7 +64,13 @@ def make_figures(
     check(seed >= 0, "seed", seed, "a non-negative integer")
     check(SMALLEST <= size <= LARGEST, "size", size, f"a side from {SMALLEST} to {LARGEST} pixels")
     check(workers > 0, "workers", workers, "a positive number of processes")
-    with _new_folder(Path(folder)) as temporary:
+    folder = Path(folder)
+    expected = "a new or empty folder"
+    check(not folder.exists() or folder.is_dir(), str(folder), "a file", expected)
+    check(
+        not folder.is_dir() or not any(folder.iterdir()), str(folder), "a folder with files in it", expected
+    )
+    with new_folder(folder) as temporary:
         images = temporary / "images"
         images.mkdir()
         records = []
@@ -76,7 +80,7 @@ def make_figures(
                 progress(len(records))
         content = _annotation_file(records, count, seed, size)
         (temporary / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
-    return Path(folder) / "annotations.json"
+    return folder / "annotations.json"
 
 
 def _draw_all(images: Path, count: int, seed: int, size: int, workers: int) -> Iterator[list[dict[str, Any]]]:
@@ -143,30 +147,3 @@ def _annotation_file(records: list[dict[str, Any]], count: int, seed: int, size:
 
 def _file_name(index: int) -> str:
     return f"{index:06d}.jpg"
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; rename it to `folder` on success, remove it on failure."""
-    expected = "a new or empty folder"
-    check(not folder.exists() or folder.is_dir(), str(folder), "a file", expected)
-    check(
-        not folder.is_dir() or not any(folder.iterdir()), str(folder), "a folder with files in it", expected
-    )
-    folder = folder.absolute()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    except OSError as error:
-        fail(str(folder), error.strerror or "an error", "a place that can be written")
-    try:
-        # mkdtemp is private to the user; a published folder follows the umask
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        yield temporary
-        if folder.is_dir():
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -209,18 +209,6 @@ class DistillationConfig(TrainingConfig):
     """One distillation run: a training run with a teacher.
 
     Args:
-        output: folder of the run: configuration, checkpoints, metrics, TensorBoard events.
-        model: the student.
-        data: pictures and annotations.
-        labels: SimCC's own loss.
-        optimizer: optimiser and schedule.
-        epochs: passes over the training people.
-        batch_size: people per step and process.
-        evaluate_every: epochs between validations; the last epoch is always validated.
-        flip_test: average the predictions for the picture and its mirror image in validation.
-        seed: of initialisation, order and augmentation.
-        precision: "no" (float32), "bf16" or "fp16" mixed precision.
-        cpu: stay on the CPU where there is a GPU.
         teacher: checkpoint of the teacher, as `cdkd train` writes it.
         sape: feature distillation.
         cca: logit distillation.

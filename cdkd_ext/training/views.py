@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cdkd_ext._checks import InputError, check
+from cdkd_ext._checks import InputError
+from cdkd_ext._files import new_folder
 from cdkd_ext.data import PoseDataset
 from cdkd_ext.training.batches import Batch, Key
 from cdkd_ext.training.teacher import FrozenTeacher
@@ -83,26 +81,14 @@ def _fingerprint(dataset: PoseDataset, views: int, **more: object) -> str:
 
 
 def _build(target: Path, write: Callable[[Path], None]) -> Path:
-    """Run `write` on a temporary folder and rename it to `target`, unless `target` is there."""
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    except OSError as error:
-        raise InputError(
-            f"data.cache: expected a writable folder, got {target.parent} ({error.strerror})"
-        ) from error
-    try:
-        write(temporary)
-        # another run may have built the same folder meanwhile
-        with contextlib.suppress(OSError):
-            temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    check(
-        target.is_dir(), "data.cache", f"no {target.name} after building it", "a folder that can be renamed"
-    )
+    """Fill a new folder, unless it is there; another run may finish the same one first."""
+    if not target.is_dir():
+        try:
+            with new_folder(target) as temporary:
+                write(temporary)
+        except InputError:
+            if not target.is_dir():
+                raise
     return target
 
 

@@ -16,7 +16,9 @@ from cdkd_ext.demo import DemoConfig, run_demo
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
-    return DemoConfig(str(output), figures=32, teacher_epochs=1, student_epochs=1, views=1, seeds=2, processes=2)
+    return DemoConfig(
+        str(output), figures=32, teacher_epochs=1, student_epochs=1, views=1, seeds=2, processes=2
+    )
 
 
 @pytest.fixture(scope="module")
