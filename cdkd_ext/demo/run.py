@@ -42,7 +42,7 @@ class DemoConfig:
     output: str = "runs/demo"
     figures: int = 6000
     teacher_epochs: int = 12
-    student_epochs: int = 15
+    student_epochs: int = 10
     views: int = 4
     seeds: int = 2
     processes: int = 0
@@ -78,7 +78,7 @@ def run_demo(config: DemoConfig) -> Path:
 def _teacher(config: DemoConfig, figures: Path) -> TrainingConfig:
     return TrainingConfig(
         output=f"{config.output}/teacher",
-        model=ModelConfig("hrnet_w32_small", (64, 64), 2.0),
+        model=ModelConfig("hrnet_w16_small", (64, 64), 2.0),
         data=DataConfig(root=str(figures), augmentation=_augmentation(), workers=0),
         optimizer=OptimizerConfig(learning_rate=2e-3),
         epochs=config.teacher_epochs,
