@@ -4,15 +4,12 @@
 
 #include <tuple>
 
-#include "common/class_bins.h"
 #include "common/row_softmax.h"
+#include "cpu/merge_bins.h"
 #include "cpu/scale_rows.h"
 #include "cpu/tensors.h"
 
 namespace cdkd {
-
-// Zeros in front of a row of teacher bins, so that the first centered class can be summed like the others.
-constexpr int64_t kPadding = 8;
 
 template <class A>
 struct CcaKl {
@@ -20,66 +17,17 @@ struct CcaKl {
   Rows teacher;
   A tau;
   bool centered;
-  int64_t ratio;                // bins per class where it is a small integer, else 0
-  const ClassBins<A>* classes;  // what each class is made of; used where ratio is 0
+  const ClassBins<A>* parts;  // what each class is made of; null where whole blocks of bins are
   A* loss;
   MutableRows student_gradient;  // of each row's loss
   A* tau_gradient;               // of each row's loss
 };
 
-// Sum `ratio` bins per class, a constant that lets the compiler vectorise over the classes.
-template <int ratio, class A>
-CDKD_INLINE void merge_constant(const A* bins, int64_t classes, bool centered, A* merged) {
-  if (!centered) {
-#pragma omp simd
-    for (int64_t j = 0; j < classes; ++j) {
-      A sum = bins[j * ratio];
-      for (int i = 1; i < ratio; ++i) sum += bins[j * ratio + i];
-      merged[j] = sum;
-    }
-    return;
-  }
-  // classes start and end in the middle of a bin if the ratio is even
-  const A end = ratio % 2 ? A(1) : A(0.5);
-  const int reach = ratio / 2;
-#pragma omp simd
-  for (int64_t j = 0; j < classes; ++j) {
-    A sum = end * (bins[j * ratio - reach] + bins[j * ratio + reach]);
-    for (int i = 1 - reach; i < reach; ++i) sum += bins[j * ratio + i];
-    merged[j] = sum;
-  }
-  // the last class takes what lies beyond its centered interval
-  A outside = end * bins[classes * ratio - reach];
-  for (int i = 1; i < reach; ++i) outside += bins[classes * ratio - reach + i];
-  merged[classes - 1] += outside;
-}
-
 template <class A>
-CDKD_INLINE void merge_general(const ClassBins<A>* classes, int64_t count, const A* bins, A* merged) {
-  for (int64_t j = 0; j < count; ++j) {
-    const ClassBins<A> part = classes[j];
-    A sum = part.first_share * bins[part.first];
-    for (int64_t i = part.first + 1; i < part.last; ++i) sum += bins[i];
-    if (part.last > part.first) sum += part.last_share * bins[part.last];
-    merged[j] = sum;
-  }
-}
-
-template <class A>
-CDKD_INLINE void merge(const CcaKl<A>& call, const A* bins, A* merged) {
+CDKD_INLINE void merge(const CcaKl<A>& call, const A* bins, A* work, A* merged) {
   const int64_t classes = call.student.length;
-  switch (call.ratio) {
-    case 2:
-      return merge_constant<2>(bins, classes, call.centered, merged);
-    case 3:
-      return merge_constant<3>(bins, classes, call.centered, merged);
-    case 4:
-      return merge_constant<4>(bins, classes, call.centered, merged);
-    case 8:
-      return merge_constant<8>(bins, classes, call.centered, merged);
-    default:
-      return merge_general(call.classes, classes, bins, merged);
-  }
+  if (call.parts) return merge_shares(bins, call.parts, classes, merged);
+  merge_blocks(bins, classes, call.teacher.length / classes, call.centered, work, merged);
 }
 
 // Shifted, scaled logits as factors: a -inf must not turn the zero it meets into NaN.
@@ -93,11 +41,12 @@ template <bool wants_student, bool wants_tau, class A>
 CDKD_INLINE void cca_kl_rows_of(const CcaKl<A>& call, int64_t begin, int64_t end) {
   const int64_t bins = call.teacher.length;
   const int64_t classes = call.student.length;
-  Scratch<A> scratch(2 * (kPadding + bins) + bins + 5 * classes);
+  Scratch<A> scratch(4 * (kPadding + bins) + bins + 5 * classes);
   A* teacher_exp = scratch.take(kPadding + bins) + kPadding;     // (N_t,) exp(z_t)
   A* teacher_moment = scratch.take(kPadding + bins) + kPadding;  // (N_t,) exp(z_t) · z_t
   std::fill(teacher_exp - kPadding, teacher_exp, A(0));
   std::fill(teacher_moment - kPadding, teacher_moment, A(0));
+  A* work = scratch.take(2 * (kPadding + bins));
   A* teacher_buffer = scratch.take(bins);
   A* student_buffer = scratch.take(classes);
   A* student_exp = scratch.take(classes);  // (N_s,) exp(z_s)
@@ -110,12 +59,12 @@ CDKD_INLINE void cca_kl_rows_of(const CcaKl<A>& call, int64_t begin, int64_t end
     const A* teacher = call.teacher.read(row, teacher_buffer);
     const A teacher_max = row_max(teacher, bins);
     const A teacher_sum = row_exp(teacher, bins, teacher_max, scale, teacher_exp);
-    merge(call, teacher_exp, merged);
+    merge(call, teacher_exp, work, merged);
     if (wants_tau) {
 #pragma omp simd
       for (int64_t i = 0; i < bins; ++i)
         teacher_moment[i] = teacher_exp[i] * finite_below((teacher[i] - teacher_max) * scale);
-      merge(call, teacher_moment, moment);
+      merge(call, teacher_moment, work, moment);
     }
 
     const A* student = call.student.read(row, student_buffer);
@@ -223,13 +172,10 @@ CcaKlResult run_cca_kl(const Tensor& student_logits, const Tensor& teacher_logit
     call.loss = static_cast<A*>(result.loss.mutable_data_ptr());
     if (wants_student) call.student_gradient = mutable_rows_of(result.student_gradient, student_format);
     if (wants_tau) call.tau_gradient = static_cast<A*>(result.tau_gradient.mutable_data_ptr());
-    const int64_t ratio = bins % classes ? 0 : bins / classes;
     std::vector<ClassBins<A>> parts;
-    if (ratio == 2 || ratio == 3 || ratio == 4 || ratio == 8) {
-      call.ratio = ratio;
-    } else {
+    if (!merges_in_blocks(bins, classes)) {
       for (int64_t j = 0; j < classes; ++j) parts.push_back(class_bins<A>(j, bins, classes, call.centered));
-      call.classes = parts.data();
+      call.parts = parts.data();
     }
     for_rows(rows, bins + classes, [&](int64_t begin, int64_t end) { cca_kl_rows(call, begin, end); });
   });

@@ -108,7 +108,7 @@ inline MutableRows mutable_rows_of(const Tensor& tensor, Format format) {
 inline double scalar_of(const char* argument, const Tensor& tensor) {
   const Format format = check_floating(argument, tensor);
   check_shape(tensor.numel() == 1, argument, "() or (1)", tensor);
-  double value;
+  double value = 0;
   return *Rows{tensor.const_data_ptr(), format, 1}.read(0, &value);
 }
 
