@@ -7,6 +7,7 @@ straight to the plain kernel. Compilers see one op before autograd and the ops i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,24 @@ def no_derivative(*names: str) -> None:
     """Let autograd step over ops whose results never need a gradient."""
     for name in names:
         _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+
+
+def first_order_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a Function's backward refuse to be differentiated.
+
+    torch's `once_differentiable` lets a gradient penalty pass without effect when the incoming gradient is a
+    constant; here asking for a graph of the backward is an error.
+    """
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *gradients: torch.Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "cdkd: this op has no second derivative; call backward without create_graph=True"
+            )
+        return backward(ctx, *gradients)
+
+    return checked
 
 
 def accumulator_type(*tensors: torch.Tensor) -> torch.dtype:

@@ -41,14 +41,14 @@ def as_scalar(argument: str, value: Any, like: Tensor) -> Tensor:
     """
     if not isinstance(value, Tensor):
         check_type(argument, value, (int, float), "a number or a torch.Tensor")
-        check(value > 0 and math.isfinite(value), argument, value, "a positive finite number")
+        check(0 < value < math.inf, argument, value, "a positive finite number")
         return torch.full((), value, dtype=torch.float64, device=like.device)
     check_floating(argument, value)
     check(value.numel() == 1, argument, value.numel(), "one element")
     check_same_device(argument, value, like)
     if value.is_cpu and not torch.compiler.is_compiling():
         number = value.item()
-        check(number > 0 and math.isfinite(number), argument, number, "a positive finite number")
+        check(0 < number < math.inf, argument, number, "a positive finite number")
     return value
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cdkd_ext._checks import check_option, fail
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, no_derivative
+from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
 from cdkd_ext.ops._tensors import as_scalar, check_rows, check_same_device
 
 
@@ -63,7 +62,7 @@ class _CcaKl(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         student_gradient, tau_gradient = torch.ops.cdkd.cca_kl_backward(gradient, *ctx.saved_tensors)
         needs_student, _, needs_tau, _ = ctx.needs_input_grad

@@ -101,6 +101,7 @@ def projector_cosine(
     return (selected * teacher).sum(1) / norms
 
 
+@torch.no_grad()
 def simcc_decode(
     logits_x: Tensor,
     logits_y: Tensor,
@@ -167,13 +168,14 @@ def simcc_kl(
         smoothing = label_smoothing if bins > 1 else 0.0
         others = torch.full_like(log_p, smoothing / max(bins - 1, 1))
         t = torch.where(index == label[..., None], 1 - smoothing, others)
+        t = torch.where(target.isnan()[..., None], torch.nan, t)
         log_t = t.log()
     else:
         distance = (index - target[..., None]) / sigma
         log_t = -(distance**2) / 2 - math.log(sigma * math.sqrt(2 * math.pi))
         t = log_t.exp()
-    loss = torch.where(t > 0, t * (log_t - log_p), 0).sum(-1)
-    return torch.where(outside, 0, loss) * torch.where(target.isnan(), torch.nan, 1)
+    loss = torch.where(t == 0, 0, t * (log_t - log_p)).sum(-1)
+    return torch.where(outside, 0, loss)
 
 
 def _wide(x: Tensor) -> Tensor:

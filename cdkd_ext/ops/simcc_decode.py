@@ -56,9 +56,7 @@ def simcc_decode(
         fail("logits_y", tuple(logits_y.shape), f"shape ({B}, {J}, bins)")
     check_same_device("logits_y", logits_y, logits_x)
     check_type("split_ratio", split_ratio, (int, float), "a number")
-    check(
-        split_ratio > 0 and math.isfinite(split_ratio), "split_ratio", split_ratio, "a positive finite number"
-    )
+    check(0 < split_ratio < math.inf, "split_ratio", split_ratio, "a positive finite number")
     check_option("score", score, ("min", "max", "mean"))
     if flipped is not None:
         _check_flipped(flipped, logits_x, logits_y)

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cdkd_ext._checks import check, check_type, fail
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, no_derivative
+from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
 from cdkd_ext.ops._tensors import check_floating, check_rows, check_same_device
 
 
@@ -47,7 +46,7 @@ def simcc_kl(
     check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
     if sigma is not None:
         check_type("sigma", sigma, (int, float), "a number or None")
-        check(sigma > 0 and math.isfinite(sigma), "sigma", sigma, "a positive finite number of bins")
+        check(0 < sigma < math.inf, "sigma", sigma, "a positive finite number of bins")
         check(label_smoothing == 0, "label_smoothing", label_smoothing, "0 with a Gaussian target")
     return torch.ops.cdkd.simcc_kl(logits, target, label_smoothing=label_smoothing, sigma=sigma)
 
@@ -62,7 +61,7 @@ class _SimccKl(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needs_logits = ctx.needs_input_grad[0]
         scaled = torch.ops.cdkd.simcc_kl_backward(gradient, *ctx.saved_tensors) if needs_logits else None

@@ -22,7 +22,7 @@ CDKD_INLINE void scale_rows_of(const ScaleRows<A>& call, int64_t begin, int64_t 
     A* scaled = call.scaled.target(i, scaled_buffer);
     const A factor = call.scale[i];
 #pragma omp simd
-    for (int64_t j = 0; j < length; ++j) scaled[j] = row[j] * factor;
+    for (int64_t j = 0; j < length; ++j) scaled[j] = factor == 0 ? A(0) : row[j] * factor;
     call.scaled.write(i, scaled);
   }
 }
@@ -69,7 +69,7 @@ Tensor weighted_sum(const Tensor& values_tensor, const Tensor& weights_tensor) {
     const A* value = static_cast<const A*>(values.const_data_ptr());
     const A* weight = static_cast<const A*>(weights.const_data_ptr());
     const int64_t count = values.numel();
-    for (int64_t i = 0; i < count; ++i) sum += double(value[i]) * double(weight[i]);
+    for (int64_t i = 0; i < count; ++i) sum += weight[i] == 0 ? 0 : double(value[i]) * double(weight[i]);
   });
   *static_cast<double*>(result.mutable_data_ptr()) = sum;
   return result;

@@ -5,6 +5,9 @@
 
 namespace cdkd {
 
+// In both, what meets a zero is left out: a row that a mask takes out of the loss gets no gradient, be it
+// NaN.
+
 // rows (…, N) times scale (…,), in the type of rows.
 torch::stable::Tensor scale_rows(const torch::stable::Tensor& rows, const torch::stable::Tensor& scale);
 

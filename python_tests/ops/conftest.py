@@ -1,0 +1,98 @@
+"""The ops under test: one entry per op and variant, for the tests that every op has to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from cdkd_ext import ops
+from cdkd_ext.ops import reference
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op with inputs.
+
+    `inputs(dtype, batch)` returns fresh positional and keyword arguments, the same for the same arguments; tensors
+    that get gradients require them.
+    """
+
+    op: str
+    variant: str
+    inputs: Callable[[torch.dtype, int], tuple[tuple[Any, ...], dict[str, Any]]]
+
+    @property
+    def public(self) -> Callable[..., Any]:
+        return getattr(ops, self.op)
+
+    @property
+    def reference(self) -> Callable[..., Any]:
+        return getattr(reference, self.op)
+
+    @property
+    def raw(self) -> Any:
+        return getattr(torch.ops.cdkd, self.op).default
+
+
+def normal(*shape: int, dtype: torch.dtype, seed: int, scale: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(*shape, dtype=torch.float64, generator=generator) * scale).to(dtype)
+
+
+def cca_kl(classes: int, bins: int, phase: str, tau_dtype: torch.dtype | None = None) -> Any:
+    def inputs(dtype: torch.dtype, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        student = normal(batch, 3, classes, dtype=dtype, seed=0, scale=2).requires_grad_()
+        teacher = normal(batch, 3, bins, dtype=dtype, seed=1, scale=2)
+        accumulator = torch.float64 if dtype == torch.float64 else torch.float32
+        tau = torch.tensor(1.7, dtype=tau_dtype or accumulator, requires_grad=True)
+        return (student, teacher, tau), {"phase": phase}
+
+    return inputs
+
+
+def simcc_kl(bins: int, **options: float) -> Any:
+    def inputs(dtype: torch.dtype, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        logits = normal(batch, 3, bins, dtype=dtype, seed=0, scale=2).requires_grad_()
+        target = normal(batch, 3, dtype=torch.float64, seed=1, scale=bins / 3) + bins / 2
+        return (logits, target), options
+
+    return inputs
+
+
+def simcc_decode(
+    bins_x: int, bins_y: int, split_ratio: float, *, flip: bool, affine: bool, score: str
+) -> Any:
+    def inputs(dtype: torch.dtype, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        logits_x = normal(batch, 3, bins_x, dtype=dtype, seed=0, scale=2).requires_grad_()
+        logits_y = normal(batch, 3, bins_y, dtype=dtype, seed=1, scale=2)
+        mirrored_x = normal(batch, 3, bins_x, dtype=dtype, seed=2, scale=2)
+        mirrored_y = normal(batch, 3, bins_y, dtype=dtype, seed=3, scale=2)
+        options: dict[str, Any] = {"score": score}
+        if flip:
+            options["flipped"] = (mirrored_x, mirrored_y, torch.tensor([0, 2, 1]))
+        if affine:
+            options["to_image"] = normal(batch, 2, 3, dtype=torch.float64, seed=4)
+        return (logits_x, logits_y, split_ratio), options
+
+    return inputs
+
+
+CASES = [
+    Case("cca_kl", "paper", cca_kl(12, 48, "paper")),
+    Case("cca_kl", "centered", cca_kl(12, 48, "centered")),
+    Case("cca_kl", "fractional", cca_kl(15, 40, "centered")),
+    Case("simcc_kl", "hard", simcc_kl(37)),
+    Case("simcc_kl", "smoothed", simcc_kl(37, label_smoothing=0.2)),
+    Case("simcc_kl", "gaussian", simcc_kl(37, sigma=1.5)),
+    Case("simcc_decode", "plain", simcc_decode(24, 37, 2.0, flip=False, affine=False, score="min")),
+    Case("simcc_decode", "flipped", simcc_decode(24, 37, 3.0, flip=True, affine=True, score="mean")),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case.op}-{case.variant}")
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
