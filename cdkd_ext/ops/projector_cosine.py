@@ -54,13 +54,13 @@ def projector_cosine(
     """
     check_tensor("feature", feature, ("B", "C", "S"))
     samples, channels, positions = feature.shape
+    check(channels > 0 and positions > 0, "feature", tuple(feature.shape), "no empty axis but the batch")
     check_tensor("weight", weight, ("K", "T", positions))
     projectors, targets = weight.shape[:2]
+    check(projectors > 0 and targets > 0, "weight", tuple(weight.shape), "no empty axis")
     check_tensor("bias", bias, (projectors, targets))
     check_tensor("select", select, (samples, projectors, channels))
     check_tensor("teacher", teacher, (samples, channels, targets))
-    check(channels > 0 and positions > 0, "feature", tuple(feature.shape), "no empty axis but the batch")
-    check(projectors > 0 and targets > 0, "weight", tuple(weight.shape), "no empty axis")
     check_option("activation", activation, ("relu", "none"))
     check_type("eps", eps, (int, float), "a number")
     check(eps >= 0, "eps", eps, "a number that is not negative")

@@ -168,12 +168,12 @@ void weight_gradient(const Problem<T, In>& p, bool add, T* weight, T* bias) {
   AlignedBuffer<T> features(p.rows * round_up(p.positions, kPadding));
   run<PackFeatureColumns>(p, features.data());
   const int64_t slices = divide_up(p.targets, kSlice);
-  torch::stable::parallel_for(0, p.projectors * slices, 1, [&](int64_t begin, int64_t end) {
-    AlignedBuffer<T> memory(WeightScratch<T>::size(p.positions));
-    const WeightScratch<T> scratch(memory.data());
-    for (int64_t task = begin; task < end; ++task)
-      run<WeightGradient>(p, static_cast<const T*>(features.data()), task / slices, task % slices * kSlice,
-                          add, scratch, weight, bias);
+  torch::stable::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) {
+    AlignedBuffer<T> memory(WeightScratch<T>::size(p.projectors, p.positions));
+    const WeightScratch<T> scratch(memory.data(), p.projectors, p.positions);
+    for (int64_t slice = begin; slice < end; ++slice)
+      run<WeightGradient>(p, static_cast<const T*>(features.data()), slice * kSlice, add, scratch, weight,
+                          bias);
   });
 }
 
@@ -284,8 +284,7 @@ Backward projector_cosine_backward(const Tensor& gradient, const Tensor& feature
               text("(", in.planes(relu), ", ", in.rows(), ", ", in.targets, ")"), active);
   Backward result;
   with_input_type(in.format, [&](auto type) {
-    result = backward<decltype(type)>(in, packed(gradient), packed(projected),
-                                      packed(active), packed(inner),
+    result = backward<decltype(type)>(in, packed(gradient), packed(projected), packed(active), packed(inner),
                                       packed(products), relu, eps, wants_feature, wants_weight);
   });
   return result;

@@ -9,9 +9,11 @@
 
 namespace cdkd::cpu::projector {
 
-constexpr int64_t kRows = 6;       // rows of a register tile
-constexpr int64_t kPadding = 32;   // the widest register tile has this many columns
-constexpr int64_t kChunk = 64;     // teacher positions projected at a time
+constexpr int64_t kRows = 6;      // rows of a register tile
+constexpr int64_t kPadding = 32;  // the widest register tile has this many columns
+constexpr int64_t kChunk = 128;   // teacher positions projected at a time
+constexpr int64_t kTogether =
+    48;  // rows projected at a time: their weights stay in the innermost cache meanwhile
 constexpr int64_t kSlice = 48;     // teacher positions of one task of the weight's gradient
 constexpr int64_t kDepth = 256;    // depth of a product between two visits of its sums in memory
 constexpr int64_t kBlock = 96;     // rows of one task of the feature's gradient
@@ -93,55 +95,72 @@ struct PackFeatureColumns {
 template <class T>
 struct ProjectScratch {
   T* weight;      // (K, panels of the chunk, S, columns of a panel)
-  T* activation;  // (K, kRows, kChunk)
+  T* activation;  // (K, kTogether, kChunk)
   T* bias;        // (K, kChunk)
   static int64_t size(int64_t projectors, int64_t positions) {
-    return projectors * kChunk * (positions + kRows + 1);
+    return projectors * kChunk * (positions + kTogether + 1);
   }
   ProjectScratch(T* memory, int64_t projectors, int64_t positions)
       : weight(memory),
         activation(memory + projectors * kChunk * positions),
-        bias(activation + projectors * kRows * kChunk) {}
+        bias(activation + projectors * kTogether * kChunk) {}
 };
 
-template <class T>
-CDKD_INLINE T dot(const T* a, const T* b, int64_t count) {
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t t = 0; t < count; ++t) sum += a[t] * b[t];
-  return sum;
+// Adds <a, c> and <b, c> over one chunk to sums[0] and sums[1]; several vectors at once, or each addition
+// would wait for the one before.
+template <int bytes, class T>
+CDKD_INLINE void add_products(const T* a, const T* b, const T* c, T* sums) {
+  using V = Vector<T, bytes>;
+  constexpr int64_t lanes = VectorOf<T, bytes>::lanes;
+  V first[2] = {}, second[2] = {};
+  for (int64_t t = 0; t < kChunk; t += 2 * lanes)
+    for (int64_t i = 0; i < 2; ++i) {
+      V x, y, z;
+      load(x, a + t + i * lanes);
+      load(y, b + t + i * lanes);
+      load(z, c + t + i * lanes);
+      first[i] += x * z;
+      second[i] += y * z;
+    }
+  const V x = first[0] + first[1], y = second[0] + second[1];
+  for (int64_t lane = 0; lane < lanes; ++lane) sums[0] += x[lane];
+  for (int64_t lane = 0; lane < lanes; ++lane) sums[1] += y[lane];
 }
 
-// One row of a chunk: activation[k] holds the row's products and becomes the activations. `count` is a
-// literal for whole chunks, which unrolls the loops.
-template <class T, class In>
+// One row of a chunk: activation[k] holds the row's products and becomes the activations.
+template <int bytes, class T, class In>
 CDKD_INLINE void finish_row(const Problem<T, In>& p, int64_t row, int64_t first, int64_t count, T* activation,
                             const T* bias, T* sums) {
   T output[kChunk], teacher[kChunk];
   uint32_t active[kChunk];
   const In* from = p.teacher_row(row) + first;
   for (int64_t t = 0; t < count; ++t) teacher[t] = widen(from[t]);
-  for (int64_t t = 0; t < count; ++t) output[t] = 0;
-  for (int64_t t = 0; t < count; ++t) active[t] = 0;
+  for (int64_t t = count; t < kChunk; ++t) teacher[t] = 0;
+  for (int64_t t = 0; t < kChunk; ++t) output[t] = 0;
+  for (int64_t t = 0; t < kChunk; ++t) active[t] = 0;
   for (int64_t k = 0; k < p.projectors; ++k) {
-    T* a = activation + k * kRows * kChunk;
+    T* a = activation + k * kTogether * kChunk;
+    for (int64_t t = count; t < kChunk; ++t) a[t] = 0;
     const T* b = bias + k * kChunk;
     const T weight = p.selected(row, k);
     const uint32_t bit = 1u << (k % 8);
     if (p.relu) {
-      for (int64_t t = 0; t < count; ++t) {
+      for (int64_t t = 0; t < kChunk; ++t) {
         const T value = a[t] + b[t];
         a[t] = value <= 0 ? T(0) : value;  // a NaN stays
         active[t] |= value <= 0 ? 0u : bit;
+        output[t] += weight * a[t];
       }
     } else {
-      for (int64_t t = 0; t < count; ++t) a[t] += b[t];
+      for (int64_t t = 0; t < kChunk; ++t) {
+        a[t] += b[t];
+        output[t] += weight * a[t];
+      }
     }
-    for (int64_t t = 0; t < count; ++t) output[t] += weight * a[t];
     if (p.active != nullptr && (k % 8 == 7 || k == p.projectors - 1)) {
       uint8_t* to = p.active + (k / 8 * p.rows + row) * p.targets + first;
       for (int64_t t = 0; t < count; ++t) to[t] = static_cast<uint8_t>(active[t]);
-      for (int64_t t = 0; t < count; ++t) active[t] = 0;
+      for (int64_t t = 0; t < kChunk; ++t) active[t] = 0;
     }
   }
   if (p.projected != nullptr) {
@@ -149,13 +168,12 @@ CDKD_INLINE void finish_row(const Problem<T, In>& p, int64_t row, int64_t first,
     for (int64_t t = 0; t < count; ++t) to[t] = output[t];
   }
   if (sums == nullptr) return;
-  for (int64_t k = 0; k < p.projectors; ++k) {
-    sums[2 * k] += dot(teacher, activation + k * kRows * kChunk, count);
-    sums[2 * k + 1] += dot(output, activation + k * kRows * kChunk, count);
-  }
-  sums[2 * p.projectors] += dot(output, teacher, count);
-  sums[2 * p.projectors + 1] += dot(output, output, count);
-  sums[2 * p.projectors + 2] += dot(teacher, teacher, count);
+  for (int64_t k = 0; k < p.projectors; ++k)
+    add_products<bytes>(teacher, output, activation + k * kTogether * kChunk, sums + 2 * k);
+  T teacher_squared[2] = {};
+  add_products<bytes>(teacher, output, output, sums + 2 * p.projectors);
+  add_products<bytes>(teacher, teacher, teacher, teacher_squared);
+  sums[2 * p.projectors + 2] += teacher_squared[0];
 }
 
 // Projects all rows of the slab at kChunk teacher positions from `first` on. features: PackFeatureRows;
@@ -171,23 +189,20 @@ struct Project {
       for (int64_t t = 0; t < kChunk; ++t)
         scratch.bias[k * kChunk + t] = t < count ? p.bias[k * p.targets + first + t] : T(0);
     }
-    for (int64_t row = 0; row < p.rows; row += kRows) {
+    for (int64_t row = 0; row < p.rows; row += kTogether) {
+      const int64_t rows = p.rows - row < kTogether ? p.rows - row : kTogether;
       for (int64_t k = 0; k < p.projectors; ++k)
-        for (int64_t column = 0; column < count; column += wide) {
-          Tile<T, bytes, kRows, 2> tile;
-          tile.zero();
-          tile.add(features + row * p.positions, kRows, scratch.weight + (k * kChunk + column) * p.positions,
-                   wide, p.positions);
-          tile.write(scratch.activation + k * kRows * kChunk + column, kChunk);
-        }
-      for (int64_t i = 0; i < kRows && row + i < p.rows; ++i) {
-        T* sum = sums == nullptr ? nullptr : sums + (row + i) * row_sums(p.projectors);
-        T* activation = scratch.activation + i * kChunk;
-        if (count == kChunk) {
-          finish_row(p, row + i, first, kChunk, activation, scratch.bias, sum);
-        } else {
-          finish_row(p, row + i, first, count, activation, scratch.bias, sum);
-        }
+        for (int64_t column = 0; column < count; column += wide)
+          for (int64_t r = 0; r < rows; r += kRows) {
+            Tile<T, bytes, kRows, 2> tile;
+            tile.zero();
+            tile.add(features + (row + r) * p.positions, kRows,
+                     scratch.weight + (k * kChunk + column) * p.positions, wide, p.positions);
+            tile.write(scratch.activation + (k * kTogether + r) * kChunk + column, kChunk);
+          }
+      for (int64_t r = 0; r < rows; ++r) {
+        T* sum = sums == nullptr ? nullptr : sums + (row + r) * row_sums(p.projectors);
+        finish_row<bytes>(p, row + r, first, count, scratch.activation + r * kChunk, scratch.bias, sum);
       }
     }
   }
@@ -236,53 +251,65 @@ CDKD_INLINE void product_gradient(const Problem<T, In>& p, int64_t row, int64_t 
 template <class T>
 struct WeightScratch {
   T* gradient;  // (panels of kRows positions, kDepth rows, kRows)
-  T* sums;      // (kSlice, columns)
-  static int64_t size(int64_t positions) { return kSlice * (kDepth + round_up(positions, kPadding)); }
-  explicit WeightScratch(T* memory) : gradient(memory), sums(memory + kSlice * kDepth) {}
+  T* sums;      // (K, kSlice, columns)
+  T* bias;      // (K, kSlice)
+  static int64_t size(int64_t projectors, int64_t positions) {
+    return kSlice * (kDepth + projectors * (round_up(positions, kPadding) + 1));
+  }
+  WeightScratch(T* memory, int64_t projectors, int64_t positions)
+      : gradient(memory),
+        sums(memory + kSlice * kDepth),
+        bias(sums + projectors * kSlice * round_up(positions, kPadding)) {}
 };
 
-// Gradients of W_k and b_k at kSlice teacher positions from `first` on, over the rows of the slab, added to
-// what is there or written. features: PackFeatureColumns.
+// Gradients of all weights and biases at kSlice teacher positions from `first` on, over the rows of the slab,
+// added to what is there or written. features: PackFeatureColumns.
 struct WeightGradient {
   template <int bytes, class T, class In>
-  CDKD_INLINE static void run(const Problem<T, In>& p, const T* features, int64_t k, int64_t first, bool add,
+  CDKD_INLINE static void run(const Problem<T, In>& p, const T* features, int64_t first, bool add,
                               const WeightScratch<T>& scratch, T* weight, T* bias) {
     constexpr int64_t wide = kWide<T, bytes>;
     const int64_t columns = round_up(p.positions, kPadding);
     const int64_t count = p.targets - first < kSlice ? p.targets - first : kSlice;
-    T row_gradient[kSlice], bias_sum[kSlice];
-    for (int64_t t = 0; t < kSlice; ++t) row_gradient[t] = bias_sum[t] = 0;
-    for (int64_t i = 0; i < kSlice * columns; ++i) scratch.sums[i] = 0;
+    T row_gradient[kSlice];
+    for (int64_t t = 0; t < kSlice; ++t) row_gradient[t] = 0;
+    for (int64_t i = 0; i < p.projectors * kSlice * columns; ++i) scratch.sums[i] = 0;
+    for (int64_t i = 0; i < p.projectors * kSlice; ++i) scratch.bias[i] = 0;
     for (int64_t start = 0; start < p.rows; start += kDepth) {
       const int64_t depth = p.rows - start < kDepth ? p.rows - start : kDepth;
-      for (int64_t r = 0; r < depth; ++r) {
-        product_gradient(p, start + r, k, first, count, row_gradient);
-        for (int64_t t = 0; t < kSlice; ++t) bias_sum[t] += row_gradient[t];
-        for (int64_t panel = 0; panel < kSlice; panel += kRows)
-          for (int64_t i = 0; i < kRows; ++i)
-            scratch.gradient[panel * kDepth + r * kRows + i] = row_gradient[panel + i];
-      }
-      for (int64_t column = 0; column < p.positions; column += wide)
-        for (int64_t t = 0; t < count; t += kRows) {
-          Tile<T, bytes, kRows, 2> tile;
-          tile.read(scratch.sums + t * columns + column, columns);
-          tile.add(scratch.gradient + t * kDepth, kRows, features + column * p.rows + start * wide, wide,
-                   depth);
-          tile.write(scratch.sums + t * columns + column, columns);
+      for (int64_t k = 0; k < p.projectors; ++k) {
+        T* sums = scratch.sums + k * kSlice * columns;
+        for (int64_t r = 0; r < depth; ++r) {
+          product_gradient(p, start + r, k, first, count, row_gradient);
+          for (int64_t t = 0; t < kSlice; ++t) scratch.bias[k * kSlice + t] += row_gradient[t];
+          for (int64_t panel = 0; panel < kSlice; panel += kRows)
+            __builtin_memcpy(scratch.gradient + panel * kDepth + r * kRows, row_gradient + panel,
+                             kRows * sizeof(T));
         }
-    }
-    for (int64_t t = 0; t < count; ++t) {
-      T* to = weight + (k * p.targets + first + t) * p.positions;
-      const T* from = scratch.sums + t * columns;
-      T* bias_to = bias + k * p.targets + first + t;
-      if (add) {
-        for (int64_t s = 0; s < p.positions; ++s) to[s] += from[s];
-        *bias_to += bias_sum[t];
-      } else {
-        for (int64_t s = 0; s < p.positions; ++s) to[s] = from[s];
-        *bias_to = bias_sum[t];
+        for (int64_t column = 0; column < p.positions; column += wide)
+          for (int64_t t = 0; t < count; t += kRows) {
+            Tile<T, bytes, kRows, 2> tile;
+            tile.read(sums + t * columns + column, columns);
+            tile.add(scratch.gradient + t * kDepth, kRows, features + column * p.rows + start * wide, wide,
+                     depth);
+            tile.write(sums + t * columns + column, columns);
+          }
       }
     }
+    for (int64_t k = 0; k < p.projectors; ++k)
+      for (int64_t t = 0; t < count; ++t) {
+        T* to = weight + (k * p.targets + first + t) * p.positions;
+        T* bias_to = bias + k * p.targets + first + t;
+        const T* from = scratch.sums + (k * kSlice + t) * columns;
+        const T bias_sum = scratch.bias[k * kSlice + t];
+        if (add) {
+          for (int64_t s = 0; s < p.positions; ++s) to[s] += from[s];
+          *bias_to += bias_sum;
+        } else {
+          for (int64_t s = 0; s < p.positions; ++s) to[s] = from[s];
+          *bias_to = bias_sum;
+        }
+      }
   }
 };
 
@@ -311,8 +338,8 @@ struct FeatureGradient {
     const int64_t columns = FeatureScratch<T>::columns(p.positions);
     for (int64_t i = 0; i < kBlock * columns; ++i) scratch.sums[i] = 0;
     for (int64_t i = 0; i < kBlock * kDepth; ++i) scratch.gradient[i] = 0;
-    for (int64_t k = 0; k < p.projectors; ++k)
-      for (int64_t start = 0; start < p.targets; start += kDepth) {
+    for (int64_t start = 0; start < p.targets; start += kDepth)
+      for (int64_t k = 0; k < p.projectors; ++k) {
         const int64_t depth = p.targets - start < kDepth ? p.targets - start : kDepth;
         for (int64_t r = 0; r < rows; ++r) {
           T row_gradient[kDepth];

@@ -104,19 +104,20 @@ void convolve(const Inputs& in, Accumulate<In>* responses) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
   const int64_t groups = groups_of<T>(s.samples), plane = s.pixels() * kLanes<T>;
+  const int64_t group_size = s.channels * s.spaced_pixels() * kLanes<T>;
   const AlignedBuffer<T> weights = pack_weights<In>(in, false);
-  AlignedBuffer<T> features(groups * s.channels * plane);
+  AlignedBuffer<T> features(groups * group_size);
   torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g)
-      run<PackLanes>(s, data<In>(in.feature), g, features.data() + g * s.channels * plane);
+      run<PackLanes>(s, data<In>(in.feature), g, features.data() + g * group_size);
   });
   torch::stable::parallel_for(0, groups * s.height, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t g = task / s.height;
       const T* weight = weights.data();
       for (int64_t m = 0; m < s.branches; ++m) {
-        run<ConvolveRow>(s, in.kernel(m), static_cast<const T*>(features.data() + g * s.channels * plane),
-                         weight, task % s.height, false, responses + (g * s.maps() + m * s.channels) * plane);
+        run<ConvolveRow>(s, in.kernel(m), static_cast<const T*>(features.data() + g * group_size), weight,
+                         task % s.height, false, responses + (g * s.maps() + m * s.channels) * plane);
         weight += in.conv_weights[m].numel();
       }
     }
@@ -260,12 +261,13 @@ void select_gradients(const Inputs& in, const T* gradient, const T* selection, c
   }
 }
 
-// gradients: (groups, M·C, h, w, lanes), of the responses
+// gradients: (groups, M·C, spaced pixels, lanes), of the responses
 template <class In>
 void feature_gradient(const Inputs& in, const Accumulate<In>* gradients, Accumulate<In>* feature) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
   const int64_t groups = groups_of<T>(s.samples), plane = s.pixels() * kLanes<T>;
+  const int64_t from_plane = s.spaced_pixels() * kLanes<T>;
   const AlignedBuffer<T> weights = pack_weights<In>(in, true);
   AlignedBuffer<T> sums(groups * s.channels * plane);
   torch::stable::parallel_for(0, groups * s.height, 1, [&](int64_t begin, int64_t end) {
@@ -274,7 +276,7 @@ void feature_gradient(const Inputs& in, const Accumulate<In>* gradients, Accumul
       T* const to = sums.data() + g * s.channels * plane;
       const T* weight = weights.data();
       for (int64_t m = 0; m < s.branches; ++m) {
-        run<ConvolveRow>(s, in.kernel(m), gradients + (g * s.maps() + m * s.channels) * plane, weight, y,
+        run<ConvolveRow>(s, in.kernel(m), gradients + (g * s.maps() + m * s.channels) * from_plane, weight, y,
                          m > 0, to);
         weight += in.conv_weights[m].numel();
       }
@@ -291,12 +293,12 @@ template <class In>
 void weight_gradients(const Inputs& in, const Accumulate<In>* gradients, const std::vector<Tensor>& weights) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
-  const int64_t groups = groups_of<T>(s.samples), plane = s.pixels() * kLanes<T>;
-  AlignedBuffer<T> by_pixel(s.samples * s.pixels() * s.maps());
+  const int64_t groups = groups_of<T>(s.samples), plane = s.spaced_pixels() * kLanes<T>;
+  AlignedBuffer<T> panels(s.samples * s.pixels() * s.maps());
   torch::stable::parallel_for(0, groups * s.height, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task)
-      run<PixelsFromLanes>(s, gradients + task / s.height * s.maps() * plane, task / s.height,
-                           task % s.height, by_pixel.data());
+      run<GradientPanels>(s, gradients + task / s.height * s.maps() * plane, plane, task / s.height,
+                          task % s.height, panels.data());
   });
   const int64_t sample_size = s.height * (s.width + 2 * in.margin) * s.channels;
   AlignedBuffer<T> features(s.samples * sample_size + 64);
@@ -322,7 +324,7 @@ void weight_gradients(const Inputs& in, const Accumulate<In>* gradients, const s
       const Task& task = tasks[i];
       run<WeightGradient>(s, task.branch, in.kernel(task.branch), task.ky, task.tile,
                           static_cast<const T*>(features.data()), in.margin,
-                          static_cast<const T*>(by_pixel.data()), sums.data(),
+                          static_cast<const T*>(panels.data()), sums.data(),
                           mutable_data<T>(weights[task.branch]));
     }
   });
@@ -355,7 +357,8 @@ Backward backward(const Inputs& in, const Tensor& gradient, const Tensor& select
   select_gradients(in, data<T>(gradient), data<T>(selection), data<T>(pooled),
                    mutable_data<T>(squeeze_weight), mutable_data<T>(squeeze_bias),
                    mutable_data<T>(select_weight), mutable_data<T>(select_bias), to_pooled.data());
-  AlignedBuffer<T> gradients(groups * maps * plane);
+  const int64_t spaced_plane = s.spaced_pixels() * kLanes<T>;
+  AlignedBuffer<T> gradients(groups * maps * spaced_plane);
   const T per_pixel = T(1) / static_cast<T>(s.pixels());
   for_rows(maps, s.samples * s.pixels(), [&](int64_t begin, int64_t end) {
     std::vector<T> sample_gradient(groups * kLanes<T>, T(0));
@@ -379,7 +382,7 @@ Backward backward(const Inputs& in, const Tensor& gradient, const Tensor& select
                               inverse, gamma, data<T>(in.norm_bias)[i],
                               static_cast<const T*>(sample_gradient.data() + g * kLanes<T>), gamma * inverse,
                               training ? bias / count : T(0), training ? weight / count : T(0),
-                              gradients.data() + (g * maps + i) * plane);
+                              gradients.data() + (g * maps + i) * spaced_plane);
     }
   });
   if (wants_feature) feature_gradient<In>(in, gradients.data(), mutable_data<T>(feature));

@@ -25,6 +25,9 @@ constexpr int64_t groups_of(int64_t samples) {
 struct Shape {
   int64_t samples, channels, height, width, branches;
   CDKD_INLINE int64_t pixels() const { return height * width; }
+  // Pixels of one plane that ConvolveRow reads, a cache line each, some of them unused: planes a power of two
+  // apart would push each other out of the cache.
+  CDKD_INLINE int64_t spaced_pixels() const { return round_up(pixels(), 8) + 9; }
   CDKD_INLINE int64_t maps() const { return branches * channels; }
 };
 
@@ -52,15 +55,15 @@ CDKD_INLINE void with_rows(int64_t rows, const Args&... args) {
   }
 }
 
-// to[channel][pixel][lane] for one group of samples of from (B, channels, pixels), zeros in lanes without a
-// sample.
+// to[channel][spaced pixel][lane] for one group of samples of from (B, channels, pixels), zeros in lanes
+// without a sample.
 struct PackLanes {
   template <int bytes, class T, class In>
   CDKD_INLINE static void run(const Shape& s, const In* from, int64_t group, T* to) {
     const int64_t pixels = s.pixels();
     for (int64_t c = 0; c < s.channels; ++c)
       for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
-        T* plane = to + c * pixels * kLanes<T> + lane;
+        T* plane = to + c * s.spaced_pixels() * kLanes<T> + lane;
         const int64_t sample = group * kLanes<T> + lane;
         if (sample < s.samples) {
           const In* source = from + (sample * s.channels + c) * pixels;
@@ -91,7 +94,8 @@ struct PackWeights {
   }
 };
 
-// One row of a convolution for one group of samples, written to `to` or added to it.
+// One row of a convolution for one group of samples: from[channel][spaced pixel][lane], written to
+// to[channel][pixel][lane] or added to it.
 struct ConvolveRow {
   template <int bytes, class T>
   CDKD_INLINE static void run(const Shape& s, int64_t kernel, const T* from, const T* weight, int64_t y,
@@ -102,7 +106,7 @@ struct ConvolveRow {
       const int64_t inputs = s.channels - block < kChannelBlock ? s.channels - block : kChannelBlock;
       for (int64_t tile = 0; tile < tiles.count; ++tile) {
         with_rows<Pixels<bytes>, kTileRows<bytes>>(
-            tiles.rows(tile), s, kernel, from + block * s.pixels() * kLanes<T>, inputs, weight, y,
+            tiles.rows(tile), s, kernel, from + block * s.spaced_pixels() * kLanes<T>, inputs, weight, y,
             add || block > 0, to + tiles.first(tile) * s.pixels() * kLanes<T>);
         weight += tiles.rows(tile) * inputs * taps;
       }
@@ -115,7 +119,7 @@ struct ConvolveRow {
     CDKD_INLINE static void run(const Shape& s, int64_t kernel, const T* from, int64_t inputs,
                                 const T* weight, int64_t y, bool add, T* to) {
       constexpr int64_t lanes = kLanes<T>;
-      const int64_t padding = kernel / 2, plane = s.pixels() * lanes;
+      const int64_t padding = kernel / 2, plane = s.pixels() * lanes, from_plane = s.spaced_pixels() * lanes;
       const int64_t top = y < padding ? padding - y : 0;
       const int64_t bottom = s.height + padding - y < kernel ? s.height + padding - y : kernel;
       for (int64_t x = 0; x < s.width; ++x) {
@@ -130,7 +134,7 @@ struct ConvolveRow {
         } else {
           tile.zero();
         }
-        for (int64_t c = 0; c < inputs; ++c, window += plane, taps += kernel * kernel * rows)
+        for (int64_t c = 0; c < inputs; ++c, window += from_plane, taps += kernel * kernel * rows)
           for (int64_t ky = 0; ky < bottom - top; ++ky)
             tile.add(taps + ky * kernel * rows, rows, window + ky * s.width * lanes, lanes, right - left);
         tile.write(pixel, plane);
@@ -187,21 +191,26 @@ struct Activate {
   template <int bytes, class T>
   CDKD_INLINE static void run(const Shape& s, const T* responses, int64_t group_stride, T mean, T inverse,
                               T weight, T bias, T* passed, T* passed_sum, T* activation_sum) {
-    constexpr int64_t lanes = kLanes<T>;
+    using V = Vector<T, bytes>;
+    constexpr int64_t lanes = kLanes<T>, width = VectorOf<T, bytes>::lanes, vectors = lanes / width;
+    const V nothing = {};
     for (int64_t first = 0; first < s.samples; first += lanes, responses += group_stride) {
-      T count[lanes] = {}, sum[lanes] = {}, activation[lanes] = {};
+      V count[vectors] = {}, sum[vectors] = {}, activation[vectors] = {};
       for (int64_t i = 0; i < s.pixels(); ++i)
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          const T x = (responses[i * lanes + lane] - mean) * inverse;
-          const T value = x * weight + bias;
-          count[lane] += value <= 0 ? T(0) : T(1);
-          sum[lane] += value <= 0 ? T(0) : x;  // a NaN passes
-          activation[lane] += value <= 0 ? T(0) : value;
+        for (int64_t j = 0; j < vectors; ++j) {
+          V x;
+          load(x, responses + i * lanes + j * width);
+          x = (x - mean) * inverse;
+          const V value = x * weight + bias;
+          const auto stopped = value <= 0;  // not for a NaN
+          count[j] += stopped ? nothing : nothing + T(1);
+          sum[j] += stopped ? nothing : x;
+          activation[j] += stopped ? nothing : value;
         }
       for (int64_t lane = 0; lane < lanes && first + lane < s.samples; ++lane) {
-        passed[first + lane] = count[lane];
-        passed_sum[first + lane] = sum[lane];
-        activation_sum[first + lane] = activation[lane];
+        passed[first + lane] = count[lane / width][lane % width];
+        passed_sum[first + lane] = sum[lane / width][lane % width];
+        activation_sum[first + lane] = activation[lane / width][lane % width];
       }
     }
   }
@@ -223,19 +232,42 @@ struct ResponseGradient {
   }
 };
 
-// to[sample][pixel][map] from one group's from[map][pixel][lane], for the pixels of row y.
-struct PixelsFromLanes {
+// One group's gradients from[map][pixel][lane] in the order in which WeightGradient reads them, for the
+// pixels of row y: to[branch][tile of output channels][sample][pixel][row of the tile].
+struct GradientPanels {
   template <int bytes, class T>
-  CDKD_INLINE static void run(const Shape& s, const T* from, int64_t group, int64_t y, T* to) {
-    const int64_t first = group * kLanes<T>;
-    for (int64_t lane = 0; lane < kLanes<T> && first + lane < s.samples; ++lane)
-      for (int64_t x = 0; x < s.width; ++x) {
-        const int64_t pixel = y * s.width + x;
-        const T* source = from + pixel * kLanes<T> + lane;
-        T* target = to + ((first + lane) * s.pixels() + pixel) * s.maps();
-        for (int64_t map = 0; map < s.maps(); ++map) target[map] = source[map * s.pixels() * kLanes<T>];
-      }
+  CDKD_INLINE static void run(const Shape& s, const T* from, int64_t from_plane, int64_t group, int64_t y,
+                              T* to) {
+    constexpr int64_t lanes = kLanes<T>;
+    const Tiles tiles(s.channels, kGradientRows);
+    const int64_t samples = s.samples - group * lanes < lanes ? s.samples - group * lanes : lanes;
+    for (int64_t m = 0; m < s.branches; ++m)
+      for (int64_t tile = 0; tile < tiles.count; ++tile)
+        with_rows<Copy, kGradientRows>(
+            tiles.rows(tile), s,
+            from + (m * s.channels + tiles.first(tile)) * from_plane + y * s.width * lanes, from_plane,
+            samples,
+            to + start(s, m, tiles.first(tile)) +
+                (group * lanes * s.pixels() + y * s.width) * tiles.rows(tile));
   }
+
+  // of a tile's panel
+  CDKD_INLINE static int64_t start(const Shape& s, int64_t branch, int64_t first) {
+    return (branch * s.channels + first) * s.samples * s.pixels();
+  }
+
+  struct Copy {
+    template <int rows, class T>
+    CDKD_INLINE static void run(const Shape& s, const T* from, int64_t from_plane, int64_t samples, T* to) {
+      for (int64_t x = 0; x < s.width; ++x) {
+        T block[rows][kLanes<T>];
+        for (int64_t i = 0; i < rows; ++i)
+          __builtin_memcpy(block[i], from + i * from_plane + x * kLanes<T>, sizeof(block[i]));
+        for (int64_t lane = 0; lane < samples; ++lane)
+          for (int64_t i = 0; i < rows; ++i) to[(lane * s.pixels() + x) * rows + i] = block[i][lane];
+      }
+    }
+  };
 };
 
 // to[y][margin + x][channel] of one sample of from (B, C, h, w), zeros in the margins left and right.
@@ -252,7 +284,7 @@ struct PackPixels {
 };
 
 // Gradient of the weights of one branch for one kernel row and one tile of output channels. features:
-// PackPixels, with room for one register tile behind it; gradient: PixelsFromLanes; sums: kGradientRows x
+// PackPixels, with room for one register tile behind it; gradient: GradientPanels; sums: kGradientRows x
 // columns of memory.
 struct WeightGradient {
   template <int bytes, class T>
@@ -260,7 +292,8 @@ struct WeightGradient {
                               const T* features, int64_t margin, const T* gradient, T* sums, T* to) {
     const Tiles tiles(s.channels, kGradientRows);
     with_rows<Samples<bytes>, kGradientRows>(tiles.rows(tile), s, kernel, ky, features, margin,
-                                             gradient + branch * s.channels + tiles.first(tile), sums);
+                                             gradient + GradientPanels::start(s, branch, tiles.first(tile)),
+                                             sums);
     const int64_t columns = columns_of(kernel, s.channels);
     for (int64_t i = 0; i < tiles.rows(tile); ++i)
       for (int64_t c = 0; c < s.channels; ++c)
@@ -291,8 +324,8 @@ struct WeightGradient {
           for (int64_t y = first; y < last; ++y) {
             const T* right =
                 features + ((sample * s.height + y + ky - padding) * padded + margin - padding) * s.channels;
-            tile.add(gradient + (sample * s.height + y) * s.width * s.maps(), s.maps(), right + column,
-                     s.channels, s.width);
+            tile.add(gradient + (sample * s.height + y) * s.width * rows, rows, right + column, s.channels,
+                     s.width);
           }
           tile.write(sums + column, columns);
         }
