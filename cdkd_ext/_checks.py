@@ -44,4 +44,5 @@ def check_tensor(argument: str, value: Any, shape: tuple[int | str, ...]) -> Non
     matches = value.dim() == len(shape) and all(
         isinstance(wanted, str) or size == wanted for size, wanted in zip(value.shape, shape, strict=True)
     )
-    check(matches, argument, tuple(value.shape), f"shape ({', '.join(map(str, shape))})")
+    if not matches:  # the message is built only here: torch.compile cannot print symbolic sizes
+        fail(argument, tuple(value.shape), f"shape ({', '.join(map(str, shape))})")

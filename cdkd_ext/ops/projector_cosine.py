@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cdkd_ext._checks import check, check_option, check_tensor, check_type
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, no_derivative
+from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
 from cdkd_ext.ops._tensors import check_same_device, common_type
 
 _Gradients = tuple[Tensor | None, ...]
@@ -103,7 +102,7 @@ class _ProjectorCosine(torch.autograd.Function):
         return cosine
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, gradient: Tensor) -> _Gradients:
         needs_feature, needs_weight, needs_bias, needs_select = ctx.needs_input_grad[:4]
         to_feature, to_weight, to_bias, to_select = torch.ops.cdkd.projector_cosine_backward(

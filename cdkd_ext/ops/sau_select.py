@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cdkd_ext._checks import check, check_tensor, check_type
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, no_derivative
+from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
 from cdkd_ext.ops._tensors import check_same_device, common_type
 
 
@@ -143,7 +142,7 @@ class _SauSelect(torch.autograd.Function):
         return selection, mean, variance
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         feature, *rest = ctx.saved_tensors
         conv_weights, others = rest[:-12], rest[-12:]

@@ -81,6 +81,37 @@ def simcc_decode(
     return inputs
 
 
+def projector_cosine(positions: int, targets: int, projectors: int, **options: Any) -> Any:
+    def inputs(dtype: torch.dtype, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        feature = normal(batch, 3, positions, dtype=dtype, seed=0).requires_grad_()
+        weight = normal(projectors, targets, positions, dtype=dtype, seed=1, scale=0.4).requires_grad_()
+        bias = normal(projectors, targets, dtype=dtype, seed=2).requires_grad_()
+        select = normal(batch, projectors, 3, dtype=dtype, seed=3).requires_grad_()
+        teacher = normal(batch, 3, targets, dtype=dtype, seed=4)
+        return (feature, weight, bias, select, teacher), options
+
+    return inputs
+
+
+def sau_select(*, training: bool) -> Any:
+    def inputs(dtype: torch.dtype, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        feature = normal(batch, 3, 4, 5, dtype=dtype, seed=0).requires_grad_()
+        convolutions = [normal(3, 3, k, k, dtype=dtype, seed=k, scale=0.3) for k in (3, 5)]
+        norm_weight = normal(2, 3, dtype=dtype, seed=1).requires_grad_()
+        norm_bias = normal(2, 3, dtype=dtype, seed=2).requires_grad_()
+        running_mean = normal(2, 3, dtype=dtype, seed=3, scale=0.1)
+        running_var = normal(2, 3, dtype=dtype, seed=4).abs() + 0.5
+        squeeze_weight = normal(4, 3, dtype=dtype, seed=6).requires_grad_()
+        squeeze_bias = normal(4, dtype=dtype, seed=7).requires_grad_()
+        select_weight = normal(2, 3, 4, dtype=dtype, seed=8).requires_grad_()
+        select_bias = normal(2, 3, dtype=dtype, seed=9).requires_grad_()
+        norm = (norm_weight, norm_bias, running_mean, running_var)
+        linear = (squeeze_weight, squeeze_bias, select_weight, select_bias)
+        return (feature, convolutions, *norm, *linear), {"training": training}
+
+    return inputs
+
+
 CASES = [
     Case("cca_kl", "paper", cca_kl(12, 48, "paper")),
     Case("cca_kl", "centered", cca_kl(12, 48, "centered")),
@@ -89,6 +120,10 @@ CASES = [
     Case("simcc_kl", "smoothed", simcc_kl(37, label_smoothing=0.2)),
     Case("simcc_kl", "gaussian", simcc_kl(37, sigma=1.5)),
     Case("simcc_decode", "plain", simcc_decode(24, 37, 2.0, flip=False, affine=False, score="min")),
+    Case("projector_cosine", "relu", projector_cosine(6, 10, 2, activation="relu")),
+    Case("projector_cosine", "none", projector_cosine(7, 9, 3, activation="none", eps=0.1)),
+    Case("sau_select", "training", sau_select(training=True)),
+    Case("sau_select", "evaluation", sau_select(training=False)),
     Case("simcc_decode", "flipped", simcc_decode(24, 37, 3.0, flip=True, affine=True, score="mean")),
 ]
 
