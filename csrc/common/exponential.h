@@ -17,18 +17,20 @@ CDKD_INLINE To bit_cast(From from) {
   return to;
 }
 
-// exp(x) for x <= 0; exactly 0 below -86, so a positive result never is a denormal. NaN stays NaN.
+// exp(x) for x <= 0; exactly 0 below -86, so a positive result never is a denormal, and exactly 1 at 0. NaN
+// stays NaN. x · log2(e) is rounded once: that is as exact as the difference and the quotient that x comes
+// from.
 CDKD_INLINE float exp_nonpositive(float x) {
   const float round_to_integer = 12582912.f;  // 1.5 · 2^23: the sum's low bits hold the nearest integer
-  const float shifted = x * 1.44269504f + round_to_integer;
-  const float n = shifted - round_to_integer;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.38145383e-3f;
-  p = p * r + 8.36874545e-3f;
-  p = p * r + 4.16683890e-2f;
-  p = p * r + 1.66665211e-1f;
-  p = p * r + 4.99999940e-1f;
-  p = p * (r * r) + r + 1.f;
+  const float t = x * 1.44269504f;
+  const float shifted = t + round_to_integer;
+  const float f = t - (shifted - round_to_integer);
+  float p = 1.32645911e-3f;
+  p = p * f + 9.67161916e-3f;
+  p = p * f + 5.55073507e-2f;
+  p = p * f + 2.40222409e-1f;
+  p = p * f + 6.93147004e-1f;
+  p = p * f + 1.f;
   const float two_to_n = bit_cast<float>((bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
   return x < -86.f ? 0.f : p * two_to_n;
 }
