@@ -31,6 +31,7 @@ py::dict cpu_features() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Build and processor information.";
-  m.def("build_info", &build_info, "Version, the torch it was built against, compiler and CUDA toolkit (None without).");
+  m.def("build_info", &build_info,
+        "Version, the torch it was built against, compiler and CUDA toolkit (None without).");
   m.def("cpu_features", &cpu_features, "Vector instruction sets of this processor; empty off x86-64.");
 }
