@@ -179,13 +179,18 @@ void weight_gradient(const Problem<T, In>& p, bool add, T* weight, T* bias) {
 
 template <class T, class In>
 void feature_gradient(const Problem<T, In>& p, T* feature) {
-  const int64_t blocks = divide_up(p.rows, kBlock);
+  // large blocks read the weight less often; each thread gets as many. Rows do not depend on how they are
+  // divided.
+  const int64_t threads = std::max<int64_t>(1, torch::stable::get_num_threads());
+  const int64_t rounds = divide_up(p.rows, kBlock * threads);
+  const int64_t block = round_up(divide_up(p.rows, rounds * threads), kRows);
+  const int64_t blocks = divide_up(p.rows, block);
   const int64_t columns = divide_up(p.positions, kColumns);
   torch::stable::parallel_for(0, blocks * columns, 1, [&](int64_t begin, int64_t end) {
-    AlignedBuffer<T> memory(FeatureScratch<T>::size(p.positions));
-    const FeatureScratch<T> scratch(memory.data(), p.positions);
+    AlignedBuffer<T> memory(FeatureScratch<T>::size(block, p.positions));
+    const FeatureScratch<T> scratch(memory.data(), block, p.positions);
     for (int64_t task = begin; task < end; ++task)
-      run<FeatureGradient>(p, task / columns * kBlock, task % columns * kColumns, scratch, feature);
+      run<FeatureGradient>(p, block, task / columns * block, task % columns * kColumns, scratch, feature);
   });
 }
 

@@ -11,12 +11,12 @@ namespace cdkd::cpu::projector {
 
 constexpr int64_t kRows = 6;      // rows of a register tile
 constexpr int64_t kPadding = 32;  // the widest register tile has this many columns
-constexpr int64_t kChunk = 128;   // teacher positions projected at a time
+constexpr int64_t kChunk = 256;   // teacher positions projected at a time
 constexpr int64_t kTogether =
     48;  // rows projected at a time: their weights stay in the innermost cache meanwhile
 constexpr int64_t kSlice = 48;     // teacher positions of one task of the weight's gradient
 constexpr int64_t kDepth = 256;    // depth of a product between two visits of its sums in memory
-constexpr int64_t kBlock = 96;     // rows of one task of the feature's gradient
+constexpr int64_t kBlock = 192;    // rows of one task of the feature's gradient, at most
 constexpr int64_t kColumns = 512;  // and its columns
 
 template <class T, int bytes>
@@ -275,8 +275,9 @@ struct WeightGradient {
     for (int64_t t = 0; t < kSlice; ++t) row_gradient[t] = 0;
     for (int64_t i = 0; i < p.projectors * kSlice * columns; ++i) scratch.sums[i] = 0;
     for (int64_t i = 0; i < p.projectors * kSlice; ++i) scratch.bias[i] = 0;
-    for (int64_t start = 0; start < p.rows; start += kDepth) {
-      const int64_t depth = p.rows - start < kDepth ? p.rows - start : kDepth;
+    const int64_t most = divide_up(p.rows, divide_up(p.rows, kDepth));  // of nearly equal depth
+    for (int64_t start = 0; start < p.rows; start += most) {
+      const int64_t depth = p.rows - start < most ? p.rows - start : most;
       for (int64_t k = 0; k < p.projectors; ++k) {
         T* sums = scratch.sums + k * kSlice * columns;
         for (int64_t r = 0; r < depth; ++r) {
@@ -317,27 +318,29 @@ template <class T>
 struct FeatureScratch {
   T* gradient;  // (panels of kRows rows, kDepth positions, kRows)
   T* weight;    // (panels of columns, kDepth positions, columns of a panel)
-  T* sums;      // (kBlock, columns)
+  T* sums;      // (block, columns)
   static int64_t columns(int64_t positions) {
     return round_up(positions < kColumns ? positions : kColumns, kPadding);
   }
-  static int64_t size(int64_t positions) { return kBlock * kDepth + (kDepth + kBlock) * columns(positions); }
-  FeatureScratch(T* memory, int64_t positions)
-      : gradient(memory), weight(memory + kBlock * kDepth), sums(weight + kDepth * columns(positions)) {}
+  static int64_t size(int64_t block, int64_t positions) {
+    return block * kDepth + (kDepth + block) * columns(positions);
+  }
+  FeatureScratch(T* memory, int64_t block, int64_t positions)
+      : gradient(memory), weight(memory + block * kDepth), sums(weight + kDepth * columns(positions)) {}
 };
 
-// Gradient of the feature in kBlock rows from `row` and kColumns columns from `column` on. to: (rows of the
-// batch, S).
+// Gradient of the feature in `block` rows (a multiple of kRows) from `row` and kColumns columns from `column`
+// on. to: (rows of the batch, S).
 struct FeatureGradient {
   template <int bytes, class T, class In>
-  CDKD_INLINE static void run(const Problem<T, In>& p, int64_t row, int64_t column,
+  CDKD_INLINE static void run(const Problem<T, In>& p, int64_t block, int64_t row, int64_t column,
                               const FeatureScratch<T>& scratch, T* to) {
     constexpr int64_t wide = kWide<T, bytes>;
-    const int64_t rows = p.rows - row < kBlock ? p.rows - row : kBlock;
+    const int64_t rows = p.rows - row < block ? p.rows - row : block;
     const int64_t some = p.positions - column < kColumns ? p.positions - column : kColumns;
     const int64_t columns = FeatureScratch<T>::columns(p.positions);
-    for (int64_t i = 0; i < kBlock * columns; ++i) scratch.sums[i] = 0;
-    for (int64_t i = 0; i < kBlock * kDepth; ++i) scratch.gradient[i] = 0;
+    for (int64_t i = 0; i < block * columns; ++i) scratch.sums[i] = 0;
+    for (int64_t i = 0; i < block * kDepth; ++i) scratch.gradient[i] = 0;
     for (int64_t start = 0; start < p.targets; start += kDepth)
       for (int64_t k = 0; k < p.projectors; ++k) {
         const int64_t depth = p.targets - start < kDepth ? p.targets - start : kDepth;
