@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -9,18 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from cdkd_ext.cli import main
 
 SMALL = ["--model.name=hrnet_w8_small", "--data.workers=0", "--batch_size=16", "--epochs=1"]
+# the command beside this interpreter, as a user types it
+COMMAND = str(Path(sys.executable).with_name("cdkd"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def cdkd(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "cdkd_ext.cli", *map(str, arguments)],
+        [COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -64,7 +67,7 @@ def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
         "--output",
         tmp_path / "run",
     ]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=ENVIRONMENT)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"][-1]
     # 48 people in batches of 16 on two processes: one step each
@@ -77,9 +80,7 @@ def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
 def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp_path):
     output = tmp_path / "run"
     command = [
-        sys.executable,
-        "-m",
-        "cdkd_ext.cli",
+        COMMAND,
         "train",
         *SMALL[:3],
         "--epochs=1000",

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cdkd_ext._checks import InputError, check
@@ -57,6 +57,7 @@ def run_demo(config: DemoConfig) -> Path:
     for name in ("figures", "teacher_epochs", "student_epochs", "views"):
         check(getattr(config, name) > 0, name, getattr(config, name), "a positive number")
     check(config.seeds >= 2, "seeds", config.seeds, "at least 2, so that a spread can be told")
+    config = replace(config, output=str(Path(config.output).absolute()))
     output = Path(config.output)
     processes = config.processes or os.cpu_count() or 1
     started = time.perf_counter()
@@ -165,9 +166,10 @@ def _run_all(configs: Sequence[TrainingConfig], *, side_by_side: int, processes:
                 config = waiting.pop(0)
                 command = _command(config, processes)
                 log = Path(config.output) / "log.txt"
+                # python -m looks in the working folder first, and a checkout there would hide the installed package
                 with log.open("w") as file:
                     running[config.output] = subprocess.Popen(
-                        command, stdout=file, stderr=subprocess.STDOUT, env=environment
+                        command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=config.output
                     )
             for name, process in list(running.items()):
                 try:

@@ -42,6 +42,7 @@ def test_every_width_gives_the_same_numbers(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(FOLDER)],
         env=environment,
+        cwd=FOLDER,  # not the checkout, which would hide the installed package
         capture_output=True,
         text=True,
         check=False,
