@@ -93,6 +93,8 @@ def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
+        # a shell's background jobs ignore Ctrl-C, and so would what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (output / "metrics.json").exists() and time.monotonic() < deadline and process.poll() is None:

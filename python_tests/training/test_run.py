@@ -187,12 +187,12 @@ def test_distillation_trains_student_and_projectors_and_leaves_the_teacher(figur
 
 
 def test_stored_teacher_outputs_train_like_a_live_teacher(figures, tmp_path, teacher):
-    """The same views: only the half-precision storage differs."""
+    """One step on the same views: only the half-precision storage differs."""
     data = DataConfig(root=str(figures), workers=0, views=1, cache=str(tmp_path / "cache"))
-    stored = train(distilled(figures, tmp_path / "stored", teacher, data=data, epochs=1))
-    live = train(distilled(figures, tmp_path / "live", teacher, epochs=1))
+    stored = train(distilled(figures, tmp_path / "stored", teacher, data=data, epochs=1, batch_size=48))
+    live = train(distilled(figures, tmp_path / "live", teacher, epochs=1, batch_size=48))
     for term in ("simcc", "sape", "cca"):
-        assert stored[term] == pytest.approx(live[term], rel=2e-2)
+        assert stored[term] == pytest.approx(live[term], rel=1e-3)
     assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"views", "teacher"}
 
 
