@@ -162,7 +162,9 @@ def build_teacher_outputs(
     workers: int = 0,
     report: Report | None = None,
 ) -> Path:
-    """Store the teacher's feature and logits for the same views, in half precision; return the folder.
+    """Store the teacher's feature and logits for the same views; return the folder, reused where it exists.
+
+    They are stored in half precision, which a trained teacher's outputs fit; a fresh network's may be too small.
 
     Args:
         dataset: the training people, with `teacher_size`.
