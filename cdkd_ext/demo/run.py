@@ -42,7 +42,7 @@ class DemoConfig:
     output: str = "runs/demo"
     figures: int = 6000
     teacher_epochs: int = 12
-    student_epochs: int = 10
+    student_epochs: int = 8
     views: int = 4
     seeds: int = 2
     processes: int = 0
@@ -66,9 +66,10 @@ def run_demo(config: DemoConfig) -> Path:
     teacher = _teacher(config, figures)
     with _stage(f"training the teacher: {teacher.epochs} epochs"):
         _run_all([teacher], side_by_side=1, processes=processes)
-    students = [make(config, figures, seed) for seed in range(config.seeds) for make in (_alone, _distilled)]
+    # the longer trainings first, so that no core is idle at the end
+    students = [make(config, figures, seed) for make in (_distilled, _alone) for seed in range(config.seeds)]
     with _stage(f"storing {config.views} views per figure and the teacher's outputs for them"):
-        prepare_views(students[1])
+        prepare_views(replace(students[0], data=replace(students[0].data, workers=processes)))
     with _stage(f"training {len(students)} students: {config.student_epochs} epochs each"):
         _run_all(students, side_by_side=processes)
     report = write_report(output, figures, seeds=config.seeds, seconds=time.perf_counter() - started)
@@ -93,7 +94,7 @@ def _alone(config: DemoConfig, figures: Path, seed: int) -> TrainingConfig:
         model=_student(),
         data=_views(config, figures),
         epochs=config.student_epochs,
-        evaluate_every=3,
+        evaluate_every=2,
         seed=seed,
     )
 
@@ -105,7 +106,7 @@ def _distilled(config: DemoConfig, figures: Path, seed: int) -> DistillationConf
         model=_student(),
         data=_views(config, figures),
         epochs=config.student_epochs,
-        evaluate_every=3,
+        evaluate_every=2,
         seed=seed,
     )
 
