@@ -1,7 +1,7 @@
 # Both commands do everything from a bare clone: Python >= 3.10, a C++ compiler, and a package index are enough.
 PYTHON ?= python3
 VENV ?= .venv
-# a processor-only torch unless this machine has a GPU; set TORCH to choose another
+# the newest torch for a GPU, else one known to work; whether that is a CPU-only build is the package index's choice
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml cdkd_ext -type f -not -name '*.pyc' 2>/dev/null)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cdkd_ext._checks import InputError
 
@@ -33,6 +36,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(value: Any, path: str | os.PathLike[str]) -> None:
+    """Write plain data as JSON; what was not measured (nan) becomes null, which JSON can say."""
+    text = json.dumps(_without_nan(value), indent=1, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 @contextmanager

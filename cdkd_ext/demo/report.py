@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from cdkd_ext._files import replacing
+from cdkd_ext._files import replacing, write_json
 from cdkd_ext.data import JointSet, Person, PoseDataset, load_coco_persons
 from cdkd_ext.evaluation import predict_crops
 from cdkd_ext.inference.drawing import Image, draw_pose, enlarge, enlarge_points, save_image, tile
@@ -39,8 +39,7 @@ def write_report(output: Path, figures: Path, *, seeds: int, seconds: float) -> 
     results["seconds"] = seconds
     _draw_curves(output, seeds)
     _draw_predictions(output, figures)
-    with replacing(output / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1))
+    write_json(results, output / "metrics.json")
     with replacing(output / "report.md") as temporary:
         temporary.write_text(_markdown(results))
     return output / "report.md"
@@ -141,7 +140,9 @@ def _spread(values: list[float], *, sign: bool = False) -> str:
 
 
 def _joint_row(name: str, runs: list[dict[str, Any]], joints: list[str]) -> str:
-    cells = [f"{statistics.fmean(run['per_joint'][joint] for run in runs):.1f}" for joint in joints]
+    measured = [[run["per_joint"][joint] for run in runs] for joint in joints]
+    # a joint that no validation figure shows was not measured
+    cells = ["–" if None in values else f"{statistics.fmean(values):.1f}" for values in measured]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

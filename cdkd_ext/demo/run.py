@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cdkd_ext._checks import InputError, check
 from cdkd_ext.data import Augmentation
@@ -89,40 +90,32 @@ def _teacher(config: DemoConfig, figures: Path) -> TrainingConfig:
 
 
 def _alone(config: DemoConfig, figures: Path, seed: int) -> TrainingConfig:
-    return TrainingConfig(
-        output=f"{config.output}/alone_{seed}",
-        model=_student(),
-        data=_views(config, figures),
-        epochs=config.student_epochs,
-        evaluate_every=2,
-        seed=seed,
-    )
+    return TrainingConfig(output=f"{config.output}/alone_{seed}", **_student(config, figures, seed))
 
 
 def _distilled(config: DemoConfig, figures: Path, seed: int) -> DistillationConfig:
     return DistillationConfig(
         output=f"{config.output}/distilled_{seed}",
         teacher=f"{config.output}/teacher/last.safetensors",
-        model=_student(),
-        data=_views(config, figures),
-        epochs=config.student_epochs,
-        evaluate_every=2,
-        seed=seed,
+        **_student(config, figures, seed),
     )
 
 
-def _student() -> ModelConfig:
-    return ModelConfig("hrnet_w16_small", (32, 32), 2.0)
-
-
-def _views(config: DemoConfig, figures: Path) -> DataConfig:
-    return DataConfig(
-        root=str(figures),
-        augmentation=_augmentation(),
-        views=config.views,
-        cache=f"{config.output}/views",
-        workers=0,
-    )
+def _student(config: DemoConfig, figures: Path, seed: int) -> dict[str, Any]:
+    """What both kinds of student share."""
+    return {
+        "model": ModelConfig("hrnet_w16_small", (32, 32), 2.0),
+        "data": DataConfig(
+            root=str(figures),
+            augmentation=_augmentation(),
+            views=config.views,
+            cache=f"{config.output}/views",
+            workers=0,
+        ),
+        "epochs": config.student_epochs,
+        "evaluate_every": 2,
+        "seed": seed,
+    }
 
 
 def _augmentation() -> Augmentation:

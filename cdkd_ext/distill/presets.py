@@ -1,4 +1,4 @@
-"""Complete losses: what helped in measurements, and what the paper prints."""
+"""Complete losses: the defaults, and what the paper prints."""
 
 from __future__ import annotations
 

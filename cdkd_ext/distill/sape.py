@@ -21,7 +21,7 @@ class SAPE(nn.Module):
     """Scale-adaptive projector ensemble: 1 - cosine of the projected student and the teacher's feature.
 
     K fully connected projectors take the student's h·w positions to the teacher's H·W; the SAU mixes their
-    results per channel. The defaults are the form that helped in measurements; as printed in the paper it is
+    results per channel. By default there is no ReLU and the teacher is centred; as printed in the paper it is
     `activation="relu", center_teacher=False`, which caps the cosine that a signed teacher feature allows.
 
     Args:

@@ -67,10 +67,9 @@ def _color(*names: str) -> tuple[int, int, int]:
     return _RIGHT if any(name.startswith("right") for name in names) else _MIDDLE
 
 
-def enlarge(image: Image, size: tuple[int, int], *, smooth: bool = False) -> Image:
-    """Return an image resized to (height, width); without `smooth` its pixels stay visible as squares."""
-    interpolation = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=interpolation), np.uint8)
+def enlarge(image: Image, size: tuple[int, int]) -> Image:
+    """Return an image resized to (height, width) whose pixels stay visible as squares."""
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def enlarge_points(

@@ -81,12 +81,12 @@ def make_loader(samples: Any, sampler: EpochBatches, *, workers: int = 0) -> Dat
         sampler: gives the keys of each batch.
         workers: processes that load; 0 loads in this one.
     """
-    source = samples if hasattr(samples, "batch") else _Batched(samples)
+    if hasattr(samples, "batch"):
+        return DataLoader(samples, batch_size=None, sampler=sampler)
     return DataLoader(
-        source,
+        _Batched(samples),
         batch_size=None,
         sampler=sampler,
-        num_workers=0 if hasattr(samples, "batch") else workers,
-        persistent_workers=False,
-        multiprocessing_context="fork" if workers and not hasattr(samples, "batch") else None,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext._checks import check
-from cdkd_ext._files import replacing
+from cdkd_ext._files import write_json
 from cdkd_ext.data import JointSet
 from cdkd_ext.models import PoseOutput
 from cdkd_ext.training.batches import Batch, EpochBatches
@@ -84,7 +82,7 @@ class Trainer:
         self.adversarial_optimizer = torch.optim.SGD(adversarial, temperature_rate) if adversarial else None
         self.command = "distill" if isinstance(config, DistillationConfig) else "train"
         self.history: list[Record] = []
-        self.best = -math.inf
+        self.best: float | None = None
         self.step = 0
 
     def run(self, *, resume: bool = False) -> Record:
@@ -158,12 +156,11 @@ class Trainer:
             losses = self.wrapped(batch, progress)
         self._check_finite(losses)
         self.optimizer.zero_grad()
-        if self.adversarial_optimizer is not None:
-            self.adversarial_optimizer.zero_grad()
         self.accelerator.backward(losses["total"])
+        # before the clipping, which would shorten θ's step and count its gradient among the network's
+        self._step_adversarial()
         if self.config.optimizer.clip:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.optimizer.clip)
-        self._step_adversarial()
         self.optimizer.step()
         self.step += 1
         return {name: value.detach() for name, value in losses.items()}
@@ -181,6 +178,7 @@ class Trainer:
                         if not torch.isfinite(parameter.grad):
                             parameter.grad = None
         self.adversarial_optimizer.step()
+        self.adversarial_optimizer.zero_grad()
 
     def _check_finite(self, losses: dict[str, Tensor]) -> None:
         values = torch.stack([value.detach().float() for value in losses.values()])
@@ -202,7 +200,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         student = self.task.student
-        if record.get("pckh", -math.inf) > self.best:
+        if "pckh" in record and (self.best is None or record["pckh"] > self.best):
             self.best = record["pckh"]
             save_model(student, self.joints, self.output / "best.safetensors")
         save_model(student, self.joints, self.output / "last.safetensors")
@@ -218,8 +216,7 @@ class Trainer:
             state["scaler"] = self.accelerator.scaler.state_dict()
         # one file, renamed into place: a kill at any moment leaves the last whole epoch
         save_state(state, self.output / "state.pt")
-        with replacing(self.output / "metrics.json") as temporary:
-            temporary.write_text(json.dumps({"best_pckh": self.best, "epochs": self.history}, indent=1))
+        write_json({"best_pckh": self.best, "epochs": self.history}, self.output / "metrics.json")
 
     def _restore(self) -> int:
         path = self.output / "state.pt"

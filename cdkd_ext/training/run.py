@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
 from cdkd_ext._checks import check, fail
-from cdkd_ext._files import replacing
+from cdkd_ext._files import replacing, write_json
 from cdkd_ext.data import JointSet, PoseDataset
 from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, SimCCLoss
 from cdkd_ext.evaluation import pckh, predict
@@ -22,7 +21,7 @@ from cdkd_ext.training.batches import EpochBatches, make_loader
 from cdkd_ext.training.checkpoint import file_hash, load_model
 from cdkd_ext.training.config import DataConfig, DistillationConfig, TrainingConfig, check_config
 from cdkd_ext.training.loop import Record, Trainer
-from cdkd_ext.training.sources import People, load_people, training_set, validation_set
+from cdkd_ext.training.sources import People, load_people, load_validation, training_set, validation_set
 from cdkd_ext.training.task import PoseTask
 from cdkd_ext.training.teacher import FrozenTeacher
 from cdkd_ext.training.views import FixedViews, build_student_views, build_teacher_outputs
@@ -90,6 +89,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
+    validation = validation_set(people.val, people.joints, config.data, config.model.input_size)
     trainer = Trainer(
         config,
         task,
@@ -97,11 +97,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
         make_loader(samples, sampler, workers=config.data.workers),
         sampler,
         lambda task: evaluate_people(
-            task.student,
-            people,
-            validation_set(people, config.data, config.model.input_size),
-            flip_test=config.flip_test,
-            accelerator=accelerator,
+            task.student, validation, flip_test=config.flip_test, accelerator=accelerator
         ),
         accelerator,
         teacher=teacher if config.data.views == 0 else None,
@@ -114,20 +110,19 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
 
 def evaluate_people(
     model: PoseNetwork,
-    people: People,
     dataset: PoseDataset,
     *,
     flip_test: bool,
     accelerator: Accelerator | None = None,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """PCKh@0.5 on the validation people: "pckh", "pckh_per_joint" and "people"; each person is counted once."""
+    """PCKh@0.5 on a data set: "pckh", "pckh_per_joint" and "people"; each person is counted once."""
     device = next(model.parameters()).device
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     predictions = predict(
         model,
         dataset,
-        flip_permutation=people.joints.flip_permutation if flip_test else None,
+        flip_permutation=dataset.joints.flip_permutation if flip_test else None,
         batch_size=batch_size,
         device=device,
         rank=rank,
@@ -141,7 +136,7 @@ def evaluate_people(
         torch.stack([torch.as_tensor(person.keypoints) for person in dataset.persons]),
         torch.stack([torch.as_tensor(person.visible) for person in dataset.persons]),
         torch.tensor([person.head_size for person in dataset.persons]),
-        joint_names=people.joints.names,
+        joint_names=dataset.joints.names,
     )
     return {"pckh": result.mean, "pckh_per_joint": result.per_joint, "people": result.people}
 
@@ -163,19 +158,17 @@ def evaluate_checkpoint(
     Raises:
         InputError: a file is missing or malformed, or the joints differ.
     """
-    check(data.root is not None, "data.root", "nothing", "the folder of a data set (--data.root FOLDER)")
+    persons, joints = load_validation(data)
     accelerator = _accelerator(cpu=False)
-    model, joints = load_model(weights)
-    people = load_people(data, Path(weights))
-    _check_joints("weights", weights, joints, people)
-    dataset = validation_set(people, data, model.input_size)
+    model, model_joints = load_model(weights)
+    _check_joints("weights", weights, model_joints, joints)
+    dataset = validation_set(persons, joints, data, model.input_size)
     report = evaluate_people(
-        model.to(accelerator.device), people, dataset, flip_test=flip_test, accelerator=accelerator
+        model.to(accelerator.device), dataset, flip_test=flip_test, accelerator=accelerator
     )
     report |= {"reference": "head_size of the annotations", "flip_test": flip_test, "weights": str(weights)}
     if output:
-        with replacing(output) as temporary:
-            temporary.write_text(json.dumps(report, indent=1))
+        write_json(report, output)
     return report
 
 
@@ -184,18 +177,18 @@ def _accelerator(cpu: bool, precision: str = "no") -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=cpu or not torch.accelerator.is_available())
 
 
-def _check_joints(argument: str, path: str, joints: JointSet, people: People) -> None:
+def _check_joints(argument: str, path: str, joints: JointSet, expected: JointSet) -> None:
     check(
-        joints.names == people.joints.names,
+        joints.names == expected.names,
         f"{argument}: joints of {path}",
         ", ".join(joints.names),
-        f"the joints of the data ({', '.join(people.joints.names)})",
+        f"the joints of the data ({', '.join(expected.names)})",
     )
 
 
 def _load_teacher(config: DistillationConfig, people: People, accelerator: Accelerator) -> FrozenTeacher:
     model, joints = load_model(config.teacher, "teacher")
-    _check_joints("teacher", config.teacher, joints, people)
+    _check_joints("teacher", config.teacher, joints, people.joints)
     return FrozenTeacher(model, accelerator.device)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cdkd_ext._checks import check
+from cdkd_ext._checks import check, fail
 from cdkd_ext.data import JointSet, Person, PoseDataset, load_coco_persons
 from cdkd_ext.data.figures import make_figures
 from cdkd_ext.training.config import DataConfig
@@ -18,7 +18,6 @@ class People:
     train: list[Person]
     val: list[Person]
     joints: JointSet
-    name: str
 
 
 def prepare_figures(folder: Path, count: int, *, seed: int = 0, workers: int = 1) -> Path:
@@ -29,6 +28,16 @@ def prepare_figures(folder: Path, count: int, *, seed: int = 0, workers: int = 1
     return folder
 
 
+def load_validation(config: DataConfig) -> tuple[list[Person], JointSet]:
+    """Read the validation annotations.
+
+    Raises:
+        InputError: there is no root, or a file is missing or malformed.
+    """
+    root = _existing_root(config)
+    return load_coco_persons(root / config.val, root / config.val_images, joints=_told_joints(config))
+
+
 def load_people(config: DataConfig, output: Path) -> People:
     """Read the annotations; draws procedural figures into `output` where there is no root.
 
@@ -36,26 +45,36 @@ def load_people(config: DataConfig, output: Path) -> People:
         InputError: a file is missing or malformed, or the two files' joints differ.
     """
     if config.root is None:
-        root = prepare_figures(output / "figures", config.figures, workers=max(config.workers, 1))
-    else:
-        root = Path(config.root)
-        check(root.is_dir(), "data.root", root, "an existing folder")
-    joints = JointSet.from_yaml(config.joints) if config.joints else None
+        figures = prepare_figures(output / "figures", config.figures, workers=max(config.workers, 1))
+        config = replace(config, root=str(figures))
+    root = _existing_root(config)
     train, train_joints = load_coco_persons(
         root / config.train,
         root / config.train_images,
-        joints=joints,
+        joints=_told_joints(config),
         # people without labels can still distil
         min_keypoints=0,
     )
-    val, val_joints = load_coco_persons(root / config.val, root / config.val_images, joints=joints)
+    val, val_joints = load_validation(config)
     check(
         train_joints.names == val_joints.names,
         f"{root / config.val}: categories[0].keypoints",
         ", ".join(val_joints.names),
         f"the joints of {root / config.train} ({', '.join(train_joints.names)})",
     )
-    return People(train, val, train_joints, root.name if config.root else "procedural figures")
+    return People(train, val, train_joints)
+
+
+def _existing_root(config: DataConfig) -> Path:
+    if config.root is None:
+        fail("data.root", "nothing", "the folder of a data set (--data.root FOLDER)")
+    root = Path(config.root)
+    check(root.is_dir(), "data.root", root, "an existing folder")
+    return root
+
+
+def _told_joints(config: DataConfig) -> JointSet | None:
+    return JointSet.from_yaml(config.joints) if config.joints else None
 
 
 def training_set(
@@ -79,6 +98,8 @@ def training_set(
     )
 
 
-def validation_set(people: People, config: DataConfig, size: tuple[int, int]) -> PoseDataset:
+def validation_set(
+    persons: list[Person], joints: JointSet, config: DataConfig, size: tuple[int, int]
+) -> PoseDataset:
     """The validation people, not augmented."""
-    return PoseDataset(people.val, people.joints, size=size, padding=config.padding)
+    return PoseDataset(persons, joints, size=size, padding=config.padding)

@@ -19,7 +19,6 @@ from cdkd_ext.data import PoseDataset
 from cdkd_ext.training.batches import Batch, Key
 from cdkd_ext.training.teacher import FrozenTeacher
 
-Report = Callable[[int, int], None]
 STUDENT_FIELDS = ("image", "keypoints", "visible", "labelled", "to_image")
 TEACHER_FIELDS = ("teacher_feature", "teacher_logits_x", "teacher_logits_y")
 CHUNK = 64
@@ -42,11 +41,6 @@ class FixedViews(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self.arrays["image"])
-
-    @property
-    def views(self) -> int:
-        """Number of views per person."""
-        return self.arrays["image"].shape[1]
 
     def batch(self, keys: Sequence[Key]) -> Batch:
         """Return the samples of the (index, view) keys, stacked; stored half floats come back as float32."""
@@ -113,10 +107,8 @@ def _write_arrays(
     views: int,
     workers: int,
     compute: Callable[[dict[str, Tensor]], dict[str, np.ndarray]],
-    report: Report | None,
 ) -> None:
     arrays: dict[str, np.memmap] = {}
-    done, total = 0, len(dataset) * views
     for keys, samples in _chunks(dataset, views, workers):
         index, view = np.asarray(keys).T
         for name, values in compute(samples).items():
@@ -124,16 +116,11 @@ def _write_arrays(
                 shape = (len(dataset), views, *values.shape[1:])
                 arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
             arrays[name][index, view] = values
-        done += len(keys)
-        if report is not None:
-            report(done, total)
     for array in arrays.values():
         array.flush()
 
 
-def build_student_views(
-    dataset: PoseDataset, views: int, folder: Path, *, workers: int = 0, report: Report | None = None
-) -> Path:
+def build_student_views(dataset: PoseDataset, views: int, folder: Path, *, workers: int = 0) -> Path:
     """Store `views` crops of every person with their labels; return the folder, reused where it exists.
 
     Args:
@@ -141,14 +128,13 @@ def build_student_views(
         views: number of views per person.
         folder: parent of the stored folder, whose name is a fingerprint of everything that goes in.
         workers: processes that load pictures.
-        report: called with (done, total).
     """
 
     def compute(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
         return {name: samples[name].numpy() for name in STUDENT_FIELDS}
 
     target = folder / f"views-{_fingerprint(dataset, views)}"
-    return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute, report))
+    return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute))
 
 
 def build_teacher_outputs(
@@ -160,7 +146,6 @@ def build_teacher_outputs(
     device: torch.device,
     *,
     workers: int = 0,
-    report: Report | None = None,
 ) -> Path:
     """Store the teacher's feature and logits for the same views; return the folder, reused where it exists.
 
@@ -174,7 +159,6 @@ def build_teacher_outputs(
         identity: what tells this teacher from another, such as a hash of its checkpoint.
         device: where the teacher runs.
         workers: processes that load pictures.
-        report: called with (done, total).
     """
 
     def compute(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -188,4 +172,4 @@ def build_teacher_outputs(
         folder
         / f"teacher-{_fingerprint(dataset, views, teacher=identity, teacher_size=dataset.teacher_size)}"
     )
-    return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute, report))
+    return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute))

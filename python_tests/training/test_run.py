@@ -229,7 +229,42 @@ def test_plain_training_uses_the_labelled_people_only(figures, tmp_path):
     assert record["step"] == 3
 
 
-def test_two_accumulated_evaluations_agree_with_the_command(figures, tmp_path):
+def test_the_temperature_s_step_is_its_own_whatever_the_clipping(figures, tmp_path, teacher, monkeypatch):
+    """θ moves by ξ·lr·∂L/∂θ, and clipping the network's gradients to almost nothing does not shorten that."""
+    moves = {}
+    for clip in (0.0, 1e-6):
+        config = distilled(figures, tmp_path / f"clip_{clip}", teacher, epochs=1, batch_size=48)
+        config.temperature.adversarial = True
+        config.temperature.learning_rate = 1.0
+        config.optimizer.clip = clip
+        with monkeypatch.context() as patch:
+            # one step lies at the start of the training, where ξ is zero
+            patch.setattr("cdkd_ext.distill.ETHT.xi", lambda self, progress: 0.5)
+            train(config)
+        state = torch.load(tmp_path / f"clip_{clip}/state.pt", weights_only=True)
+        moves[clip] = state["task"]["loss.tau.theta"].item() - config.temperature.theta
+    assert moves[0.0] > 0.01
+    assert moves[1e-6] == moves[0.0]
+
+
+def test_metrics_are_json_before_anything_was_measured(figures, tmp_path, monkeypatch):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
+        interrupt_at(patch, 4)
+        train(plain(figures, tmp_path, evaluate_every=2))
+    metrics = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
+    assert metrics["best_pckh"] is None and "pckh" not in metrics["epochs"][0]
+
+
+def test_evaluation_needs_no_training_annotations(figures, tmp_path):
+    train(plain(figures, tmp_path / "run", epochs=1))
+    data = DataConfig(root=str(figures), train="nothing.json")
+    assert evaluate_checkpoint(str(tmp_path / "run"), data)["people"] == 12
+
+
+def test_the_evaluation_command_agrees_with_the_run(figures, tmp_path):
     record = train(plain(figures, tmp_path, epochs=1))
     report = evaluate_checkpoint(
         str(tmp_path), DataConfig(root=str(figures)), output=str(tmp_path / "report.json")

@@ -1,0 +1,57 @@
+"""Outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from cdkd_ext._checks import InputError
+from cdkd_ext._files import new_folder, replacing, write_json
+
+
+def test_a_file_appears_on_success_and_the_old_one_stays_on_failure(tmp_path):
+    path = tmp_path / "folder" / "file.txt"
+    with replacing(path) as temporary:
+        assert temporary.suffix == ".txt" and not path.exists()
+        temporary.write_text("first")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("second")
+        raise RuntimeError
+    assert path.read_text() == "first"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_a_folder_appears_on_success_only_and_is_never_merged(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "data") as temporary:
+        (temporary / "half").write_text("")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+    with new_folder(tmp_path / "data") as temporary:
+        (temporary / "whole").write_text("")
+    with pytest.raises(InputError, match="data: expected a writable folder"), new_folder(tmp_path / "data"):
+        pass
+    assert os.listdir(tmp_path / "data") == ["whole"]
+
+
+def test_outputs_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "file"):
+            pass
+        with new_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_json_has_null_for_what_was_not_measured_and_refuses_infinity(tmp_path):
+    path = tmp_path / "values.json"
+    write_json({"a": [1.5, float("nan")], "b": {"c": (float("nan"), "x")}}, path)
+    assert json.loads(path.read_text()) == {"a": [1.5, None], "b": {"c": [None, "x"]}}
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json({"a": float("inf")}, path)
+    assert json.loads(path.read_text())["a"] == [1.5, None]
