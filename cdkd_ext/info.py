@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cdkd_ext import __version__, ops
-from cdkd_ext._C import build_info, cpu_features
+from cdkd_ext._C import build_info, cpu_features, instruction_set
 
 
 def describe_installation() -> dict[str, Any]:
@@ -33,6 +33,7 @@ def describe_installation() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "features": ", ".join(features) or "none known",
+            "kernels": instruction_set(),
         },
         "gpus": devices or "none",
         "operators": {name: ", ".join(_kernels(name)) or "not registered" for name in ops.__all__},

@@ -1,6 +1,8 @@
 // What the build and the processor are. Nothing here touches a tensor, so nothing here needs torch.
 #include <pybind11/pybind11.h>
 
+#include "cpu/isa.h"
+
 namespace py = pybind11;
 
 namespace {
@@ -27,6 +29,17 @@ py::dict cpu_features() {
   return features;
 }
 
+const char* instruction_set() {
+  switch (cdkd::cpu::isa()) {
+    case cdkd::cpu::Isa::avx512:
+      return "avx512";
+    case cdkd::cpu::Isa::avx2:
+      return "avx2";
+    default:
+      return "baseline";
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -34,4 +47,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info,
         "Version, the torch it was built against, compiler and CUDA toolkit (None without).");
   m.def("cpu_features", &cpu_features, "Vector instruction sets of this processor; empty off x86-64.");
+  m.def("instruction_set", &instruction_set,
+        "The vector instructions that the CPU kernels use: baseline, avx2 or avx512; CDKD_ISA lowers it.");
 }

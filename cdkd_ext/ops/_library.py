@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import torch
+
+from cdkd_ext._checks import check_option
 
 
 def load() -> None:
@@ -12,7 +15,9 @@ def load() -> None:
 
     Raises:
         ImportError: the library is missing or does not load, with the likely causes.
+        InputError: the environment variable CDKD_ISA, which lowers the instruction set, is none of the known ones.
     """
+    check_option("CDKD_ISA", os.environ.get("CDKD_ISA", "baseline"), ("baseline", "avx2", "avx512"))
     # find_spec and not __file__: in an editable install the library lies elsewhere
     spec = importlib.util.find_spec("cdkd_ext._ops")
     if spec is None or spec.origin is None:

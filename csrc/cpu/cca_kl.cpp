@@ -4,12 +4,13 @@
 
 #include <tuple>
 
-#include "common/row_softmax.h"
+#include "cpu/isa.h"
 #include "cpu/merge_bins.h"
+#include "cpu/row_passes.h"
 #include "cpu/scale_rows.h"
 #include "cpu/tensors.h"
 
-namespace cdkd {
+namespace cdkd::cpu {
 
 template <class A>
 struct CcaKl {
@@ -23,105 +24,124 @@ struct CcaKl {
   A* tau_gradient;               // of each row's loss
 };
 
-template <class A>
+template <int bytes, class A>
 CDKD_INLINE void merge(const CcaKl<A>& call, const A* bins, A* work, A* merged) {
   const int64_t classes = call.student.length;
   if (call.parts) return merge_shares(bins, call.parts, classes, merged);
-  merge_blocks(bins, classes, call.teacher.length / classes, call.centered, work, merged);
+  merge_blocks<bytes>(bins, classes, call.teacher.length / classes, call.centered, work, merged);
 }
 
 // Shifted, scaled logits as factors: a -inf must not turn the zero it meets into NaN.
-template <class A>
-CDKD_INLINE A finite_below(A x) {
-  const A lowest = std::numeric_limits<A>::lowest();
+template <class V>
+CDKD_INLINE V finite_below(const V& x, const V& lowest) {
   return x < lowest ? lowest : x;
 }
 
-template <bool wants_student, bool wants_tau, class A>
-CDKD_INLINE void cca_kl_rows_of(const CcaKl<A>& call, int64_t begin, int64_t end) {
-  const int64_t bins = call.teacher.length;
-  const int64_t classes = call.student.length;
-  Scratch<A> scratch(4 * (kPadding + bins) + bins + 5 * classes);
-  A* teacher_exp = scratch.take(kPadding + bins) + kPadding;     // (N_t,) exp(z_t)
-  A* teacher_moment = scratch.take(kPadding + bins) + kPadding;  // (N_t,) exp(z_t) · z_t
-  std::fill(teacher_exp - kPadding, teacher_exp, A(0));
-  std::fill(teacher_moment - kPadding, teacher_moment, A(0));
-  A* work = scratch.take(2 * (kPadding + bins));
-  A* teacher_buffer = scratch.take(bins);
-  A* student_buffer = scratch.take(classes);
-  A* student_exp = scratch.take(classes);  // (N_s,) exp(z_s)
-  A* merged = scratch.take(classes);       // (N_s,) exp(z_t), summed by class
-  A* moment = scratch.take(classes);       // (N_s,) exp(z_t) · z_t, summed by class
-  A* gradient_buffer = scratch.take(classes);
-  const A scale = 1 / call.tau;
+// What one row's classes add up to, lane by lane.
+template <class V>
+struct CcaSums {
+  V divergence{};
+  V student_mean{};   // Σ (p_s - q) z_s
+  V teacher_mean{};   // Σ q z_t
+  V teacher_slope{};  // Σ q z_t log(q / p_s)
+};
 
-  for (int64_t row = begin; row < end; ++row) {
-    const A* teacher = call.teacher.read(row, teacher_buffer);
-    const A teacher_max = row_max(teacher, bins);
-    const A teacher_sum = row_exp(teacher, bins, teacher_max, scale, teacher_exp);
-    merge(call, teacher_exp, work, merged);
-    if (wants_tau) {
-#pragma omp simd
-      for (int64_t i = 0; i < bins; ++i)
-        teacher_moment[i] = teacher_exp[i] * finite_below((teacher[i] - teacher_max) * scale);
-      merge(call, teacher_moment, work, moment);
-    }
+template <bool wants_student, bool wants_tau>
+struct CcaKlRows {
+  template <int bytes, class A>
+  CDKD_INLINE static void run(const CcaKl<A>& call, int64_t begin, int64_t end) {
+    using V = Vector<A, bytes>;
+    constexpr int lanes = VectorOf<A, bytes>::lanes;
+    const int64_t bins = round_up(call.teacher.length, lanes);
+    const int64_t classes = round_up(call.student.length, lanes);
+    Scratch<A> scratch(11, kZerosInFront + bins);
+    A* teacher_exp = scratch.take(kZerosInFront + bins) + kZerosInFront;     // (N_t,) exp(z_t)
+    A* teacher_moment = scratch.take(kZerosInFront + bins) + kZerosInFront;  // (N_t,) exp(z_t) · z_t
+    std::fill(teacher_exp - kZerosInFront, teacher_exp, A(0));
+    std::fill(teacher_moment - kZerosInFront, teacher_moment, A(0));
+    A* work = scratch.take(2 * (kZerosInFront + bins));
+    A* teacher_buffer = scratch.take(bins);
+    A* student_buffer = scratch.take(classes);
+    A* student_exp = scratch.take(classes);  // (N_s,) exp(z_s)
+    A* merged = scratch.take(classes);       // (N_s,) exp(z_t), summed by class
+    A* moment = scratch.take(classes);       // (N_s,) exp(z_t) · z_t, summed by class
+    A* gradient_buffer = scratch.take(classes);
+    std::fill(merged + call.student.length, merged + classes, A(0));
+    std::fill(moment + call.student.length, moment + classes, A(0));
+    const A scale = 1 / call.tau;
+    const V lowest = V{} + std::numeric_limits<A>::lowest();
+    const V tiny = V{} + std::numeric_limits<A>::min();
 
-    const A* student = call.student.read(row, student_buffer);
-    const A student_max = row_max(student, classes);
-    const A student_sum = row_exp(student, classes, student_max, scale, student_exp);
+    for (int64_t row = begin; row < end; ++row) {
+      const A* teacher = call.teacher.template read<lanes>(row, teacher_buffer);
+      const A* student = call.student.template read<lanes>(row, student_buffer);
+      const A teacher_max = row_max<bytes>(teacher, bins);
+      const A student_max = row_max<bytes>(student, classes);
+      const A teacher_sum = row_exp<bytes, true>(teacher, bins, teacher_max, scale, teacher_exp);
+      merge<bytes>(call, teacher_exp, work, merged);
+      if (wants_tau) {
+        for (int64_t i = 0; i < bins; i += lanes) {
+          V z, e;
+          load(z, teacher + i);
+          load(e, teacher_exp + i);
+          store(teacher_moment + i, V(e * finite_below<V>((z - teacher_max) * scale, lowest)));
+        }
+        merge<bytes>(call, teacher_moment, work, moment);
+      }
+      const A student_sum = row_exp<bytes, true>(student, classes, student_max, scale, student_exp);
 
-    const A teacher_norm = 1 / teacher_sum;
-    const A student_norm = 1 / student_sum;
-    const A offset = log_positive(student_sum) - log_positive(teacher_sum);
-    const A tiny = std::numeric_limits<A>::min();
-    A* gradient = wants_student ? call.student_gradient.target(row, gradient_buffer) : nullptr;
-    A divergence = 0;
-    A student_mean = 0;   // Σ (p_s - q) z_s
-    A teacher_mean = 0;   // Σ q z_t
-    A teacher_slope = 0;  // Σ q z_t log(q / p_s)
-#pragma omp simd reduction(+ : divergence, student_mean, teacher_mean, teacher_slope)
-    for (int64_t j = 0; j < classes; ++j) {
-      const A z = (student[j] - student_max) * scale;
-      const A q = merged[j] * teacher_norm;
-      const A log_q = log_positive(merged[j] > tiny ? merged[j] : tiny);
-      const A log_ratio = merged[j] == 0 ? 0 : log_q - z + offset;
-      divergence += q * log_ratio;
-      if (wants_student) {
-        const A difference = student_exp[j] * student_norm - q;
-        gradient[j] = call.tau * difference;
-        if (wants_tau) {
-          student_mean += difference * finite_below(z);
-          teacher_mean += moment[j] * teacher_norm;
-          teacher_slope += moment[j] * teacher_norm * log_ratio;
+      const A teacher_norm = 1 / teacher_sum;
+      const A student_norm = 1 / student_sum;
+      A* gradient =
+          wants_student ? call.student_gradient.template target<lanes>(row, gradient_buffer) : nullptr;
+      CcaSums<V> sums;
+      for (int64_t j = 0; j < classes; j += lanes) {
+        V z, mass, p;
+        load(z, student + j);
+        load(mass, merged + j);
+        load(p, student_exp + j);
+        z = (z - student_max) * scale;
+        const V q = mass * teacher_norm;
+        const V log_mass = log_positive<bytes>(mass < tiny ? tiny : mass);
+        const V log_ratio = mass == V{} ? V{} : log_mass - z;  // but for `offset`, which waits for both sums
+        sums.divergence += q * log_ratio;
+        if (wants_student) {
+          const V difference = p * student_norm - q;
+          store(gradient + j, V(difference * call.tau));
+          if (wants_tau) {
+            V slope;
+            load(slope, moment + j);
+            slope *= teacher_norm;
+            sums.student_mean += difference * finite_below<V>(z, lowest);
+            sums.teacher_mean += slope;
+            sums.teacher_slope += slope * log_ratio;
+          }
         }
       }
+      const A offset = cdkd::log_positive(student_sum) - cdkd::log_positive(teacher_sum);
+      const A divergence = fold_lanes<A, bytes>(sums.divergence, Add()) + offset;
+      call.loss[row] = call.tau * call.tau * divergence;
+      if (wants_student) call.student_gradient.write(row, gradient);
+      if (wants_tau) {
+        const A student_mean = fold_lanes<A, bytes>(sums.student_mean, Add());
+        const A teacher_mean = fold_lanes<A, bytes>(sums.teacher_mean, Add());
+        const A teacher_slope = fold_lanes<A, bytes>(sums.teacher_slope, Add()) + offset * teacher_mean;
+        call.tau_gradient[row] =
+            call.tau * (2 * divergence - student_mean - teacher_slope + divergence * teacher_mean);
+      }
     }
-    call.loss[row] = call.tau * call.tau * divergence;
-    if (wants_student) call.student_gradient.write(row, gradient);
-    if (wants_tau)
-      call.tau_gradient[row] =
-          call.tau * (2 * divergence - student_mean - teacher_slope + divergence * teacher_mean);
   }
-}
+};
 
 template <class A>
-CDKD_INLINE void cca_kl_rows_dispatch(const CcaKl<A>& call, int64_t begin, int64_t end) {
+void cca_kl_rows(const CcaKl<A>& call, int64_t begin, int64_t end) {
   if (call.tau_gradient) {
-    cca_kl_rows_of<true, true>(call, begin, end);
+    run<CcaKlRows<true, true>>(call, begin, end);
   } else if (call.student_gradient.data) {
-    cca_kl_rows_of<true, false>(call, begin, end);
+    run<CcaKlRows<true, false>>(call, begin, end);
   } else {
-    cca_kl_rows_of<false, false>(call, begin, end);
+    run<CcaKlRows<false, false>>(call, begin, end);
   }
-}
-
-CDKD_CLONES void cca_kl_rows(const CcaKl<float>& call, int64_t begin, int64_t end) {
-  cca_kl_rows_dispatch(call, begin, end);
-}
-
-void cca_kl_rows(const CcaKl<double>& call, int64_t begin, int64_t end) {
-  cca_kl_rows_dispatch(call, begin, end);
 }
 
 namespace {
@@ -200,10 +220,10 @@ std::tuple<Tensor, Tensor> cca_kl_backward(const Tensor& gradient, const Tensor&
 }
 
 }  // namespace
-}  // namespace cdkd
+}  // namespace cdkd::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(cdkd, CPU, m) {
-  m.impl("cca_kl", TORCH_BOX(&cdkd::cca_kl));
-  m.impl("cca_kl_gradients", TORCH_BOX(&cdkd::cca_kl_gradients));
-  m.impl("cca_kl_backward", TORCH_BOX(&cdkd::cca_kl_backward));
+  m.impl("cca_kl", TORCH_BOX(&cdkd::cpu::cca_kl));
+  m.impl("cca_kl_gradients", TORCH_BOX(&cdkd::cpu::cca_kl_gradients));
+  m.impl("cca_kl_backward", TORCH_BOX(&cdkd::cpu::cca_kl_backward));
 }

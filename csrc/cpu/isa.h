@@ -1,6 +1,6 @@
-// Runs a kernel compiled for the widest vectors of this processor. target_clones cannot do this: the shape of
-// a register tile depends on the width, so the width is a template argument and each width is one
-// instantiation.
+// Runs a kernel compiled for the widest vectors of this processor. target_clones cannot do this: the steps of
+// a pass and the shape of a register tile depend on the width, so the width is a template argument and each
+// width is one instantiation.
 #pragma once
 
 #include <cstdlib>

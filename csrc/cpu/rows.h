@@ -1,11 +1,12 @@
 // Rows of any floating type, read and written as the type that a kernel computes in.
 #pragma once
 #include <cstdint>
-#include <memory>
+#include <limits>
 
 #include "common/half.h"
+#include "cpu/aligned_buffer.h"
 
-namespace cdkd {
+namespace cdkd::cpu {
 
 enum class Format { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
@@ -53,10 +54,12 @@ struct Rows {
     return static_cast<const T*>(data) + row * length;
   }
 
-  // The row itself where its format allows, else a converted copy in `buffer`.
-  template <class A>
+  // The row, filled up with -inf to a multiple of `lanes`: in place where its format and length allow, else a
+  // converted copy in `buffer`.
+  template <int lanes = 1, class A>
   CDKD_INLINE const A* read(int64_t row, A* buffer) const {
-    if (format == native_format<A>()) return at<A>(row);
+    if (format == native_format<A>() && length % lanes == 0) return at<A>(row);
+    for (int64_t i = length; i % lanes != 0; ++i) buffer[i] = -std::numeric_limits<A>::infinity();
     switch (format) {
       case Format::kFloat64:
         convert_row(at<double>(row), length, buffer, AsIs());
@@ -85,16 +88,16 @@ struct MutableRows {
     return static_cast<T*>(data) + row * length;
   }
 
-  // Where to compute the row: in place, or in `buffer` if write() has to convert it.
-  template <class A>
+  // Where to compute the row in whole vectors: in place, or in `buffer` if write() has to copy it.
+  template <int lanes = 1, class A>
   CDKD_INLINE A* target(int64_t row, A* buffer) const {
-    return format == native_format<A>() ? at<A>(row) : buffer;
+    return format == native_format<A>() && length % lanes == 0 ? at<A>(row) : buffer;
   }
 
-  // Convert what was computed in target(); nothing to do if that was in place.
+  // Copy what was computed in `buffer`; nothing to do if it was computed in place.
   template <class A>
   CDKD_INLINE void write(int64_t row, const A* values) const {
-    if (format == native_format<A>()) return;
+    if (format == native_format<A>() && values == at<A>(row)) return;
     switch (format) {
       case Format::kFloat64:
         convert_row(values, length, at<double>(row), AsIs());
@@ -112,21 +115,25 @@ struct MutableRows {
   }
 };
 
-// One thread's working memory: uninitialised arrays handed out one after the other.
+// One thread's working memory: uninitialised arrays handed out one after the other, each a whole number of
+// vectors.
 template <class A>
 class Scratch {
  public:
-  explicit Scratch(int64_t size) : memory_(new A[size]), next_(memory_.get()) {}
+  static constexpr int64_t kStep = 64 / static_cast<int64_t>(sizeof(A));
+
+  Scratch(int64_t arrays, int64_t longest)
+      : memory_(arrays * round_up(longest, kStep)), next_(memory_.data()) {}
 
   A* take(int64_t size) {
     A* taken = next_;
-    next_ += size;
+    next_ += round_up(size, kStep);
     return taken;
   }
 
  private:
-  std::unique_ptr<A[]> memory_;
+  AlignedBuffer<A> memory_;
   A* next_;
 };
 
-}  // namespace cdkd
+}  // namespace cdkd::cpu

@@ -1,39 +1,59 @@
 #include "cpu/scale_rows.h"
 
+#include <algorithm>
+
+#include "cpu/isa.h"
 #include "cpu/tensors.h"
 
-namespace cdkd {
+namespace cdkd::cpu {
+
+namespace {
+
+// One factor per row, or one for all of them: the gradient of a mean comes as a single number, expanded.
+template <class A>
+struct Factors {
+  const A* data;
+  int64_t step;
+  CDKD_INLINE A operator[](int64_t row) const { return data[row * step]; }
+};
+
+Tensor packed_unless_expanded(const Tensor& factors) {
+  const bool expanded = std::all_of(factors.strides().begin(), factors.strides().end(),
+                                    [](int64_t stride) { return stride == 0; });
+  return expanded ? factors : packed(factors);
+}
+
+template <class A>
+Factors<A> factors_of(const Tensor& tensor) {
+  return {static_cast<const A*>(tensor.const_data_ptr()), tensor.is_contiguous() ? 1 : 0};
+}
 
 template <class A>
 struct ScaleRows {
   Rows rows;
-  const A* scale;
+  Factors<A> scale;
   MutableRows scaled;
 };
 
-template <class A>
-CDKD_INLINE void scale_rows_of(const ScaleRows<A>& call, int64_t begin, int64_t end) {
-  const int64_t length = call.rows.length;
-  Scratch<A> scratch(2 * length);
-  A* row_buffer = scratch.take(length);
-  A* scaled_buffer = scratch.take(length);
-  for (int64_t i = begin; i < end; ++i) {
-    const A* row = call.rows.read(i, row_buffer);
-    A* scaled = call.scaled.target(i, scaled_buffer);
-    const A factor = call.scale[i];
+struct ScaleRowRange {
+  template <int bytes, class A>
+  CDKD_INLINE static void run(const ScaleRows<A>& call, int64_t begin, int64_t end) {
+    const int64_t length = call.rows.length;
+    Scratch<A> scratch(2, length);
+    A* row_buffer = scratch.take(length);
+    A* scaled_buffer = scratch.take(length);
+    for (int64_t i = begin; i < end; ++i) {
+      const A* row = call.rows.read(i, row_buffer);
+      A* scaled = call.scaled.target(i, scaled_buffer);
+      const A factor = call.scale[i];
 #pragma omp simd
-    for (int64_t j = 0; j < length; ++j) scaled[j] = factor == 0 ? A(0) : row[j] * factor;
-    call.scaled.write(i, scaled);
+      for (int64_t j = 0; j < length; ++j) scaled[j] = factor == 0 ? A(0) : row[j] * factor;
+      call.scaled.write(i, scaled);
+    }
   }
-}
+};
 
-CDKD_CLONES void scale_row_range(const ScaleRows<float>& call, int64_t begin, int64_t end) {
-  scale_rows_of(call, begin, end);
-}
-
-void scale_row_range(const ScaleRows<double>& call, int64_t begin, int64_t end) {
-  scale_rows_of(call, begin, end);
-}
+}  // namespace
 
 Tensor scale_rows(const Tensor& rows_tensor, const Tensor& scale_tensor) {
   const Format format = check_floating("rows", rows_tensor);
@@ -43,21 +63,20 @@ Tensor scale_rows(const Tensor& rows_tensor, const Tensor& scale_tensor) {
   check_shape(rows_tensor.dim() > 0 && scale_tensor.numel() * last_size(rows_tensor) == rows_tensor.numel(),
               "gradient", "of the rows of " + shape_text(rows_tensor), scale_tensor);
   const Tensor rows = packed(rows_tensor);
-  const Tensor scale = packed(scale_tensor);
+  const Tensor scale = packed_unless_expanded(scale_tensor);
   const Tensor scaled = allocate(rows, rows.sizes(), rows.scalar_type());
   with_accumulator(wide, [&](auto zero) {
     using A = decltype(zero);
-    const ScaleRows<A> call{rows_of(rows, format), static_cast<const A*>(scale.const_data_ptr()),
-                            mutable_rows_of(scaled, format)};
+    const ScaleRows<A> call{rows_of(rows, format), factors_of<A>(scale), mutable_rows_of(scaled, format)};
     for_rows(scale.numel(), call.rows.length,
-             [&](int64_t begin, int64_t end) { scale_row_range(call, begin, end); });
+             [&](int64_t begin, int64_t end) { run<ScaleRowRange>(call, begin, end); });
   });
   return scaled;
 }
 
 Tensor weighted_sum(const Tensor& values_tensor, const Tensor& weights_tensor) {
   const Tensor values = packed(values_tensor);
-  const Tensor weights = packed(weights_tensor);
+  const Tensor weights = packed_unless_expanded(weights_tensor);
   check_shape(values.numel() == 0 || values.numel() == weights.numel(), "gradient", shape_text(values),
               weights);
   check(values.scalar_type() == weights.scalar_type(), "gradient", toString(values.scalar_type()),
@@ -67,7 +86,7 @@ Tensor weighted_sum(const Tensor& values_tensor, const Tensor& weights_tensor) {
   with_accumulator(values.scalar_type() == ScalarType::Double, [&](auto zero) {
     using A = decltype(zero);
     const A* value = static_cast<const A*>(values.const_data_ptr());
-    const A* weight = static_cast<const A*>(weights.const_data_ptr());
+    const Factors<A> weight = factors_of<A>(weights);
     const int64_t count = values.numel();
     for (int64_t i = 0; i < count; ++i) sum += weight[i] == 0 ? 0 : double(value[i]) * double(weight[i]);
   });
@@ -75,4 +94,4 @@ Tensor weighted_sum(const Tensor& values_tensor, const Tensor& weights_tensor) {
   return result;
 }
 
-}  // namespace cdkd
+}  // namespace cdkd::cpu

@@ -3,7 +3,7 @@
 #pragma once
 #include <torch/csrc/stable/tensor.h>
 
-namespace cdkd {
+namespace cdkd::cpu {
 
 // In both, what meets a zero is left out: a row that a mask takes out of the loss gets no gradient, be it
 // NaN.
@@ -14,4 +14,4 @@ torch::stable::Tensor scale_rows(const torch::stable::Tensor& rows, const torch:
 // Σ values · weights as a float64 scalar, 0 if `values` is empty; always added in the same order.
 torch::stable::Tensor weighted_sum(const torch::stable::Tensor& values, const torch::stable::Tensor& weights);
 
-}  // namespace cdkd
+}  // namespace cdkd::cpu

@@ -4,11 +4,12 @@
 #include <optional>
 #include <tuple>
 
-#include "common/row_softmax.h"
+#include "cpu/isa.h"
+#include "cpu/row_passes.h"
 #include "cpu/scale_rows.h"
 #include "cpu/tensors.h"
 
-namespace cdkd {
+namespace cdkd::cpu {
 
 template <class A>
 struct SimccKl {
@@ -23,7 +24,7 @@ struct SimccKl {
 // x · log(x), 0 at 0.
 template <class A>
 CDKD_INLINE A entropy_term(A x) {
-  return x > 0 ? x * log_positive(x) : 0;
+  return x > 0 ? x * cdkd::log_positive(x) : 0;
 }
 
 // A row's logits z, shifted by their maximum, with what every target form needs.
@@ -60,7 +61,7 @@ CDKD_INLINE void subtract_hard(const SimccKl<A>& call, int64_t bins, int64_t lab
   gradient[label] -= 1 - call.smoothing;
 }
 
-// The Gaussian target within the bins where it does not round to zero.
+// The Gaussian target within the vectors of bins where it does not round to zero.
 template <class A>
 struct Gaussian {
   int64_t first;
@@ -71,105 +72,111 @@ struct Gaussian {
   A log_density;
 };
 
-template <class A>
+template <int lanes, class A>
 CDKD_INLINE Gaussian<A> gaussian(const SimccKl<A>& call, int64_t bins, A center) {
-  // exp_nonpositive(float) is zero below -86; double reaches to -745
-  const A reach = call.sigma * (sizeof(A) == 8 ? A(38.7) : A(13.2)) + 1;
+  // as floats, exponentials are zero below -87; as doubles, below -745
+  const A reach = call.sigma * (sizeof(A) == 8 ? A(38.7) : A(13.3)) + 1;
   const A density = static_cast<A>(0.3989422804014327) / call.sigma;
-  return {static_cast<int64_t>(std::max(A(0), center - reach)),
-          static_cast<int64_t>(std::min(static_cast<A>(bins), center + reach + 1)),
+  const int64_t first = static_cast<int64_t>(std::max(A(0), center - reach));
+  const int64_t last = static_cast<int64_t>(std::min(static_cast<A>(bins), center + reach + 1));
+  return {first / lanes * lanes,
+          round_up(last, lanes),
           center,
           static_cast<A>(0.7071067811865476) / call.sigma,
           density,
-          log_positive(density)};
+          cdkd::log_positive(density)};
 }
 
-// The loss; `mass` becomes Σ t and t[first … last) the target, if wanted.
-template <class A>
+// The loss; `mass` becomes Σ t and t[first … last) the target, zero beyond the bins.
+template <int bytes, class A>
 CDKD_INLINE A gaussian_loss(const Gaussian<A>& g, const Row<A>& row, A* t, A* mass) {
-  A loss = 0;
-  A total = 0;
-#pragma omp simd reduction(+ : loss, total)
-  for (int64_t i = g.first; i < g.last; ++i) {
-    const A distance = (static_cast<A>(static_cast<int32_t>(i)) - g.center) * g.scale;
-    const A exponent = -(distance * distance);
-    const A value = g.density * exp_nonpositive(exponent);
-    const A log_p = row.logits[i] - row.max - row.log_sum;
-    t[i] = value;
+  using V = Vector<A, bytes>;
+  constexpr int lanes = VectorOf<A, bytes>::lanes;
+  V loss{}, total{};
+  V position = lane_numbers<A, bytes>() + static_cast<A>(g.first);
+  for (int64_t i = g.first; i < g.last; i += lanes, position += static_cast<A>(lanes)) {
+    const V distance = (position - g.center) * g.scale;
+    const V exponent = -(distance * distance);
+    V value = exp2_nonpositive<bytes>(exponent * static_cast<A>(kLog2E)) * g.density;
+    value = position < static_cast<A>(row.bins) ? value : V{};
+    V logits;
+    load(logits, row.logits + i);
+    const V log_p = logits - row.max - row.log_sum;
+    store(t + i, value);
     total += value;
-    loss += value == 0 ? 0 : value * (exponent + g.log_density - log_p);
+    loss += value == V{} ? V{} : value * (exponent + g.log_density - log_p);
   }
-  *mass = total;
-  return loss;
+  *mass = fold_lanes<A, bytes>(total, Add());
+  return fold_lanes<A, bytes>(loss, Add());
 }
 
-template <bool wants_gradient, class A>
-CDKD_INLINE void simcc_kl_rows_of(const SimccKl<A>& call, int64_t begin, int64_t end) {
-  const int64_t bins = call.logits.length;
-  Scratch<A> scratch(4 * bins);
-  A* logits_buffer = scratch.take(bins);
-  A* exp_buffer = scratch.take(bins);
-  A* gradient_buffer = scratch.take(bins);
-  A* target_values = scratch.take(bins);
+template <bool wants_gradient>
+struct SimccKlRows {
+  template <int bytes, class A>
+  CDKD_INLINE static void run(const SimccKl<A>& call, int64_t begin, int64_t end) {
+    using V = Vector<A, bytes>;
+    constexpr int lanes = VectorOf<A, bytes>::lanes;
+    const int64_t bins = call.logits.length, padded = round_up(bins, lanes);
+    Scratch<A> scratch(4, padded);
+    A* logits_buffer = scratch.take(padded);
+    A* exp_buffer = scratch.take(padded);
+    A* gradient_buffer = scratch.take(padded);
+    A* target_values = scratch.take(padded);
 
-  for (int64_t i = begin; i < end; ++i) {
-    A target_buffer;
-    const A target = *call.target.read(i, &target_buffer);
-    const A label = std::nearbyint(target);  // half to even
-    A* gradient = wants_gradient ? call.gradient.target(i, gradient_buffer) : nullptr;
-    if (!(label >= 0 && label < static_cast<A>(bins))) {
-      // outside there is no loss; what is not a number has no meaningful one
-      const A nothing = target == target ? A(0) : target;
-      call.loss[i] = nothing;
+    for (int64_t i = begin; i < end; ++i) {
+      A target_buffer;
+      const A target = *call.target.read(i, &target_buffer);
+      const A label = std::nearbyint(target);  // half to even
+      A* gradient = wants_gradient ? call.gradient.template target<lanes>(i, gradient_buffer) : nullptr;
+      if (!(label >= 0 && label < static_cast<A>(bins))) {
+        // outside there is no loss; what is not a number has no meaningful one
+        const A nothing = target == target ? A(0) : target;
+        call.loss[i] = nothing;
+        if (wants_gradient) {
+          std::fill(gradient, gradient + bins, nothing);
+          call.gradient.write(i, gradient);
+        }
+        continue;
+      }
+      Row<A> row{call.logits.template read<lanes>(i, logits_buffer), bins, 0, 0};
+      row.max = row_max<bytes>(row.logits, padded);
+      const A sum = row_exp<bytes, wants_gradient>(row.logits, padded, row.max, A(1), exp_buffer);
+      row.log_sum = cdkd::log_positive(sum);
+      A mass = 1;
+      Gaussian<A> g{};
+      if (call.sigma > 0) {
+        g = gaussian<lanes>(call, bins, target);
+        call.loss[i] = gaussian_loss<bytes>(g, row, target_values, &mass);
+      } else {
+        call.loss[i] = hard_loss(call, row, static_cast<int64_t>(label));
+      }
       if (wants_gradient) {
-        std::fill(gradient, gradient + bins, nothing);
+        const A norm = mass / sum;
+        for (int64_t j = 0; j < padded; j += lanes) {
+          V e;
+          load(e, exp_buffer + j);
+          store(gradient + j, V(e * norm));
+        }
+        for (int64_t j = g.first; j < g.last; j += lanes) {
+          V slope, t;
+          load(slope, gradient + j);
+          load(t, target_values + j);
+          store(gradient + j, V(slope - t));
+        }
+        if (call.sigma == 0) subtract_hard(call, bins, static_cast<int64_t>(label), gradient);
         call.gradient.write(i, gradient);
       }
-      continue;
-    }
-    Row<A> row{call.logits.read(i, logits_buffer), bins, 0, 0};
-    row.max = row_max(row.logits, bins);
-    const A sum = wants_gradient ? row_exp(row.logits, bins, row.max, A(1), exp_buffer)
-                                 : row_exp_sum(row.logits, bins, row.max);
-    row.log_sum = log_positive(sum);
-    A mass = 1;
-    Gaussian<A> g{};
-    if (call.sigma > 0) {
-      g = gaussian(call, bins, target);
-      call.loss[i] = gaussian_loss(g, row, target_values, &mass);
-    } else {
-      call.loss[i] = hard_loss(call, row, static_cast<int64_t>(label));
-    }
-    if (wants_gradient) {
-      const A norm = mass / sum;
-#pragma omp simd
-      for (int64_t j = 0; j < bins; ++j) gradient[j] = exp_buffer[j] * norm;
-      if (call.sigma > 0) {
-#pragma omp simd
-        for (int64_t j = g.first; j < g.last; ++j) gradient[j] -= target_values[j];
-      } else {
-        subtract_hard(call, bins, static_cast<int64_t>(label), gradient);
-      }
-      call.gradient.write(i, gradient);
     }
   }
-}
+};
 
 template <class A>
-CDKD_INLINE void simcc_kl_rows_dispatch(const SimccKl<A>& call, int64_t begin, int64_t end) {
+void simcc_kl_rows(const SimccKl<A>& call, int64_t begin, int64_t end) {
   if (call.gradient.data) {
-    simcc_kl_rows_of<true>(call, begin, end);
+    run<SimccKlRows<true>>(call, begin, end);
   } else {
-    simcc_kl_rows_of<false>(call, begin, end);
+    run<SimccKlRows<false>>(call, begin, end);
   }
-}
-
-CDKD_CLONES void simcc_kl_rows(const SimccKl<float>& call, int64_t begin, int64_t end) {
-  simcc_kl_rows_dispatch(call, begin, end);
-}
-
-void simcc_kl_rows(const SimccKl<double>& call, int64_t begin, int64_t end) {
-  simcc_kl_rows_dispatch(call, begin, end);
 }
 
 namespace {
@@ -237,10 +244,10 @@ Tensor simcc_kl_backward(const Tensor& gradient, const Tensor& logits_gradient) 
 }
 
 }  // namespace
-}  // namespace cdkd
+}  // namespace cdkd::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(cdkd, CPU, m) {
-  m.impl("simcc_kl", TORCH_BOX(&cdkd::simcc_kl));
-  m.impl("simcc_kl_gradients", TORCH_BOX(&cdkd::simcc_kl_gradients));
-  m.impl("simcc_kl_backward", TORCH_BOX(&cdkd::simcc_kl_backward));
+  m.impl("simcc_kl", TORCH_BOX(&cdkd::cpu::simcc_kl));
+  m.impl("simcc_kl_gradients", TORCH_BOX(&cdkd::cpu::simcc_kl_gradients));
+  m.impl("simcc_kl_backward", TORCH_BOX(&cdkd::cpu::simcc_kl_backward));
 }

@@ -12,7 +12,7 @@
 
 #include "cpu/rows.h"
 
-namespace cdkd {
+namespace cdkd::cpu {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -132,4 +132,4 @@ void for_rows(int64_t rows, int64_t row_cost, F f) {
   torch::stable::parallel_for(0, rows, grain, f);
 }
 
-}  // namespace cdkd
+}  // namespace cdkd::cpu

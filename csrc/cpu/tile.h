@@ -6,27 +6,9 @@
 #include <cstdint>
 
 #include "cpu/isa.h"
+#include "cpu/vector.h"
 
 namespace cdkd::cpu {
-
-template <class T, int bytes>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(bytes)));
-  static constexpr int lanes = bytes / static_cast<int>(sizeof(T));
-};
-
-template <class T, int bytes>
-using Vector = typename VectorOf<T, bytes>::type;
-
-template <class V, class T>
-CDKD_INLINE void load(V& v, const T* p) {
-  __builtin_memcpy(&v, p, sizeof(V));
-}
-
-template <class V, class T>
-CDKD_INLINE void store(T* p, const V& v) {
-  __builtin_memcpy(p, &v, sizeof(V));
-}
 
 template <class T, int bytes, int rows, int vectors>
 struct Tile {
