@@ -16,13 +16,17 @@ import torch
 _library = torch.library.Library("cdkd", "IMPL")
 
 
-def differentiate(name: str, apply: Callable[..., Any]) -> None:
-    """Register the derivative of `cdkd::name`.
+def differentiate(name: str, apply: Callable[..., Any]) -> Callable[..., Any]:
+    """Register the derivative of `cdkd::name` and return what calls the op.
 
     Args:
         name: the op.
         apply: called with the op's arguments, its keyword-only ones as such and without those equal to their
             default, where a tensor among them needs a gradient; calls an `autograd.Function`.
+
+    Returns:
+        A function of the op's arguments. Where neither a compiler nor a function transform has to see the op, it
+        makes the choice that the Autograd key's kernel would make, without the way through the dispatcher.
     """
     op = getattr(torch.ops.cdkd, name).default
 
@@ -33,6 +37,16 @@ def differentiate(name: str, apply: Callable[..., Any]) -> None:
             return op.redispatch(keyset & torch._C._after_autograd_keyset, *args, **kwargs)
 
     _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return op(*args, **kwargs)
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args, **kwargs):
+            return apply(*args, **kwargs)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args, **kwargs)
+
+    return call
 
 
 def no_derivative(*names: str) -> None:

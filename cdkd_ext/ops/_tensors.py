@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,35 @@ from torch import Tensor
 from cdkd_ext._checks import check, check_type, fail
 
 _TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_R = TypeVar("_R")
+
+
+def checked(check_arguments: Callable[..., None], run: Callable[..., _R], *args: Any, **options: Any) -> _R:
+    """Run an op, checking its arguments in Python only where its kernel does not, or to explain a refusal.
+
+    Kernels check everything themselves, so a call that succeeds need not be checked twice: on small inputs that
+    would cost as much as the op. Under compilers, and for tensors without data, there is no kernel.
+    """
+    if not _reach_a_kernel(args, options):
+        check_arguments(*args, **options)
+    try:
+        return run(*args, **options)
+    except (AttributeError, RuntimeError, TypeError):
+        check_arguments(*args, **options)
+        raise
+
+
+def _reach_a_kernel(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    for value in args:
+        if not (_is_real(value) or isinstance(value, (int, float))):
+            return False
+    return all(value is None or isinstance(value, (int, float, str)) for value in options.values())
+
+
+def _is_real(value: Any) -> bool:
+    return type(value) in (Tensor, torch.nn.Parameter) and (value.is_cpu or value.is_cuda)
 
 
 def check_floating(argument: str, value: Any) -> None:
@@ -33,23 +64,37 @@ def check_same_device(argument: str, value: Tensor, like: Tensor) -> None:
         fail(argument, value.device, f"a tensor on {like.device}")
 
 
-def as_scalar(argument: str, value: Any, like: Tensor) -> Tensor:
-    """Turn a positive number, or a tensor of one element, into a tensor on the device of `like`.
+def check_positive(argument: str, value: Any, like: Tensor) -> None:
+    """Check for a positive finite number, or a tensor of one element on the device of `like` that holds one.
 
     What a tensor holds is looked at only on the CPU and outside of compilers: elsewhere reading it would cost
-    a synchronisation or a graph break, and the kernel checks it anyway.
+    a synchronisation or a graph break.
     """
     if not isinstance(value, Tensor):
         check_type(argument, value, (int, float), "a number or a torch.Tensor")
         check(0 < value < math.inf, argument, value, "a positive finite number")
-        return torch.full((), value, dtype=torch.float64, device=like.device)
+        return
     check_floating(argument, value)
     check(value.numel() == 1, argument, value.numel(), "one element")
     check_same_device(argument, value, like)
     if value.is_cpu and not torch.compiler.is_compiling():
         number = value.item()
         check(0 < number < math.inf, argument, number, "a positive finite number")
-    return value
+
+
+def as_scalar(value: float | Tensor, like: Tensor) -> Tensor:
+    """Turn a number into a float64 tensor on the device of `like`; a tensor stays what it is."""
+    if isinstance(value, Tensor):
+        return value
+    if torch.compiler.is_compiling() or not _is_real(like):
+        return torch.full((), value, dtype=torch.float64, device=like.device)
+    return _constant(value, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(value: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((), value, dtype=torch.float64, device=device)
 
 
 def common_type(*tensors: Tensor) -> torch.dtype:

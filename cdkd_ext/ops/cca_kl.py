@@ -10,7 +10,23 @@ from torch import Tensor
 from cdkd_ext._checks import check_option, fail
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
 from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
-from cdkd_ext.ops._tensors import as_scalar, check_rows, check_same_device
+from cdkd_ext.ops._tensors import as_scalar, check_positive, check_rows, check_same_device, checked
+
+
+def _check(
+    student_logits: Tensor, teacher_logits: Tensor, tau: float | Tensor, *, phase: str = "paper"
+) -> None:
+    check_rows("student_logits", student_logits)
+    check_rows("teacher_logits", teacher_logits)
+    *rows, classes = student_logits.shape
+    *teacher_rows, bins = teacher_logits.shape
+    if teacher_rows != rows:
+        fail("teacher_logits", tuple(teacher_logits.shape), f"shape ({', '.join(map(str, rows))}, bins)")
+    if bins < classes:
+        fail("teacher_logits", f"{bins} bins", f"at least the student's {classes} bins")
+    check_option("phase", phase, ("paper", "centered"))
+    check_same_device("teacher_logits", teacher_logits, student_logits)
+    check_positive("tau", tau, student_logits)
 
 
 def cca_kl(
@@ -37,24 +53,21 @@ def cca_kl(
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, tau <= 0, an unknown phase, tensors on different devices.
     """
-    check_rows("student_logits", student_logits)
-    check_rows("teacher_logits", teacher_logits)
-    *rows, classes = student_logits.shape
-    *teacher_rows, bins = teacher_logits.shape
-    if teacher_rows != rows:
-        fail("teacher_logits", tuple(teacher_logits.shape), f"shape ({', '.join(map(str, rows))}, bins)")
-    if bins < classes:
-        fail("teacher_logits", f"{bins} bins", f"at least the student's {classes} bins")
-    check_option("phase", phase, ("paper", "centered"))
-    check_same_device("teacher_logits", teacher_logits, student_logits)
-    tau = as_scalar("tau", tau, student_logits)
-    return torch.ops.cdkd.cca_kl(student_logits, teacher_logits, tau, phase=phase)
+    return checked(_check, _run, student_logits, teacher_logits, tau, phase=phase)
+
+
+def _run(student_logits: Tensor, teacher_logits: Tensor, tau: float | Tensor, *, phase: str) -> Tensor:
+    return _call(student_logits, teacher_logits, as_scalar(tau, student_logits), phase=phase)
+
+
+_gradients = torch.ops.cdkd.cca_kl_gradients.default
+_backward = torch.ops.cdkd.cca_kl_backward.default
 
 
 class _CcaKl(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> Tensor:
-        loss, student_gradient, tau_gradient = torch.ops.cdkd.cca_kl_gradients(
+        loss, student_gradient, tau_gradient = _gradients(
             student_logits, teacher_logits, tau, phase, ctx.needs_input_grad[2]
         )
         ctx.save_for_backward(student_gradient, tau_gradient)
@@ -64,7 +77,7 @@ class _CcaKl(torch.autograd.Function):
     @staticmethod
     @first_order_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        student_gradient, tau_gradient = torch.ops.cdkd.cca_kl_backward(gradient, *ctx.saved_tensors)
+        student_gradient, tau_gradient = _backward(gradient, *ctx.saved_tensors)
         needs_student, _, needs_tau, _ = ctx.needs_input_grad
         return (
             student_gradient if needs_student else None,
@@ -100,4 +113,4 @@ def _fake_backward(gradient: Tensor, student_gradient: Tensor, tau_gradient: Ten
 
 
 no_derivative("cca_kl_gradients", "cca_kl_backward")
-differentiate("cca_kl", _apply)
+_call = differentiate("cca_kl", _apply)

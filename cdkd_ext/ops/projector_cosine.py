@@ -69,7 +69,7 @@ def projector_cosine(
     inputs = (feature, weight, bias, select, teacher)
     wide = accumulator_type(*inputs)
     narrow = wide if wide == torch.float64 else common_type(feature, weight, teacher)
-    return torch.ops.cdkd.projector_cosine(
+    return _call(
         feature.to(narrow),
         weight.to(narrow),
         bias.to(wide),
@@ -199,4 +199,4 @@ def _fake_backward(
 
 
 no_derivative("projector_cosine_forward", "projector_cosine_backward")
-differentiate("projector_cosine", _apply)
+_call = differentiate("projector_cosine", _apply)

@@ -110,7 +110,7 @@ def sau_select(
 
     wide = accumulator_type(feature, *conv_weights, *norm.values(), *linear.values())
     narrow = wide if wide == torch.float64 else common_type(feature, *conv_weights)
-    selection, mean, variance = torch.ops.cdkd.sau_select(
+    selection, mean, variance = _call(
         feature.to(narrow),
         [weight.to(narrow) for weight in conv_weights],
         *(tensor.to(wide) for tensor in norm.values()),
@@ -253,4 +253,4 @@ def _fake_backward(
 
 
 no_derivative("sau_select_forward", "sau_select_backward")
-differentiate("sau_select", _apply)
+_call = differentiate("sau_select", _apply)

@@ -10,7 +10,36 @@ from torch import Tensor
 from cdkd_ext._checks import check, check_option, check_type, fail
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
 from cdkd_ext.ops._autograd import accumulator_type, no_derivative
-from cdkd_ext.ops._tensors import check_floating, check_rows, check_same_device
+from cdkd_ext.ops._tensors import check_floating, check_rows, check_same_device, checked
+
+
+def _check(
+    logits_x: Tensor,
+    logits_y: Tensor,
+    split_ratio: float,
+    *,
+    flipped: tuple[Tensor, Tensor, Tensor] | None = None,
+    to_image: Tensor | None = None,
+    score: str = "min",
+) -> None:
+    check_rows("logits_x", logits_x)
+    check_rows("logits_y", logits_y)
+    if logits_x.dim() != 3:
+        fail("logits_x", tuple(logits_x.shape), "shape (B, J, bins)")
+    B, J, _ = logits_x.shape
+    if logits_y.dim() != 3 or logits_y.shape[:2] != (B, J):
+        fail("logits_y", tuple(logits_y.shape), f"shape ({B}, {J}, bins)")
+    check_same_device("logits_y", logits_y, logits_x)
+    check_type("split_ratio", split_ratio, (int, float), "a number")
+    check(0 < split_ratio < math.inf, "split_ratio", split_ratio, "a positive finite number")
+    check_option("score", score, ("min", "max", "mean"))
+    if flipped is not None:
+        _check_flipped(flipped, logits_x, logits_y)
+    if to_image is not None:
+        check_floating("to_image", to_image)
+        if to_image.shape != (B, 2, 3):
+            fail("to_image", tuple(to_image.shape), f"shape ({B}, 2, 3)")
+        check_same_device("to_image", to_image, logits_x)
 
 
 def simcc_decode(
@@ -47,27 +76,12 @@ def simcc_decode(
         TypeError: something is no tensor or not of a fitting type.
         ValueError: shapes that do not fit, an unknown score, split_ratio <= 0, tensors on different devices.
     """
-    check_rows("logits_x", logits_x)
-    check_rows("logits_y", logits_y)
-    if logits_x.dim() != 3:
-        fail("logits_x", tuple(logits_x.shape), "shape (B, J, bins)")
-    B, J, _ = logits_x.shape
-    if logits_y.dim() != 3 or logits_y.shape[:2] != (B, J):
-        fail("logits_y", tuple(logits_y.shape), f"shape ({B}, {J}, bins)")
-    check_same_device("logits_y", logits_y, logits_x)
-    check_type("split_ratio", split_ratio, (int, float), "a number")
-    check(0 < split_ratio < math.inf, "split_ratio", split_ratio, "a positive finite number")
-    check_option("score", score, ("min", "max", "mean"))
-    if flipped is not None:
-        _check_flipped(flipped, logits_x, logits_y)
-    if to_image is not None:
-        check_floating("to_image", to_image)
-        if to_image.shape != (B, 2, 3):
-            fail("to_image", tuple(to_image.shape), f"shape ({B}, 2, 3)")
-        check_same_device("to_image", to_image, logits_x)
-    return torch.ops.cdkd.simcc_decode(
-        logits_x, logits_y, split_ratio, flipped=flipped, to_image=to_image, score=score
+    return checked(
+        _check, _op, logits_x, logits_y, split_ratio, flipped=flipped, to_image=to_image, score=score
     )
+
+
+_op = torch.ops.cdkd.simcc_decode.default
 
 
 def _check_flipped(flipped: tuple[Tensor, Tensor, Tensor], logits_x: Tensor, logits_y: Tensor) -> None:

@@ -11,7 +11,23 @@ from torch import Tensor
 from cdkd_ext._checks import check, check_type, fail
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
 from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
-from cdkd_ext.ops._tensors import check_floating, check_rows, check_same_device
+from cdkd_ext.ops._tensors import check_floating, check_rows, check_same_device, checked
+
+
+def _check(
+    logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, sigma: float | None = None
+) -> None:
+    check_rows("logits", logits)
+    check_floating("target", target)
+    if target.shape != logits.shape[:-1]:
+        fail("target", tuple(target.shape), f"shape {tuple(logits.shape[:-1])}")
+    check_same_device("target", target, logits)
+    check_type("label_smoothing", label_smoothing, (int, float), "a number")
+    check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
+    if sigma is not None:
+        check_type("sigma", sigma, (int, float), "a number or None")
+        check(0 < sigma < math.inf, "sigma", sigma, "a positive finite number of bins")
+        check(label_smoothing == 0, "label_smoothing", label_smoothing, "0 with a Gaussian target")
 
 
 def simcc_kl(
@@ -37,18 +53,11 @@ def simcc_kl(
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, label_smoothing or sigma out of range, different devices.
     """
-    check_rows("logits", logits)
-    check_floating("target", target)
-    if target.shape != logits.shape[:-1]:
-        fail("target", tuple(target.shape), f"shape {tuple(logits.shape[:-1])}")
-    check_same_device("target", target, logits)
-    check_type("label_smoothing", label_smoothing, (int, float), "a number")
-    check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
-    if sigma is not None:
-        check_type("sigma", sigma, (int, float), "a number or None")
-        check(0 < sigma < math.inf, "sigma", sigma, "a positive finite number of bins")
-        check(label_smoothing == 0, "label_smoothing", label_smoothing, "0 with a Gaussian target")
-    return torch.ops.cdkd.simcc_kl(logits, target, label_smoothing=label_smoothing, sigma=sigma)
+    return checked(_check, _call, logits, target, label_smoothing=label_smoothing, sigma=sigma)
+
+
+_gradients = torch.ops.cdkd.simcc_kl_gradients.default
+_backward = torch.ops.cdkd.simcc_kl_backward.default
 
 
 class _SimccKl(torch.autograd.Function):
@@ -56,7 +65,7 @@ class _SimccKl(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None
     ) -> Tensor:
-        loss, logits_gradient = torch.ops.cdkd.simcc_kl_gradients(logits, target, label_smoothing, sigma)
+        loss, logits_gradient = _gradients(logits, target, label_smoothing, sigma)
         ctx.save_for_backward(logits_gradient)
         return loss
 
@@ -64,7 +73,7 @@ class _SimccKl(torch.autograd.Function):
     @first_order_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needs_logits = ctx.needs_input_grad[0]
-        scaled = torch.ops.cdkd.simcc_kl_backward(gradient, *ctx.saved_tensors) if needs_logits else None
+        scaled = _backward(gradient, *ctx.saved_tensors) if needs_logits else None
         return scaled, None, None, None
 
 
@@ -92,4 +101,4 @@ def _fake_backward(gradient: Tensor, logits_gradient: Tensor) -> Tensor:
 
 
 no_derivative("simcc_kl_gradients", "simcc_kl_backward")
-differentiate("simcc_kl", _apply)
+_call = differentiate("simcc_kl", _apply)
