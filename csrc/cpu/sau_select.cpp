@@ -30,7 +30,7 @@ struct Inputs {
     format = check_floating("feature", feature_);
     check_shape(feature_.dim() == 4, "feature", "(B, C, h, w)", feature_);
     const int64_t channels = feature_.size(1), branches = static_cast<int64_t>(conv_weights_.size());
-    shape = {feature_.size(0), channels, feature_.size(2), feature_.size(3), branches};
+    shape = Shape{feature_.size(0), channels, feature_.size(2), feature_.size(3), branches};
     check_shape(channels > 0 && shape.pixels() > 0, "feature",
                 "(B, C, h, w) with no empty axis but the batch", feature_);
     check(branches > 0, "conv_weights", "at least one branch", "none");
@@ -53,6 +53,11 @@ struct Inputs {
     check_shape(select_weight_.dim() == 3, "select_weight", text("(K, ", channels, ", ", hidden, ")"),
                 select_weight_);
     projectors = select_weight_.size(0);
+    if (format == Format::kFloat64) {
+      shape.cut<double>(margin);
+    } else {
+      shape.cut<float>(margin);
+    }
     select_weight = parameter("select_weight", select_weight_, {projectors, channels, hidden});
     select_bias = parameter("select_bias", select_bias_, {projectors, channels});
   }
@@ -98,12 +103,12 @@ AlignedBuffer<Accumulate<In>> pack_weights(const Inputs& in, bool backward) {
   return packed;
 }
 
-// responses: (groups, M·C, h, w, lanes)
+// responses: (groups, M·C, pixels of a strip, lanes)
 template <class In>
 void convolve(const Inputs& in, Accumulate<In>* responses) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
-  const int64_t groups = groups_of<T>(s.samples), plane = s.pixels() * kLanes<T>;
+  const int64_t groups = s.groups<T>(), plane = s.strip_pixels() * kLanes<T>;
   const int64_t group_size = s.channels * s.spaced_pixels() * kLanes<T>;
   const AlignedBuffer<T> weights = pack_weights<In>(in, false);
   AlignedBuffer<T> features(groups * group_size);
@@ -111,13 +116,13 @@ void convolve(const Inputs& in, Accumulate<In>* responses) {
     for (int64_t g = begin; g < end; ++g)
       run<PackLanes>(s, data<In>(in.feature), g, features.data() + g * group_size);
   });
-  torch::stable::parallel_for(0, groups * s.height, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, groups * s.rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t g = task / s.height;
+      const int64_t g = task / s.rows();
       const T* weight = weights.data();
       for (int64_t m = 0; m < s.branches; ++m) {
         run<ConvolveRow>(s, in.kernel(m), static_cast<const T*>(features.data() + g * group_size), weight,
-                         task % s.height, false, responses + (g * s.maps() + m * s.channels) * plane);
+                         task % s.rows(), false, responses + (g * s.maps() + m * s.channels) * plane);
         weight += in.conv_weights[m].numel();
       }
     }
@@ -168,11 +173,13 @@ Forward forward(const Inputs& in, const Tensor& running_mean, const Tensor& runn
                 double eps) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
-  const int64_t groups = groups_of<T>(s.samples), plane = s.pixels() * kLanes<T>, maps = s.maps();
+  const int64_t plane = s.strip_pixels() * kLanes<T>, maps = s.maps();
   Tensor selection = allocate(in.feature, {s.samples, in.projectors, s.channels}, in.type());
   Tensor mean = allocate(in.feature, {s.branches, s.channels}, in.type());
   Tensor variance = allocate(in.feature, {s.branches, s.channels}, in.type());
-  Tensor responses = allocate(in.feature, {groups, maps, s.height, s.width, kLanes<T>}, in.type());
+  // room enough however the samples are cut into strips
+  Tensor responses =
+      allocate(in.feature, {divide_up(s.samples, kLanes<T>), maps, s.height, s.width, kLanes<T>}, in.type());
   Tensor pooled = allocate(in.feature, {s.samples, s.channels}, in.type());
   Tensor passed = allocate(in.feature, {2, s.branches, s.channels, s.samples}, in.type());
   const bool from_batch = training && s.samples > 0;
@@ -266,13 +273,13 @@ template <class In>
 void feature_gradient(const Inputs& in, const Accumulate<In>* gradients, Accumulate<In>* feature) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
-  const int64_t groups = groups_of<T>(s.samples), plane = s.pixels() * kLanes<T>;
+  const int64_t groups = s.groups<T>(), plane = s.strip_pixels() * kLanes<T>;
   const int64_t from_plane = s.spaced_pixels() * kLanes<T>;
   const AlignedBuffer<T> weights = pack_weights<In>(in, true);
   AlignedBuffer<T> sums(groups * s.channels * plane);
-  torch::stable::parallel_for(0, groups * s.height, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, groups * s.rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t g = task / s.height, y = task % s.height;
+      const int64_t g = task / s.rows(), y = task % s.rows();
       T* const to = sums.data() + g * s.channels * plane;
       const T* weight = weights.data();
       for (int64_t m = 0; m < s.branches; ++m) {
@@ -280,11 +287,14 @@ void feature_gradient(const Inputs& in, const Accumulate<In>* gradients, Accumul
                          m > 0, to);
         weight += in.conv_weights[m].numel();
       }
-      for (int64_t lane = 0; lane < kLanes<T> && g * kLanes<T> + lane < s.samples; ++lane)
+      for (int64_t lane = 0; lane < kLanes<T> && g * kLanes<T> + lane < s.lanes(); ++lane) {
+        const int64_t sample = (g * kLanes<T> + lane) / s.strips;
+        const int64_t strip = (g * kLanes<T> + lane) % s.strips * s.strip_pixels();
         for (int64_t c = 0; c < s.channels; ++c)
           for (int64_t i = y * s.width; i < (y + 1) * s.width; ++i)
-            feature[((g * kLanes<T> + lane) * s.channels + c) * s.pixels() + i] =
-                to[(c * s.pixels() + i) * kLanes<T> + lane];
+            feature[(sample * s.channels + c) * s.pixels() + strip + i] =
+                to[(c * s.strip_pixels() + i) * kLanes<T> + lane];
+      }
     }
   });
 }
@@ -293,12 +303,12 @@ template <class In>
 void weight_gradients(const Inputs& in, const Accumulate<In>* gradients, const std::vector<Tensor>& weights) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
-  const int64_t groups = groups_of<T>(s.samples), plane = s.spaced_pixels() * kLanes<T>;
+  const int64_t groups = s.groups<T>(), plane = s.spaced_pixels() * kLanes<T>;
   AlignedBuffer<T> panels(s.samples * s.pixels() * s.maps());
-  torch::stable::parallel_for(0, groups * s.height, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, groups * s.rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task)
-      run<GradientPanels>(s, gradients + task / s.height * s.maps() * plane, plane, task / s.height,
-                          task % s.height, panels.data());
+      run<GradientPanels>(s, gradients + task / s.rows() * s.maps() * plane, plane, task / s.rows(),
+                          task % s.rows(), panels.data());
   });
   const int64_t sample_size = s.height * (s.width + 2 * in.margin) * s.channels;
   AlignedBuffer<T> features(s.samples * sample_size + 64);
@@ -336,7 +346,7 @@ Backward backward(const Inputs& in, const Tensor& gradient, const Tensor& select
                   bool training, double eps, bool wants_feature) {
   using T = Accumulate<In>;
   const Shape s = in.shape;
-  const int64_t groups = groups_of<T>(s.samples), plane = s.pixels() * kLanes<T>, maps = s.maps();
+  const int64_t groups = s.groups<T>(), plane = s.strip_pixels() * kLanes<T>, maps = s.maps();
   const auto fresh = [&](Sizes sizes) {
     Tensor tensor = allocate(in.feature, sizes, in.type());
     std::fill_n(mutable_data<T>(tensor), tensor.numel(), T(0));
@@ -361,14 +371,14 @@ Backward backward(const Inputs& in, const Tensor& gradient, const Tensor& select
   AlignedBuffer<T> gradients(groups * maps * spaced_plane);
   const T per_pixel = T(1) / static_cast<T>(s.pixels());
   for_rows(maps, s.samples * s.pixels(), [&](int64_t begin, int64_t end) {
-    std::vector<T> sample_gradient(groups * kLanes<T>, T(0));
+    std::vector<T> lane_gradient(groups * kLanes<T>, T(0));
     for (int64_t i = begin; i < end; ++i) {
       const T* counts = data<T>(passed) + i * s.samples;
       const T* sums = data<T>(passed) + (maps + i) * s.samples;
       T bias = 0, weight = 0;
       for (int64_t b = 0; b < s.samples; ++b) {
         const T g = to_pooled[b * s.channels + i % s.channels] * per_pixel;
-        sample_gradient[b] = g;
+        std::fill_n(lane_gradient.begin() + b * s.strips, s.strips, g);
         bias += g * counts[b];
         weight += g * sums[b];
       }
@@ -377,12 +387,15 @@ Backward backward(const Inputs& in, const Tensor& gradient, const Tensor& select
       const T count = static_cast<T>(s.samples * s.pixels());
       const T inverse = T(1) / std::sqrt(data<T>(variance)[i] + static_cast<T>(eps));
       const T gamma = data<T>(in.norm_weight)[i];
-      for (int64_t g = 0; g < groups; ++g)
-        run<ResponseGradient>(s.pixels(), data<T>(responses) + (g * maps + i) * plane, data<T>(mean)[i],
+      for (int64_t g = 0; g < groups; ++g) {
+        T* const to = gradients.data() + (g * maps + i) * spaced_plane;
+        run<ResponseGradient>(s.strip_pixels(), data<T>(responses) + (g * maps + i) * plane, data<T>(mean)[i],
                               inverse, gamma, data<T>(in.norm_bias)[i],
-                              static_cast<const T*>(sample_gradient.data() + g * kLanes<T>), gamma * inverse,
+                              static_cast<const T*>(lane_gradient.data() + g * kLanes<T>), gamma * inverse,
                               training ? bias / count : T(0), training ? weight / count : T(0),
-                              gradients.data() + (g * maps + i) * spaced_plane);
+                              to + s.halo * s.width * kLanes<T>);
+        if (s.halo > 0 && wants_feature) run<FillHalo>(s, to);
+      }
     }
   });
   if (wants_feature) feature_gradient<In>(in, gradients.data(), mutable_data<T>(feature));

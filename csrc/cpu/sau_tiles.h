@@ -1,8 +1,11 @@
 // Convolutions for few channels, forward and backward. Vectors run over the samples: a vector of one pixel of
 // 16 samples wastes no lane whatever the number of channels and the width of the map, and taps outside the
-// map are never computed. The weight's gradient, a sum over the samples, runs its vectors over neighbouring
-// (column, channel) pairs instead.
+// map are never computed. Where there are fewer samples than lanes, each is cut into horizontal strips that
+// lie in lanes of their own. The weight's gradient, a sum over the samples, runs its vectors over
+// neighbouring (column, channel) pairs instead.
 #pragma once
+#include <algorithm>
+
 #include "cpu/aligned_buffer.h"
 #include "cpu/tile.h"
 #include "cpu/widen.h"
@@ -17,18 +20,36 @@ constexpr int kGradientRows = 6;  // output channels of a register tile of the w
 template <class T>
 constexpr int64_t kLanes = 64 / static_cast<int64_t>(sizeof(T));
 
-template <class T>
-constexpr int64_t groups_of(int64_t samples) {
-  return divide_up(samples, kLanes<T>);
-}
-
 struct Shape {
   int64_t samples, channels, height, width, branches;
+  int64_t strips = 1;  // of a sample; more than one only where all lanes are one group
+  int64_t halo = 0;    // rows of the neighbouring strips that are packed above and below each strip
+
   CDKD_INLINE int64_t pixels() const { return height * width; }
+  CDKD_INLINE int64_t maps() const { return branches * channels; }
+  CDKD_INLINE int64_t lanes() const { return samples * strips; }
+  CDKD_INLINE int64_t rows() const { return height / strips; }
+  CDKD_INLINE int64_t strip_pixels() const { return rows() * width; }
+  CDKD_INLINE int64_t packed_rows() const { return rows() + 2 * halo; }
   // Pixels of one plane that ConvolveRow reads, a cache line each, some of them unused: planes a power of two
   // apart would push each other out of the cache.
-  CDKD_INLINE int64_t spaced_pixels() const { return round_up(pixels(), 8) + 9; }
-  CDKD_INLINE int64_t maps() const { return branches * channels; }
+  CDKD_INLINE int64_t spaced_pixels() const { return round_up(packed_rows() * width, 8) + 9; }
+
+  template <class T>
+  CDKD_INLINE int64_t groups() const {
+    return divide_up(lanes(), kLanes<T>);
+  }
+
+  // Cut samples that leave lanes empty into as many strips of equal height as fit.
+  template <class T>
+  void cut(int64_t margin) {
+    for (int64_t count = kLanes<T> / std::max<int64_t>(samples, 1); count > 1; --count)
+      if (height % count == 0) {
+        strips = count;
+        halo = margin;
+        return;
+      }
+  }
 };
 
 // Output channels of one register tile of the forward convolution: 12 sums of one cache line's vectors at
@@ -55,23 +76,45 @@ CDKD_INLINE void with_rows(int64_t rows, const Args&... args) {
   }
 }
 
-// to[channel][spaced pixel][lane] for one group of samples of from (B, channels, pixels), zeros in lanes
-// without a sample.
+// to[channel][spaced pixel][lane] for one group of lanes of from (B, channels, pixels), zeros outside the map
+// and in lanes without a sample.
 struct PackLanes {
   template <int bytes, class T, class In>
   CDKD_INLINE static void run(const Shape& s, const In* from, int64_t group, T* to) {
-    const int64_t pixels = s.pixels();
     for (int64_t c = 0; c < s.channels; ++c)
       for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
         T* plane = to + c * s.spaced_pixels() * kLanes<T> + lane;
-        const int64_t sample = group * kLanes<T> + lane;
-        if (sample < s.samples) {
-          const In* source = from + (sample * s.channels + c) * pixels;
-          for (int64_t i = 0; i < pixels; ++i) plane[i * kLanes<T>] = widen(source[i]);
-        } else {
-          for (int64_t i = 0; i < pixels; ++i) plane[i * kLanes<T>] = 0;
+        const int64_t sample = (group * kLanes<T> + lane) / s.strips;
+        const int64_t top = (group * kLanes<T> + lane) % s.strips * s.rows() - s.halo;
+        for (int64_t row = 0; row < s.packed_rows(); ++row, plane += s.width * kLanes<T>) {
+          const int64_t y = top + row;
+          if (sample < s.samples && y >= 0 && y < s.height) {
+            const In* source = from + ((sample * s.channels + c) * s.height + y) * s.width;
+            for (int64_t x = 0; x < s.width; ++x) plane[x * kLanes<T>] = widen(source[x]);
+          } else {
+            for (int64_t x = 0; x < s.width; ++x) plane[x * kLanes<T>] = 0;
+          }
         }
       }
+  }
+};
+
+// Fills the halo of one packed plane [spaced pixel][lane] from its own strips.
+struct FillHalo {
+  template <int bytes, class T>
+  CDKD_INLINE static void run(const Shape& s, T* plane) {
+    for (int64_t row = 0; row < s.packed_rows(); ++row) {
+      if (row >= s.halo && row < s.halo + s.rows()) continue;  // the strip itself
+      T* to = plane + row * s.width * kLanes<T>;
+      for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+        const int64_t sample = lane / s.strips, y = lane % s.strips * s.rows() + row - s.halo;
+        const bool inside = sample < s.samples && y >= 0 && y < s.height;
+        const int64_t from_row = inside ? s.halo + y % s.rows() : 0;
+        const T* from =
+            plane + from_row * s.width * kLanes<T> + sample * s.strips + (inside ? y / s.rows() : 0);
+        for (int64_t x = 0; x < s.width; ++x) to[x * kLanes<T> + lane] = inside ? from[x * kLanes<T>] : T(0);
+      }
+    }
   }
 };
 
@@ -94,8 +137,8 @@ struct PackWeights {
   }
 };
 
-// One row of a convolution for one group of samples: from[channel][spaced pixel][lane], written to
-// to[channel][pixel][lane] or added to it.
+// One row of a convolution for one group of lanes: from[channel][spaced pixel][lane], written to
+// to[channel][pixel of the strip][lane] or added to it.
 struct ConvolveRow {
   template <int bytes, class T>
   CDKD_INLINE static void run(const Shape& s, int64_t kernel, const T* from, const T* weight, int64_t y,
@@ -107,7 +150,7 @@ struct ConvolveRow {
       for (int64_t tile = 0; tile < tiles.count; ++tile) {
         with_rows<Pixels<bytes>, kTileRows<bytes>>(
             tiles.rows(tile), s, kernel, from + block * s.spaced_pixels() * kLanes<T>, inputs, weight, y,
-            add || block > 0, to + tiles.first(tile) * s.pixels() * kLanes<T>);
+            add || block > 0, to + tiles.first(tile) * s.strip_pixels() * kLanes<T>);
         weight += tiles.rows(tile) * inputs * taps;
       }
     }
@@ -119,13 +162,15 @@ struct ConvolveRow {
     CDKD_INLINE static void run(const Shape& s, int64_t kernel, const T* from, int64_t inputs,
                                 const T* weight, int64_t y, bool add, T* to) {
       constexpr int64_t lanes = kLanes<T>;
-      const int64_t padding = kernel / 2, plane = s.pixels() * lanes, from_plane = s.spaced_pixels() * lanes;
-      const int64_t top = y < padding ? padding - y : 0;
-      const int64_t bottom = s.height + padding - y < kernel ? s.height + padding - y : kernel;
+      const int64_t padding = kernel / 2, plane = s.strip_pixels() * lanes;
+      const int64_t from_plane = s.spaced_pixels() * lanes;
+      const int64_t above = y + s.halo, below = s.packed_rows() - above;  // rows that are there
+      const int64_t top = above < padding ? padding - above : 0;
+      const int64_t bottom = below + padding < kernel ? below + padding : kernel;
       for (int64_t x = 0; x < s.width; ++x) {
         const int64_t left = x < padding ? padding - x : 0;
         const int64_t right = s.width + padding - x < kernel ? s.width + padding - x : kernel;
-        const T* window = from + ((y + top - padding) * s.width + x + left - padding) * lanes;
+        const T* window = from + ((above + top - padding) * s.width + x + left - padding) * lanes;
         const T* taps = weight + (top * kernel + left) * rows;
         T* pixel = to + (y * s.width + x) * lanes;
         Tile<T, bytes, rows, 64 / bytes> tile;
@@ -144,7 +189,7 @@ struct ConvolveRow {
 };
 
 // Responses of one map (a branch's output channel) to statistics. All arrays are of one map; the groups of
-// samples lie `group_stride` apart.
+// lanes lie `group_stride` apart.
 struct Normalise {
   // Mean and biased variance over samples and pixels.
   template <int bytes, class T>
@@ -170,16 +215,16 @@ struct Normalise {
   template <class T, class F>
   CDKD_INLINE static double sum_of(const Shape& s, const T* responses, int64_t group_stride, F f) {
     double total = 0;
-    for (int64_t first = 0; first < s.samples; first += kLanes<T>, responses += group_stride) {
+    for (int64_t first = 0; first < s.lanes(); first += kLanes<T>, responses += group_stride) {
       double lanes[kLanes<T>] = {};
-      for (int64_t y = 0; y < s.height; ++y) {
+      for (int64_t y = 0; y < s.rows(); ++y) {
         T row[kLanes<T>] = {};  // one row at a time: short sums lose nothing in float
         for (int64_t x = 0; x < s.width; ++x)
           for (int64_t lane = 0; lane < kLanes<T>; ++lane)
             row[lane] += f(responses[(y * s.width + x) * kLanes<T> + lane]);
         for (int64_t lane = 0; lane < kLanes<T>; ++lane) lanes[lane] += static_cast<double>(row[lane]);
       }
-      for (int64_t lane = 0; lane < kLanes<T> && first + lane < s.samples; ++lane) total += lanes[lane];
+      for (int64_t lane = 0; lane < kLanes<T> && first + lane < s.lanes(); ++lane) total += lanes[lane];
     }
     return total;
   }
@@ -194,9 +239,10 @@ struct Activate {
     using V = Vector<T, bytes>;
     constexpr int64_t lanes = kLanes<T>, width = VectorOf<T, bytes>::lanes, vectors = lanes / width;
     const V nothing = {};
-    for (int64_t first = 0; first < s.samples; first += lanes, responses += group_stride) {
+    for (int64_t b = 0; b < s.samples; ++b) passed[b] = passed_sum[b] = activation_sum[b] = 0;
+    for (int64_t first = 0; first < s.lanes(); first += lanes, responses += group_stride) {
       V count[vectors] = {}, sum[vectors] = {}, activation[vectors] = {};
-      for (int64_t i = 0; i < s.pixels(); ++i)
+      for (int64_t i = 0; i < s.strip_pixels(); ++i)
         for (int64_t j = 0; j < vectors; ++j) {
           V x;
           load(x, responses + i * lanes + j * width);
@@ -207,16 +253,17 @@ struct Activate {
           sum[j] += stopped ? nothing : x;
           activation[j] += stopped ? nothing : value;
         }
-      for (int64_t lane = 0; lane < lanes && first + lane < s.samples; ++lane) {
-        passed[first + lane] = count[lane / width][lane % width];
-        passed_sum[first + lane] = sum[lane / width][lane % width];
-        activation_sum[first + lane] = activation[lane / width][lane % width];
+      for (int64_t lane = 0; lane < lanes && first + lane < s.lanes(); ++lane) {
+        const int64_t sample = (first + lane) / s.strips;
+        passed[sample] += count[lane / width][lane % width];
+        passed_sum[sample] += sum[lane / width][lane % width];
+        activation_sum[sample] += activation[lane / width][lane % width];
       }
     }
   }
 };
 
-// Gradient of one map's responses for one group of samples: scale · (g - mean_g - x · mean_gx), where g is
+// Gradient of one map's responses for one group of lanes: scale · (g - mean_g - x · mean_gx), where g is
 // the sample's gradient where the ReLU passes and x the normalised response.
 struct ResponseGradient {
   template <int bytes, class T>
@@ -232,23 +279,23 @@ struct ResponseGradient {
   }
 };
 
-// One group's gradients from[map][pixel][lane] in the order in which WeightGradient reads them, for the
-// pixels of row y: to[branch][tile of output channels][sample][pixel][row of the tile].
+// One group's gradients from[map][spaced pixel][lane] in the order in which WeightGradient reads them, for
+// the pixels of row y of each strip: to[branch][tile of output channels][sample][pixel][row of the tile].
 struct GradientPanels {
   template <int bytes, class T>
   CDKD_INLINE static void run(const Shape& s, const T* from, int64_t from_plane, int64_t group, int64_t y,
                               T* to) {
     constexpr int64_t lanes = kLanes<T>;
     const Tiles tiles(s.channels, kGradientRows);
-    const int64_t samples = s.samples - group * lanes < lanes ? s.samples - group * lanes : lanes;
+    const int64_t used = s.lanes() - group * lanes < lanes ? s.lanes() - group * lanes : lanes;
     for (int64_t m = 0; m < s.branches; ++m)
       for (int64_t tile = 0; tile < tiles.count; ++tile)
         with_rows<Copy, kGradientRows>(
             tiles.rows(tile), s,
-            from + (m * s.channels + tiles.first(tile)) * from_plane + y * s.width * lanes, from_plane,
-            samples,
+            from + (m * s.channels + tiles.first(tile)) * from_plane + (s.halo + y) * s.width * lanes,
+            from_plane, used,
             to + start(s, m, tiles.first(tile)) +
-                (group * lanes * s.pixels() + y * s.width) * tiles.rows(tile));
+                (group * lanes * s.strip_pixels() + y * s.width) * tiles.rows(tile));
   }
 
   // of a tile's panel
@@ -258,13 +305,13 @@ struct GradientPanels {
 
   struct Copy {
     template <int rows, class T>
-    CDKD_INLINE static void run(const Shape& s, const T* from, int64_t from_plane, int64_t samples, T* to) {
+    CDKD_INLINE static void run(const Shape& s, const T* from, int64_t from_plane, int64_t used, T* to) {
       for (int64_t x = 0; x < s.width; ++x) {
         T block[rows][kLanes<T>];
         for (int64_t i = 0; i < rows; ++i)
           __builtin_memcpy(block[i], from + i * from_plane + x * kLanes<T>, sizeof(block[i]));
-        for (int64_t lane = 0; lane < samples; ++lane)
-          for (int64_t i = 0; i < rows; ++i) to[(lane * s.pixels() + x) * rows + i] = block[i][lane];
+        for (int64_t lane = 0; lane < used; ++lane)
+          for (int64_t i = 0; i < rows; ++i) to[(lane * s.strip_pixels() + x) * rows + i] = block[i][lane];
       }
     }
   };
