@@ -39,7 +39,7 @@ CDKD_INLINE A row_exp(const A* x, int64_t n, A max, A scale, A* e) {
   for (int64_t i = 0; i < n; i += VectorOf<A, bytes>::lanes) {
     V v;
     load(v, x + i);
-    const V value = exp2_nonpositive<bytes>((v - max) * factor);
+    const V value = exp2_nonpositive<bytes, keeps>((v - max) * factor);
     if (keeps) store(e + i, value);
     sum += value;
   }

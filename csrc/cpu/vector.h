@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "common/portable.h"
 
@@ -31,15 +32,22 @@ CDKD_INLINE void store(T* p, const V& v) {
   __builtin_memcpy(p, &v, sizeof(V));
 }
 
-// Folds the upper half onto the lower until one lane is left: always the same order.
+// Lanes first, first + 1, … of a vector.
+template <int first, class V, int... lane>
+CDKD_INLINE auto lanes_from(const V& v, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(v, v, (first + lane)...);
+}
+
+// Folds the upper half onto the lower until one lane is left: always the same order. Halves are taken by shuffles,
+// for compilers send a copy of memory through memory.
 template <class T, int bytes, class Fold>
 CDKD_INLINE T fold_lanes(const Vector<T, bytes>& v, Fold fold) {
-  if constexpr (bytes == sizeof(T)) {
-    return v[0];
+  constexpr int half = VectorOf<T, bytes>::lanes / 2;
+  if constexpr (half == 1) {
+    return fold(v[0], v[1]);
   } else {
-    Vector<T, bytes / 2> halves[2];
-    __builtin_memcpy(halves, &v, sizeof(v));
-    return fold_lanes<T, bytes / 2>(fold(halves[0], halves[1]), fold);
+    using Half = std::make_integer_sequence<int, half>;
+    return fold_lanes<T, bytes / 2>(fold(lanes_from<0>(v, Half()), lanes_from<half>(v, Half())), fold);
   }
 }
 

@@ -18,21 +18,23 @@ CDKD_INLINE V exp2_fraction(const V& f) {
   return (high * square + middle) * square + low;
 }
 
-// 2^t for t <= 0; exactly 0 below -126, so a positive result never is a denormal, and exactly 1 at 0. NaN
-// stays NaN.
-template <int bytes>
+// 2^t for t <= 0, exactly 1 at 0 and 0 at -inf. With `flush` exactly 0 below -126, so that a positive result never
+// is a denormal, which some processors multiply slowly. NaN stays NaN.
+template <int bytes, bool flush = true>
 CDKD_INLINE Vector<float, bytes> exp2_nonpositive(const Vector<float, bytes>& t) {
   using V = Vector<float, bytes>;
   using U = Vector<uint32_t, bytes>;
 #if defined(__x86_64__) && defined(__GNUC__)
   if constexpr (bytes == 64) {
-    // two instructions without a portable spelling: round, and multiply by a power of two
-    V n;
+    // two instructions without a portable spelling: distance to the nearest integer, product with a power of two
+    V f;
     V result;
-    asm("vrndscaleps $0, %1, %0" : "=v"(n) : "v"(t));
-    const V p = exp2_fraction(t - n);
+    asm("vreduceps $0, %1, %0" : "=v"(f) : "v"(t));
+    const V n = t - f;
+    const V p = exp2_fraction(f);
     asm("vscalefps %2, %1, %0" : "=v"(result) : "v"(p), "v"(n));
-    return t < -126.f ? V{} : result;
+    if (flush) result = t < -126.f ? V{} : result;
+    return result;
   }
 #endif
   // 2^-127 in the exponent's bits is zero
@@ -44,7 +46,7 @@ CDKD_INLINE Vector<float, bytes> exp2_nonpositive(const Vector<float, bytes>& t)
   return p * reinterpret_cast<V>(power);
 }
 
-template <int bytes>
+template <int bytes, bool flush = true>
 CDKD_INLINE Vector<double, bytes> exp2_nonpositive(const Vector<double, bytes>& t) {
   Vector<double, bytes> result;
   for (int lane = 0; lane < VectorOf<double, bytes>::lanes; ++lane) result[lane] = std::exp2(t[lane]);
