@@ -12,6 +12,7 @@ from cdkd_ext.training.config import (
     TemperatureConfig,
     TrainingConfig,
 )
+from cdkd_ext.training.convert import convert_checkpoint
 from cdkd_ext.training.loop import InterruptedRun, NonFiniteLossError, Trainer
 from cdkd_ext.training.run import evaluate_checkpoint, prepare_views, save_config, train
 from cdkd_ext.training.task import PoseTask
@@ -32,6 +33,7 @@ __all__ = [
     "TemperatureConfig",
     "Trainer",
     "TrainingConfig",
+    "convert_checkpoint",
     "evaluate_checkpoint",
     "load_model",
     "prepare_views",
