@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cdkd_ext._C import cpu_features
 from cdkd_ext._checks import check_option
-from cdkd_ext.models import PoseNetwork, PoseOutput, inference_copy, normalize_images
+from cdkd_ext.models import HeatmapOutput, PoseNetwork, PoseOutput, inference_copy, normalize_images
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -40,7 +40,7 @@ class FrozenTeacher:
         self._network = inference_copy(self.model, getattr(torch, precision))
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> PoseOutput:
+    def __call__(self, images: Tensor) -> PoseOutput | HeatmapOutput:
         """Return the outputs for uint8 images (B, 3, H, W), in float32 whatever the training's precision."""
         with torch.autocast(images.device.type, enabled=False):
             return self._network(normalize_images(images.contiguous(memory_format=torch.channels_last)))
