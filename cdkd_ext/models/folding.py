@@ -27,8 +27,7 @@ def inference_copy(network: PoseNetwork, dtype: torch.dtype = torch.float32) -> 
     so is a network whose `features` cannot be traced. The head computes in float32.
 
     Args:
-        network: the network, on its device; it is not changed, and the copy does not follow it: its head's weights
-            are shared, those of `features` are copied.
+        network: the network, on its device; it is not changed.
         dtype: what `features` computes in, torch.float32 or torch.bfloat16; its input and result are float32.
 
     Returns:
@@ -37,17 +36,23 @@ def inference_copy(network: PoseNetwork, dtype: torch.dtype = torch.float32) -> 
     """
     check_type("network", network, PoseNetwork, "a PoseNetwork")
     check_option("dtype", dtype, _PRECISIONS)
-    frozen = copy.copy(network)
-    frozen.training = False
-    layers = copy.deepcopy(network).eval().requires_grad_(False)
-    features = _trace(layers)
-    if features is not None:
+    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    features = _trace(frozen)
+    compute: Callable[[Tensor], Tensor]
+    if features is None:
+        untraced = copy.deepcopy(frozen)
+        layers: nn.Module = untraced
+        compute = untraced.features
+    else:
+        # the graph keeps what it uses
+        for name in {str(node.target).partition(".")[0] for node in _modules_called(features)}:
+            delattr(frozen, name)
         _fold_batch_norms(features)
         _fuse(features, network)
         features.graph.lint()
         features.recompile()
-    (features or layers).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compute: Callable[[Tensor], Tensor] = features or layers.features
+        layers = compute = features
+    layers.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def run(images: Tensor) -> Tensor:
@@ -69,6 +74,10 @@ def _trace(network: PoseNetwork) -> fx.GraphModule | None:
         return fx.GraphModule(network, _FeatureTracer().trace(network))
     except Exception:  # such control flow can raise almost anything
         return None
+
+
+def _modules_called(features: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in features.graph.nodes if node.op == "call_module"]
 
 
 def _module(features: fx.GraphModule, node: object, types: type | tuple[type, ...]) -> nn.Module | None:
