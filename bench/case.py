@@ -25,6 +25,7 @@ class Case:
     Attributes:
         group: "paper", or the size that grows in this group.
         sizes: what the benchmark's `prepare` needs to draw its inputs.
+        variant: of the op, in words; empty where there is one only.
         dtype: of the inputs, as torch spells it.
         backward: forward and backward instead of forward alone.
         threads: that torch may use.
@@ -34,6 +35,7 @@ class Case:
 
     group: str
     sizes: Sizes
+    variant: str = ""
     dtype: str = "float32"
     backward: bool = True
     threads: int = 1
@@ -49,7 +51,8 @@ class Case:
     def title(self) -> str:
         """The case in words, without its threads."""
         sizes = ", ".join(f"{name} {size}" for name, size in self.sizes.items())
-        return f"{sizes}, {self.dtype}, {'forward + backward' if self.backward else 'forward'}"
+        words = [self.variant, sizes, self.dtype, "forward + backward" if self.backward else "forward"]
+        return ", ".join(filter(None, words))
 
     def describe(self) -> dict[str, Any]:
         """What the JSON file says about the case."""
@@ -96,7 +99,7 @@ class Bench:
     prepare: Callable[[Case, torch.device], Setup]
 
 
-def grid(paper: Sequence[Sizes], *, backward: bool = True) -> Iterator[Case]:
+def grid(paper: Sequence[Sizes], *, variant: str = "", backward: bool = True) -> Iterator[Case]:
     """The paper's sizes in both types, both passes and on one and two threads."""
     passes = (False, True) if backward else (False,)
     for sizes in paper:
@@ -105,35 +108,44 @@ def grid(paper: Sequence[Sizes], *, backward: bool = True) -> Iterator[Case]:
                 for is_backward in passes:
                     single = dtype == "float32" or (threads == 1 and is_backward == backward)
                     yield Case(
-                        "paper", sizes, dtype, is_backward, threads, compiled=single, memory=threads == 1
+                        "paper",
+                        sizes,
+                        variant,
+                        dtype,
+                        is_backward,
+                        threads,
+                        compiled=single,
+                        memory=threads == 1,
                     )
 
 
-def growth(base: Sizes, *, backward: bool = True, **axes: Sequence[int | Sizes]) -> Iterator[Case]:
+def growth(
+    base: Sizes, *, variant: str = "", backward: bool = True, **axes: Sequence[int | Sizes]
+) -> Iterator[Case]:
     """Float32 on one thread, one size growing at a time; a value may set several sizes at once."""
     for name, values in axes.items():
         for value in values:
             changed = value if isinstance(value, Mapping) else {name: value}
-            yield Case(name, {**base, **changed}, backward=backward, compiled=value == 1)
+            yield Case(name, {**base, **changed}, variant, backward=backward, compiled=value == 1)
 
 
-def few(sizes: Sizes, *, backward: bool = True) -> list[Case]:
+def few(sizes: Sizes, *, variant: str = "", backward: bool = True) -> list[Case]:
     """A case of every kind, at a small size."""
     axis = next(iter(sizes))
     return [
-        Case("paper", sizes, backward=False, compiled=True),
-        Case("paper", sizes, "bfloat16", backward, memory=True),
-        Case("paper", sizes, backward=backward, threads=2, memory=True),
-        *(Case(axis, {**sizes, axis: size}, backward=backward) for size in (1, 2)),
+        Case("paper", sizes, variant, backward=False, compiled=True),
+        Case("paper", sizes, variant, "bfloat16", backward, memory=True),
+        Case("paper", sizes, variant, backward=backward, threads=2, memory=True),
+        *(Case(axis, {**sizes, axis: size}, variant, backward=backward) for size in (1, 2)),
     ]
 
 
 def run_with(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor], learn: Sequence[Tensor], case: Case
+    function: Callable[..., Any], inputs: Sequence[Any], learn: Sequence[Tensor], case: Case
 ) -> Call:
     """Call `function(*inputs)`, and in a case with backward also differentiate by `learn`.
 
-    The incoming gradient is that of a mean, given as a tensor.
+    The incoming gradient is random, but the same for all competitors: through a softmax a constant one vanishes.
     """
     if not case.backward:
 
@@ -146,7 +158,7 @@ def run_with(
         tensor.requires_grad_()
     with torch.no_grad():
         result = function(*inputs)
-    gradient = torch.full_like(result, 1 / result.numel())
+    gradient = torch.randn(result.shape, generator=torch.Generator().manual_seed(0)).to(result)
 
     def forward_and_backward() -> Any:
         result = function(*inputs)

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -52,8 +52,8 @@ def missing() -> str | None:
 
 def floor(
     *,
-    reads: tuple[Tensor, ...] = (),
-    writes: tuple[Tensor, ...] = (),
+    reads: Sequence[Tensor] = (),
+    writes: Sequence[Tensor] = (),
     exponentials: int = 0,
     multiply_adds: int = 0,
 ) -> Mapping[str, Loop]:
