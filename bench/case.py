@@ -98,25 +98,26 @@ class Bench:
     quick: Sequence[Case]
     prepare: Callable[[Case, torch.device], Setup]
 
+    def select(self, *, quick: bool, only: str) -> list[Case]:
+        """The cases, or the quick ones, whose title contains a text."""
+        return [case for case in (self.quick if quick else self.cases) if only in case.title]
+
 
 def grid(paper: Sequence[Sizes], *, variant: str = "", backward: bool = True) -> Iterator[Case]:
     """The paper's sizes in both types, both passes and on one and two threads."""
-    passes = (False, True) if backward else (False,)
     for sizes in paper:
         for dtype in ("float32", "bfloat16"):
             for threads in (1, 2):
-                for is_backward in passes:
-                    single = dtype == "float32" or (threads == 1 and is_backward == backward)
-                    yield Case(
-                        "paper",
-                        sizes,
-                        variant,
-                        dtype,
-                        is_backward,
-                        threads,
-                        compiled=single,
-                        memory=threads == 1,
-                    )
+                for learns in _passes(backward):
+                    # to compile takes most of the time, so in bfloat16 only once
+                    compiled = dtype == "float32" or (threads == 1 and learns == backward)
+                    yield Case("paper", sizes, variant, dtype, learns, threads, compiled, memory=threads == 1)
+
+
+def smallest(sizes: Sizes, *, variant: str = "", backward: bool = True) -> Iterator[Case]:
+    """A batch of one, where the cost of a call shows."""
+    for learns in _passes(backward):
+        yield Case("one sample", {**sizes, "batch": 1}, variant, backward=learns, compiled=True)
 
 
 def growth(
@@ -126,7 +127,11 @@ def growth(
     for name, values in axes.items():
         for value in values:
             changed = value if isinstance(value, Mapping) else {name: value}
-            yield Case(name, {**base, **changed}, variant, backward=backward, compiled=value == 1)
+            yield Case(name, {**base, **changed}, variant, backward=backward)
+
+
+def _passes(backward: bool) -> tuple[bool, ...]:
+    return (False, True) if backward else (False,)
 
 
 def few(sizes: Sizes, *, variant: str = "", backward: bool = True) -> list[Case]:

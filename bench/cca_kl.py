@@ -18,6 +18,7 @@ from bench.case import (
     grid,
     growth,
     run_with,
+    smallest,
     total_bytes,
 )
 from bench.limits import floor
@@ -72,6 +73,7 @@ BENCH = Bench(
     "KL divergence of the teacher's merged classes and the student's, one axis",
     cases=[
         *grid([STUDENT_64, STUDENT_32]),
+        *smallest(STUDENT_64),
         *growth(
             STUDENT_64,
             batch=[1, 4, 16, 64, 256],

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bench.case import Loop, total_bytes
+from bench.native import NativeError, build
 
-_SOURCE = Path(__file__).with_name("limits.c")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _ALIGNMENT = 64
 
 
@@ -27,26 +20,17 @@ def library() -> ctypes.CDLL:
     """limits.c, compiled for this processor.
 
     Raises:
-        OSError, subprocess.CalledProcessError: there is no C compiler with OpenMP, or not one that understands it.
+        NativeError: it cannot be compiled here.
     """
-    compiler = os.environ.get("CC") or shutil.which("gcc") or "cc"
-    folder = tempfile.TemporaryDirectory(prefix="cdkd-bench-")
-    atexit.register(folder.cleanup)
-    target = Path(folder.name) / "limits.so"
-    command = [*compiler.split(), *_FLAGS, str(_SOURCE), "-o", str(target)]
-    wide = [*command, "-mprefer-vector-width=512"]  # known to x86 compilers alone
-    if subprocess.run(wide, capture_output=True).returncode != 0:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    return ctypes.CDLL(str(target))
+    return ctypes.CDLL(str(build("limits.c")))
 
 
 def missing() -> str | None:
     """Why there are no floors here, if so."""
     try:
         library()
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
-        return f"floors need a C compiler with OpenMP: {reason.strip()}"
+    except NativeError as error:
+        return f"floors need a C compiler with OpenMP: {error}"
     return None
 
 

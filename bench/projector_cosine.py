@@ -22,6 +22,7 @@ from bench.case import (
     growth,
     repeated,
     run_with,
+    smallest,
     total_bytes,
 )
 from bench.limits import floor
@@ -93,6 +94,7 @@ BENCH = Bench(
     "cosine with the weighted sum of three projections",
     cases=[
         *grid([STUDENT_64, STUDENT_32]),
+        *smallest(STUDENT_64),
         *growth(STUDENT_64, batch=[1, 4, 16, 64]),
         *growth(EIGHT, joints=[16, 17, 133], target=[256, 1024, 4096, 9216]),
     ],

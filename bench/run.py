@@ -17,7 +17,7 @@ from bench.table import print_bench, print_machine
 from bench.timing import Effort, interleave
 from cdkd_ext._files import write_json
 
-USUAL = Effort(seconds=1.5, fewest=7, most=60)
+USUAL = Effort(seconds=1.0, fewest=7, most=60)
 QUICK = Effort(seconds=0.0, fewest=3, most=3)
 
 
@@ -44,7 +44,7 @@ def run(benches: Sequence[Bench], options: argparse.Namespace) -> None:
     wait_passively()
     found: dict[str, Any] = {"machine": machine.describe(), "benches": []}
     print_machine(found["machine"])
-    if reason := limits.missing():
+    for reason in filter(None, (limits.missing(), memory.missing())):
         print(reason)
     for bench in benches:
         found["benches"].append(measure(bench, options))
@@ -71,18 +71,23 @@ def wait_passively() -> None:
 
 def measure(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """All cases of a benchmark, as the JSON file holds them."""
-    cases = [case for case in (bench.quick if options.quick else bench.cases) if options.only in case.title]
-    result: dict[str, Any] = {"name": bench.name, "title": bench.title, "cases": []}
+    cases = bench.select(quick=options.quick, only=options.only)
+    rows: list[dict[str, Any]] = []
     for case in cases:
-        result["cases"].append(_measure_case(bench, case, options))
         if sys.stderr.isatty():
-            print(f"\r{bench.name}: {len(result['cases'])} of {len(cases)}", end="\r", file=sys.stderr)
-    if options.memory and options.device.type == "cpu" and memory.available():
-        wanted = [row for row in result["cases"] if row["memory"]]
-        everything = memory.measure(bench, quick=options.quick, compile=options.compile, only=options.only)
-        for row, extra in zip(wanted, everything, strict=True):
+            print(f"{bench.name}: {len(rows) + 1} of {len(cases)}", end="\r", file=sys.stderr)
+        rows.append(_measure_case(bench, case, options))
+    if _measures_memory(options):
+        flags = [f"--only={options.only}", *(["--quick"] if options.quick else [])]
+        flags += [] if options.compile else ["--no-compile"]
+        wanted = [row for row in rows if row["memory"]]
+        for row, extra in zip(wanted, memory.measure(bench, *flags), strict=True):
             row["extra_bytes"] = extra
-    return result
+    return {"name": bench.name, "title": bench.title, "cases": rows}
+
+
+def _measures_memory(options: argparse.Namespace) -> bool:
+    return options.memory and options.device.type == "cpu" and not memory.missing()
 
 
 def _measure_case(bench: Bench, case: Case, options: argparse.Namespace) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from bench.case import (
     growth,
     repeated,
     run_with,
+    smallest,
     total_bytes,
 )
 from bench.limits import floor
@@ -122,6 +123,7 @@ BENCH = Bench(
     "weights of three projectors from four branches, in training",
     cases=[
         *grid([STUDENT_64, STUDENT_32]),
+        *smallest(STUDENT_64),
         *growth(STUDENT_64, batch=[1, 4, 16, 64, 256], joints=[16, 17, 133], side=[4, 8, 16, 32]),
     ],
     quick=few({"batch": 4, "joints": 3, "side": 8}),

@@ -21,6 +21,7 @@ from bench.case import (
     grid,
     growth,
     run_with,
+    smallest,
     total_bytes,
 )
 from bench.limits import floor
@@ -89,6 +90,7 @@ BENCH = Bench(
     cases=[
         *grid([STUDENT_64, STUDENT_32], backward=False),
         *grid([STUDENT_64], variant=FLIPPED, backward=False),
+        *smallest(STUDENT_64, backward=False),
         *growth(
             STUDENT_64,
             backward=False,

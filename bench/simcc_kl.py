@@ -20,6 +20,7 @@ from bench.case import (
     grid,
     growth,
     run_with,
+    smallest,
     total_bytes,
 )
 from bench.limits import floor
@@ -85,6 +86,8 @@ BENCH = Bench(
     cases=[
         *grid([STUDENT_64, STUDENT_32], variant=HARD),
         *grid([STUDENT_64, STUDENT_32], variant=GAUSSIAN),
+        *smallest(STUDENT_64, variant=HARD),
+        *smallest(STUDENT_64, variant=GAUSSIAN),
         *growth(
             STUDENT_64,
             variant=GAUSSIAN,

@@ -8,14 +8,19 @@ from typing import NamedTuple
 
 
 class Spread(NamedTuple):
-    """Median with the quartiles below and above it."""
+    """Median with the quartiles below and above it; as text to three digits."""
 
     median: float
     low: float
     high: float
 
-    def __format__(self, form: str) -> str:
-        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
+    def __str__(self) -> str:
+        return f"{digits(self.median)} ({digits(self.low)} to {digits(self.high)})"
+
+
+def digits(number: float) -> str:
+    """A positive number to three digits, or to hundredths."""
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
 
 
 def spread(samples: Sequence[float]) -> Spread:

@@ -1,4 +1,4 @@
-"""Measurements as text for a terminal."""
+"""Measurements as columns of text, and these columns for a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.case import OURS
-from bench.spread import added, ratio, spread
+from bench.spread import Spread, added, digits, ratio, spread
 
 
 def print_machine(machine: dict[str, str]) -> None:
@@ -17,70 +17,88 @@ def print_machine(machine: dict[str, str]) -> None:
 
 
 def print_bench(bench: dict[str, Any]) -> None:
-    """A table for each group of cases: time against the floor and of the others against ours, then memory."""
+    """A table for each group of cases, and one of memory."""
     print(f"\n{bench['name']}: {bench['title']}")
-    parts = list(dict.fromkeys(name for case in bench["cases"] for name in case["floor"]))
-    print(f"medians (and quartiles); floor: {' + '.join(parts) or 'not measured'}; others against {OURS}")
-    for group in dict.fromkeys(case["group"] for case in bench["cases"]):
-        cases = [case for case in bench["cases"] if case["group"] == group]
-        others = names([case["samples"] for case in cases], but=OURS)
-        context = names([case["context"] for case in cases])
+    print(f"medians (and quartiles); floor: {floor_parts(bench)}; others against {OURS}")
+    for group in groups(bench):
+        cases = cases_of(bench, group)
+        times = [("time", *(_time(spread(case["samples"][OURS]).median) for case in cases))]
         print()
-        print_aligned(
-            [
-                ("case", "threads", OURS, "against floor", *others, *context),
-                *map(_row(others, context), cases),
-            ]
+        print_columns([_titles(cases), _threads(cases), *times, *ratios(cases)])
+    measured = [case for case in bench["cases"] if "extra_bytes" in case]
+    if measured:
+        print("\nmost extra memory, results included, in sizes of the inputs")
+        print_columns([_titles(measured), *memory(measured)])
+
+
+Column = tuple[str, ...]  # its head, then a text for each case
+
+
+def ratios(cases: Sequence[dict[str, Any]]) -> list[Column]:
+    """Time of ours against the floor, and of each other competitor against ours."""
+    columns: list[Column] = []
+    if any(case["floor"] for case in cases):
+        columns.append(
+            (f"{OURS} ÷ floor", *(str(against_floor(case)) if case["floor"] else "" for case in cases))
         )
-    if any("extra_bytes" in case for case in bench["cases"]):
-        print("\nextra memory at the peak, results included, in sizes of the inputs")
-        cases = [case for case in bench["cases"] if "extra_bytes" in case]
-        columns = names([case["extra_bytes"] for case in cases])
-        print_aligned([("case", *columns), *([case["title"], *memory(case, columns)] for case in cases)])
+    for name in dict.fromkeys(name for case in cases for name in (*case["samples"], *case["context"])):
+        if name != OURS:
+            columns.append((name, *(_against_ours(case, name) for case in cases)))
+    return columns
 
 
-def names(tables: Sequence[dict[str, Any]], but: str = "") -> list[str]:
-    """All keys, each once, in the order of their first appearance."""
-    return [name for name in dict.fromkeys(name for table in tables for name in table) if name != but]
+def memory(cases: Sequence[dict[str, Any]]) -> list[Column]:
+    """Extra memory of each competitor in sizes of the inputs."""
+    columns: list[Column] = []
+    for name in dict.fromkeys(name for case in cases for name in case["extra_bytes"]):
+        found = [(case["extra_bytes"].get(name), case["input_bytes"]) for case in cases]
+        columns.append((name, *("" if extra is None else digits(extra / size) for extra, size in found)))
+    return columns
 
 
-def against_floor(case: dict[str, Any], name: str = OURS) -> str:
-    """Time of one competitor in floors, or nothing where no floor was measured."""
-    return f"{ratio(case['samples'][name], added(*case['floor'].values())):.2f}" if case["floor"] else ""
+def against_floor(case: dict[str, Any]) -> Spread:
+    """Spread of our time in floors."""
+    return ratio(case["samples"][OURS], added(*case["floor"].values()))
 
 
-def memory(case: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    """Extra memory of each in sizes of the inputs."""
-    extra = case["extra_bytes"]
-    return [f"{extra[name] / case['input_bytes']:.2f}" if name in extra else "" for name in columns]
+def groups(bench: dict[str, Any]) -> list[str]:
+    """Names of the groups in order."""
+    return list(dict.fromkeys(case["group"] for case in bench["cases"]))
 
 
-def _row(others: Sequence[str], context: Sequence[str]) -> Any:
-    def row(case: dict[str, Any]) -> list[str]:
-        ours = case["samples"][OURS]
-        times = {**case["samples"], **case["context"]}
-        ratios = [f"{ratio(times[name], ours):.2f}" if name in times else "" for name in (*others, *context)]
-        return [
-            case["title"],
-            str(case["threads"]),
-            _time(spread(ours).median),
-            against_floor(case),
-            *ratios,
-        ]
+def cases_of(bench: dict[str, Any], group: str) -> list[dict[str, Any]]:
+    """Cases of one group."""
+    return [case for case in bench["cases"] if case["group"] == group]
 
-    return row
+
+def floor_parts(bench: dict[str, Any]) -> str:
+    """What the floor is made of, in words."""
+    parts = dict.fromkeys(name for case in bench["cases"] for name in case["floor"])
+    return " + ".join(parts) or "not measured"
+
+
+def print_columns(columns: Sequence[Column]) -> None:
+    """Columns of equally many texts, the first to the left."""
+    lines: list[str] = []
+    widths = [max(map(len, column)) for column in columns]
+    for first, *rest in zip(*columns, strict=True):
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join((first.ljust(widths[0]), *cells)).rstrip())
+    print("\n".join(lines))
+
+
+def _titles(cases: Sequence[dict[str, Any]]) -> Column:
+    return ("case", *(case["title"] for case in cases))
+
+
+def _threads(cases: Sequence[dict[str, Any]]) -> Column:
+    return ("threads", *(str(case["threads"]) for case in cases))
+
+
+def _against_ours(case: dict[str, Any], name: str) -> str:
+    samples = {**case["samples"], **case["context"]}.get(name)
+    return "" if samples is None else str(ratio(samples, case["samples"][OURS]))
 
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
-
-
-def print_aligned(rows: Sequence[Sequence[str]]) -> None:
-    """Rows of equally many texts in columns, the first to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        first, *rest = (
-            cell.ljust(width) if not index else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        print("  ".join((first, *rest)).rstrip())
