@@ -7,7 +7,7 @@ import importlib
 
 from bench.run import add_options, run
 
-NAMES = ("cca_kl", "simcc_decode", "simcc_kl", "sau_select", "projector_cosine")
+NAMES = ("cca_kl", "simcc_decode", "simcc_kl", "sau_select", "projector_cosine", "step")
 
 
 def main() -> None:

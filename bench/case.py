@@ -71,6 +71,7 @@ class Setup:
         floor: the least that has to be done, in parts whose times add up. A part takes how often to repeat
             itself, because a call can cost more than the part.
         context: timed beside the others for comparison, without results.
+        profile: where our time goes, called once after the timing: shares of a whole by name, in named groups.
     """
 
     calls: Mapping[str, Call]
@@ -78,6 +79,7 @@ class Setup:
     input_bytes: int
     floor: Mapping[str, Loop] = field(default_factory=dict)
     context: Mapping[str, Loop] = field(default_factory=dict)
+    profile: Callable[[], Mapping[str, Mapping[str, float]]] | None = None
 
 
 @dataclass(frozen=True)

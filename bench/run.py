@@ -115,4 +115,5 @@ def _measure_case(bench: Bench, case: Case, options: argparse.Namespace) -> dict
         "samples": {name: samples[name] for name in calls},
         "floor": {name: samples[name] for name in setup.floor},
         "context": {name: samples[name] for name in setup.context},
+        **({"profile": setup.profile()} if setup.profile else {}),
     }

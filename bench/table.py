@@ -29,6 +29,10 @@ def print_bench(bench: dict[str, Any]) -> None:
     if measured:
         print("\nmost extra memory, results included, in sizes of the inputs")
         print_columns([_titles(measured), *memory(measured)])
+    for case in bench["cases"]:
+        for name, shares in case.get("profile", {}).items():
+            print(f"\n{case['title']}: share of {OURS}'s time by {name}")
+            print_columns([tuple(shares), tuple(f"{share:.1%}" for share in shares.values())])
 
 
 Column = tuple[str, ...]  # its head, then a text for each case
