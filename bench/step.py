@@ -105,6 +105,8 @@ def network(sizes: Mapping[str, int], which: str, images: Tensor) -> PoseNetwork
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
     for norm in norms:
+        # at 1, the residual branches of a network this deep would amplify every rounding error
+        nn.init.uniform_(norm.weight, 0.2, 0.6)
         norm.momentum = 1.0
     with torch.no_grad():
         made.train()(normalize_images(images[:4]))
