@@ -48,7 +48,8 @@ def inference_copy(network: PoseNetwork, dtype: torch.dtype = torch.float32) -> 
         for name in {str(node.target).partition(".")[0] for node in _modules_called(features)}:
             delattr(frozen, name)
         _fold_batch_norms(features)
-        _fuse(features, network)
+        if _has_fused_convolutions(network, dtype):
+            _fuse(features, torch.zeros(1, 3, *network.input_size, dtype=next(network.parameters()).dtype))
         features.graph.lint()
         features.recompile()
         layers = compute = features
@@ -162,12 +163,17 @@ class _FusedConvolution(nn.Module):
         )
 
 
-def _fuse(features: fx.GraphModule, network: PoseNetwork) -> None:
+def _has_fused_convolutions(network: PoseNetwork, dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes on this network's device in this type."""
+    on_cpu = next(network.parameters()).device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if not on_cpu or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _fuse(features: fx.GraphModule, image: Tensor) -> None:
     """Put ReLUs, and additions with a ReLU, that directly follow a convolution into it."""
-    parameter = next(network.parameters())
-    if parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return
-    ShapeProp(features).propagate(torch.zeros(1, 3, *network.input_size, dtype=parameter.dtype))
+    ShapeProp(features).propagate(image)
     for node in list(features.graph.nodes):
         convolution = _module(features, node, nn.Conv2d)
         if not isinstance(convolution, nn.Conv2d) or isinstance(convolution.padding, str):

@@ -284,6 +284,18 @@ def test_a_sum_is_fused_in_either_order():
     assert calls(inference_copy(Layers(nn.ModuleList(layers), other_first)))[FUSED] == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_onednn_only_the_batch_norms_are_folded(monkeypatch, dtype):
+    network = trained_like(hrnet())
+    expected = inference_copy(network, dtype)(images(network))
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    plain = inference_copy(network, dtype)
+    assert calls(plain)[FUSED] == 0 and norms(plain) == 0
+    tolerance = 2e-6 if dtype == torch.float32 else 0.03
+    for value, wanted in zip(plain(images(network)), expected, strict=True):
+        assert relative_error(value, wanted) < tolerance
+
+
 def test_wrong_arguments_are_named():
     network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=5)
     with pytest.raises(InputError, match=r"dtype: expected one of torch\.float32, torch\.bfloat16"):
