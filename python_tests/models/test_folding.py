@@ -230,7 +230,8 @@ def late_in_place_relu(layers, x):
 
 def broadcast_sum(layers, x):
     x = layers[0](x)
-    return layers[2](layers[1](x) + x.mean((2, 3), keepdim=True))
+    mean = x.mean((2, 3), keepdim=True)
+    return layers[2](layers[1](x) + mean)
 
 
 def sum_with_a_number(layers, x):
