@@ -25,6 +25,7 @@ py::dict cpu_features() {
   features["avx512f"] = static_cast<bool>(__builtin_cpu_supports("avx512f"));
   features["avx512bw"] = static_cast<bool>(__builtin_cpu_supports("avx512bw"));
   features["avx512vl"] = static_cast<bool>(__builtin_cpu_supports("avx512vl"));
+  features["avx512_bf16"] = static_cast<bool>(__builtin_cpu_supports("avx512bf16"));
 #endif
   return features;
 }

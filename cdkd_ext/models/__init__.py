@@ -1,6 +1,7 @@
 """Pose networks: by name, with the tensor names of the published weights."""
 
 from cdkd_ext.models.checkpoint import CheckpointReport, export_checkpoint, load_checkpoint, read_weights
+from cdkd_ext.models.folding import inference_copy
 from cdkd_ext.models.heatmaps import decode_heatmaps, heatmap_sigma, heatmap_targets
 from cdkd_ext.models.pose_network import (
     HeatmapOutput,
@@ -34,6 +35,7 @@ __all__ = [
     "format_profiles",
     "heatmap_sigma",
     "heatmap_targets",
+    "inference_copy",
     "list_models",
     "load_checkpoint",
     "normalize_images",

@@ -194,7 +194,7 @@ def _check_joints(argument: str, path: str, joints: JointSet, expected: JointSet
 def _load_teacher(config: DistillationConfig, people: People, accelerator: Accelerator) -> FrozenTeacher:
     model, joints = load_model(config.teacher, "teacher")
     _check_joints("teacher", config.teacher, joints, people.joints)
-    return FrozenTeacher(model, accelerator.device)
+    return FrozenTeacher(model, accelerator.device, config.teacher_precision)
 
 
 def _build_loss(

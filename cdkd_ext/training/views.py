@@ -167,8 +167,12 @@ def build_teacher_outputs(
             for name, values in output._asdict().items()
         }
 
-    target = (
-        folder
-        / f"teacher-{_fingerprint(dataset, views, teacher=identity, teacher_size=dataset.teacher_size)}"
+    fingerprint = _fingerprint(
+        dataset,
+        views,
+        teacher=identity,
+        teacher_size=dataset.teacher_size,
+        teacher_precision=teacher.precision,
     )
+    target = folder / f"teacher-{fingerprint}"
     return _build(target, lambda path: _write_arrays(path, dataset, views, workers, compute))

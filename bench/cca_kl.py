@@ -1,0 +1,89 @@
+"""Cross-class alignment: merge the teacher's classes, compare with the student's."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.case import (
+    COMPILED,
+    EAGER,
+    OURS,
+    Bench,
+    Case,
+    Setup,
+    compiled,
+    few,
+    grid,
+    growth,
+    run_with,
+    smallest,
+    total_bytes,
+)
+from bench.limits import floor
+from bench.run import main
+from cdkd_ext import ops
+from cdkd_ext.ops import reference
+
+STUDENT_64 = {"batch": 64, "joints": 17, "bins": 768, "classes": 192}  # 256 and 64 pixels, 3 bins each
+STUDENT_32 = {"batch": 64, "joints": 17, "bins": 512, "classes": 64}  # 2 bins each
+
+
+def ours(student: Tensor, teacher: Tensor) -> Tensor:
+    """The compiled op."""
+    return ops.cca_kl(student, teacher, 1.0)
+
+
+def eager(student: Tensor, teacher: Tensor) -> Tensor:
+    """The reference, which merges any two class counts with a matrix."""
+    return reference.cca_kl(student, teacher, 1.0)
+
+
+def sums(student: Tensor, teacher: Tensor) -> Tensor:
+    """What one writes for a whole ratio: reshape, sum, F.kl_div."""
+    classes = student.shape[-1]
+    merged = teacher.float().softmax(-1).unflatten(-1, (classes, -1)).sum(-1)
+    return F.kl_div(student.float().log_softmax(-1), merged, reduction="none").sum(-1)
+
+
+def prepare(case: Case, device: torch.device) -> Setup:
+    """Logits of one axis."""
+    rows = case.sizes["batch"], case.sizes["joints"]
+    student = torch.randn(*rows, case.sizes["classes"], device=device).to(case.torch_dtype)
+    teacher = torch.randn(*rows, case.sizes["bins"], device=device).to(case.torch_dtype)
+    competitors = {OURS: ours, EAGER: eager, "eager, by sums": sums, COMPILED: compiled(eager)}
+    return Setup(
+        calls={
+            name: run_with(function, (student, teacher), (student,), case)
+            for name, function in competitors.items()
+        },
+        tolerance=1e-4 if case.dtype == "float32" else 1e-2,
+        input_bytes=total_bytes(student, teacher),
+        floor=floor(
+            reads=(student, teacher),
+            writes=(student,) if case.backward else (),
+            exponentials=student.numel() + teacher.numel(),
+        ),
+    )
+
+
+BENCH = Bench(
+    "cca_kl",
+    "KL divergence of the teacher's merged classes and the student's, one axis",
+    cases=[
+        *grid([STUDENT_64, STUDENT_32]),
+        *smallest(STUDENT_64),
+        *growth(
+            STUDENT_64,
+            batch=[1, 4, 16, 64, 256],
+            joints=[16, 17, 133],
+            bins=[{"bins": 4 * classes, "classes": classes} for classes in (48, 96, 192, 384)],
+        ),
+    ],
+    quick=few({"batch": 4, "joints": 3, "bins": 96, "classes": 24}),
+    prepare=prepare,
+)
+
+if __name__ == "__main__":
+    main(BENCH)
