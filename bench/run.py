@@ -49,8 +49,8 @@ def run(benches: Sequence[Bench], options: argparse.Namespace) -> None:
     for bench in benches:
         found["benches"].append(measure(bench, options))
         print_bench(found["benches"][-1])
-    if options.json:
-        write_json(found, options.json)
+        if options.json:  # after each: an interrupted run has measured something
+            write_json(found, options.json)
     if options.plot:
         from bench.plot import draw
 
