@@ -161,21 +161,30 @@ def run_with(
         return forward
     for tensor in learn:
         tensor.requires_grad_()
-    with torch.no_grad():
-        result = function(*inputs)
-    gradient = torch.randn(result.shape, generator=torch.Generator().manual_seed(0)).to(result)
+    gradient: Tensor | None = None
 
     def forward_and_backward() -> Any:
+        nonlocal gradient
         result = function(*inputs)
+        if gradient is None:
+            gradient = torch.randn(result.shape, generator=torch.Generator().manual_seed(0)).to(result)
         return result, *torch.autograd.grad(result, learn, gradient)
 
     return forward_and_backward
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile as one gives it a function, for one shape."""
-    torch._dynamo.reset()
-    return torch.compile(function, dynamic=False, fullgraph=True)
+    """torch.compile for one shape; nothing happens before the first call."""
+    ready: Callable[..., Any] | None = None
+
+    def call(*inputs: Any) -> Any:
+        nonlocal ready
+        if ready is None:
+            torch._dynamo.reset()
+            ready = torch.compile(function, dynamic=False, fullgraph=True)
+        return ready(*inputs)
+
+    return call
 
 
 def repeated(call: Call) -> Loop:
