@@ -49,6 +49,7 @@ def run(benches: Sequence[Bench], options: argparse.Namespace) -> None:
     for bench in benches:
         found["benches"].append(measure(bench, options))
         print_bench(found["benches"][-1])
+        sys.stdout.flush()
         if options.json:  # after each: an interrupted run has measured something
             write_json(found, options.json)
     if options.plot:

@@ -112,10 +112,15 @@ def taps(side: int) -> int:
 
 
 def _convolutions(feature: Tensor, kernels: list[Tensor], case: Case) -> Call:
-    def convolve(feature: Tensor, *kernels: Tensor) -> Tensor:
-        return torch.stack([F.conv2d(feature, kernel, padding="same") for kernel in kernels])
+    gradient = torch.randn_like(feature)
 
-    return run_with(convolve, (feature, *kernels), (feature, *kernels), case)
+    def convolve() -> None:
+        with torch.set_grad_enabled(case.backward):
+            responses = [F.conv2d(feature, kernel, padding="same") for kernel in kernels]
+        if case.backward:
+            torch.autograd.grad(responses, [feature, *kernels], [gradient] * len(kernels))
+
+    return convolve
 
 
 BENCH = Bench(

@@ -15,7 +15,9 @@ from bench.case import Loop
 
 _Timer = Callable[[Loop, int], float]
 
-LONG_ENOUGH = 0.5e-3  # seconds, of which the timer's own cost and its resolution are a thousandth
+LONG_ENOUGH = (
+    1e-3  # seconds, of which waking a thread takes some hundredths and reading the clock next to nothing
+)
 MOST_REPEATS = 1_000_000
 
 

