@@ -95,7 +95,8 @@ def prepare(case: Case, device: torch.device) -> Setup:
         calls={
             name: run_with(function, inputs, (*learn, *heads), case) for name, function in competitors.items()
         },
-        tolerance=1e-3 if case.dtype == "float32" else 2e-2,
+        # a response that is nearly zero can fall on either side of the ReLU
+        tolerance=5e-3 if case.dtype == "float32" else 2e-2,
         input_bytes=total_bytes(*inputs),
         floor=floor(
             reads=inputs,
