@@ -33,7 +33,7 @@ from cdkd_ext.ops import reference
 PROJECTORS = 3
 STUDENT_64 = {"batch": 32, "joints": 17, "source": 256, "target": 4096}  # 16×16 to 64×64 positions
 STUDENT_32 = {"batch": 32, "joints": 17, "source": 64, "target": 4096}
-EIGHT = {**STUDENT_64, "batch": 8}
+SMALL_BATCH = {**STUDENT_64, "batch": 4}
 RECOMPUTE = f"{OURS}, recompute"
 
 
@@ -96,7 +96,7 @@ BENCH = Bench(
         *grid([STUDENT_64, STUDENT_32]),
         *smallest(STUDENT_64),
         *growth(STUDENT_64, batch=[1, 4, 16, 64]),
-        *growth(EIGHT, joints=[16, 17, 133], target=[256, 1024, 4096, 9216]),
+        *growth(SMALL_BATCH, joints=[16, 17, 133], target=[256, 1024, 4096, 9216]),
     ],
     quick=few({"batch": 4, "joints": 3, "source": 16, "target": 64}),
     prepare=prepare,

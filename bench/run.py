@@ -17,7 +17,7 @@ from bench.table import print_bench, print_machine
 from bench.timing import Effort, interleave
 from cdkd_ext._files import write_json
 
-FEWEST, MOST = 7, 60  # rounds
+FEWEST, MOST = 5, 60  # rounds
 QUICK = Effort(seconds=0.0, fewest=3, most=3)
 
 

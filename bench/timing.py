@@ -61,8 +61,7 @@ def interleave(loops: Mapping[str, Loop], effort: Effort, device: torch.device) 
 
 
 def _repeats(loop: Loop, time_loop: _Timer) -> int:
-    """How often to repeat; what is called here is compiled and its memory touched."""
-    loop(1)
+    """How often to repeat until the time is long enough."""
     repeats = 1
     while repeats < MOST_REPEATS:
         seconds = time_loop(loop, repeats)
