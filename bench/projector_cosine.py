@@ -65,12 +65,15 @@ def prepare(case: Case, device: torch.device) -> Setup:
     if case.backward:
         competitors[RECOMPUTE] = functools.partial(ops.projector_cosine, recompute=True)
     competitors[COMPILED] = compiled(eager)
+    count = (3 if case.backward else 1) * batch * channels * PROJECTORS * target * source
+    peak = floor(multiply_adds=count) if dtype == torch.float32 and device.type == "cpu" else {}
     traffic = floor(reads=inputs, writes=learn if case.backward else ())
     return Setup(
         calls={name: run_with(function, inputs, learn, case) for name, function in competitors.items()},
         tolerance=1e-3 if case.dtype == "float32" else 2e-2,
         input_bytes=total_bytes(*inputs),
         floor={**traffic, "matrix products": repeated(_products(feature, weight, case))} if traffic else {},
+        context={f"{name} at the peak": loop for name, loop in peak.items()},
     )
 
 

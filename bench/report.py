@@ -32,8 +32,10 @@ numbers. Only ratios are given: the median over the rounds, and its quartiles, o
 The *floor* is the least time this processor needs: to read the inputs and write the results once, and for the
 exponentials, multiply-adds or matrix products alone (`torch.mm` of the same sizes). It is measured in the same rounds,
 by loops in `bench/limits.c` that share no code with the package and pay for no call, and its parts are added up as if
-nothing overlapped. Logarithms, maxima and sums are not in it. *Extra memory* is the peak of what a call allocates,
-results included, counted at malloc, in sizes of all its inputs.
+nothing overlapped. Logarithms, maxima and sums are not in it. `torch.mm` also stores its products, which
+`projector_cosine` need not, so that can go below; beside it stand as many multiply-adds as the registers take.
+
+*Extra memory* is the peak of what a call allocates, results included, counted at malloc, in sizes of all its inputs.
 """
 
 
