@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml cdkd_ext -type f -not -name '*.pyc' 2>/dev/null)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
 
 test: $(VENV)/.test
 	$(BIN)/pytest
+
+bench: $(VENV)/.demo
+	$(BIN)/python -m bench --all --json runs/bench.json
+	$(BIN)/python -m bench.report runs/bench.json --output docs/performance.md
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

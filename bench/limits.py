@@ -41,18 +41,18 @@ def floor(
     exponentials: int = 0,
     multiply_adds: int = 0,
 ) -> Mapping[str, Loop]:
-    """Parts of a floor: read and write these tensors once, compute so many exponentials and multiply-adds.
+    """Parts of a floor: read and write tensors once, compute so many exponentials and multiply-adds.
 
-    Empty on other devices than the CPU and where the compiler is missing. Large tensors are read one after the
-    other from where they lie; nothing is written to them but to memory of the same size.
+    What is read and written is memory of the size of these tensors, in one piece. Empty on other devices than
+    the CPU and where the compiler is missing.
     """
     if any(tensor.device.type != "cpu" for tensor in reads) or missing():
         return {}
     parts: dict[str, Loop] = {}
     if reads:
-        parts["read"] = _in_turn([_read(tensor) for tensor in reads])
+        parts["read"] = _pass(library().read_bytes, total_bytes(*reads))
     if writes:
-        parts["write"] = _write(torch.empty(total_bytes(*writes) + _ALIGNMENT, dtype=torch.uint8))
+        parts["write"] = _pass(library().write_bytes, total_bytes(*writes))
     if exponentials:
         parts["exponentials"] = _count(library().exponentials, exponentials)
     if multiply_adds:
@@ -60,42 +60,16 @@ def floor(
     return parts
 
 
-def _aligned(tensor: Tensor) -> tuple[int, int]:
-    """Address and bytes of what lies between the first and the last border of a vector."""
-    begin = -(-tensor.data_ptr() // _ALIGNMENT) * _ALIGNMENT
-    return begin, max(tensor.data_ptr() + total_bytes(tensor) - begin, 0)
+def _pass(function: ctypes._NamedFuncPointer, size: int) -> Loop:
+    """Go once through so many bytes."""
+    memory = torch.ones(size + _ALIGNMENT, dtype=torch.uint8)  # written to: only then it has pages of its own
+    address = -(-memory.data_ptr() // _ALIGNMENT) * _ALIGNMENT
 
-
-def _read(tensor: Tensor) -> Loop:
-    tensor = tensor.detach().contiguous()
-    address, size = _aligned(tensor)
-
-    def loop(repeats: int, keep_alive: Tensor = tensor) -> None:
-        library().read_bytes(
-            ctypes.c_void_p(address), ctypes.c_size_t(size), torch.get_num_threads(), repeats
-        )
-
-    return loop
-
-
-def _write(target: Tensor) -> Loop:
-    address, size = _aligned(target)
-
-    def loop(repeats: int, keep_alive: Tensor = target) -> None:
-        library().write_bytes(
-            ctypes.c_void_p(address), ctypes.c_size_t(size), torch.get_num_threads(), repeats
-        )
+    def loop(repeats: int, keep_alive: Tensor = memory) -> None:
+        function(ctypes.c_void_p(address), ctypes.c_size_t(size), torch.get_num_threads(), repeats)
 
     return loop
 
 
 def _count(function: ctypes._NamedFuncPointer, count: int) -> Loop:
     return lambda repeats: function(ctypes.c_size_t(count), torch.get_num_threads(), repeats)
-
-
-def _in_turn(loops: list[Loop]) -> Loop:
-    def loop(repeats: int) -> None:
-        for each in loops:
-            each(repeats)
-
-    return loop

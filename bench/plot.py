@@ -35,7 +35,8 @@ def draw(found: dict[str, Any], path: str | os.PathLike[str]) -> None:
                 style = ":" if competitor == "floor" else "o-"
                 axes.loglog(xs, [y / one for y in ys], style, color=color, markersize=3, label=competitor)
             axes.set_xlabel(size)
-            axes.set_xticks(ticks := [case["sizes"][size] for case in cases], map(str, ticks))
+            ticks = _apart([case["sizes"][size] for case in cases])
+            axes.set_xticks(ticks, map(str, ticks))
             axes.minorticks_off()
         line[0].set_ylabel(f"{name}\ntime, ours at the left = 1")
         line[0].legend(fontsize="x-small")
@@ -50,6 +51,15 @@ def _panels(bench: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         if case["group"] in case["sizes"]:
             panels.setdefault(case["group"], []).append(case)
     return panels
+
+
+def _apart(sizes: list[int]) -> list[int]:
+    """Those that can be written below a logarithmic axis without touching."""
+    chosen = sizes[:1]
+    for size in sizes[1:]:
+        if size > 1.2 * chosen[-1]:
+            chosen.append(size)
+    return chosen
 
 
 def _curves(cases: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:

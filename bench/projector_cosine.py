@@ -33,7 +33,7 @@ from cdkd_ext.ops import reference
 PROJECTORS = 3
 STUDENT_64 = {"batch": 32, "joints": 17, "source": 256, "target": 4096}  # 16×16 to 64×64 positions
 STUDENT_32 = {"batch": 32, "joints": 17, "source": 64, "target": 4096}
-EIGHT = {**STUDENT_64, "batch": 8}
+SMALL_BATCH = {**STUDENT_64, "batch": 4}
 RECOMPUTE = f"{OURS}, recompute"
 
 
@@ -65,12 +65,15 @@ def prepare(case: Case, device: torch.device) -> Setup:
     if case.backward:
         competitors[RECOMPUTE] = functools.partial(ops.projector_cosine, recompute=True)
     competitors[COMPILED] = compiled(eager)
+    count = (3 if case.backward else 1) * batch * channels * PROJECTORS * target * source
+    peak = floor(multiply_adds=count) if dtype == torch.float32 and device.type == "cpu" else {}
     traffic = floor(reads=inputs, writes=learn if case.backward else ())
     return Setup(
         calls={name: run_with(function, inputs, learn, case) for name, function in competitors.items()},
         tolerance=1e-3 if case.dtype == "float32" else 2e-2,
         input_bytes=total_bytes(*inputs),
         floor={**traffic, "matrix products": repeated(_products(feature, weight, case))} if traffic else {},
+        context={f"{name} at the peak": loop for name, loop in peak.items()},
     )
 
 
@@ -96,7 +99,7 @@ BENCH = Bench(
         *grid([STUDENT_64, STUDENT_32]),
         *smallest(STUDENT_64),
         *growth(STUDENT_64, batch=[1, 4, 16, 64]),
-        *growth(EIGHT, joints=[16, 17, 133], target=[256, 1024, 4096, 9216]),
+        *growth(SMALL_BATCH, joints=[16, 17, 133], target=[256, 1024, 4096, 9216]),
     ],
     quick=few({"batch": 4, "joints": 3, "source": 16, "target": 64}),
     prepare=prepare,

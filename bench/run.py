@@ -17,7 +17,7 @@ from bench.table import print_bench, print_machine
 from bench.timing import Effort, interleave
 from cdkd_ext._files import write_json
 
-USUAL = Effort(seconds=1.0, fewest=7, most=60)
+FEWEST, MOST = 5, 60  # rounds
 QUICK = Effort(seconds=0.0, fewest=3, most=3)
 
 
@@ -25,6 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of every benchmark."""
     parser.add_argument("--quick", action="store_true", help="few small cases and samples: to try it out")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose title contains TEXT")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="to spend on each case at least (default: 1)"
+    )
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
     parser.add_argument("--json", metavar="FILE", help="write every raw sample")
@@ -49,8 +52,9 @@ def run(benches: Sequence[Bench], options: argparse.Namespace) -> None:
     for bench in benches:
         found["benches"].append(measure(bench, options))
         print_bench(found["benches"][-1])
-    if options.json:
-        write_json(found, options.json)
+        sys.stdout.flush()
+        if options.json:  # after each: an interrupted run has measured something
+            write_json(found, options.json)
     if options.plot:
         from bench.plot import draw
 
@@ -106,7 +110,7 @@ def _measure_case(bench: Bench, case: Case, options: argparse.Namespace) -> dict
                 f"more than {setup.tolerance:.2g}"
             )
     loops = {name: repeated(call) for name, call in calls.items()}
-    effort = QUICK if options.quick else USUAL
+    effort = QUICK if options.quick else Effort(options.seconds, FEWEST, MOST)
     samples = interleave({**loops, **setup.floor, **setup.context}, effort, options.device)
     return {
         **case.describe(),

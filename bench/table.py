@@ -54,8 +54,8 @@ def ratios(cases: Sequence[dict[str, Any]]) -> list[Column]:
 def memory(cases: Sequence[dict[str, Any]]) -> list[Column]:
     """Extra memory of each competitor in sizes of the inputs."""
     columns: list[Column] = []
-    for name in dict.fromkeys(name for case in cases for name in case["extra_bytes"]):
-        found = [(case["extra_bytes"].get(name), case["input_bytes"]) for case in cases]
+    for name in dict.fromkeys(name for case in cases for name in case.get("extra_bytes", {})):
+        found = [(case.get("extra_bytes", {}).get(name), case["input_bytes"]) for case in cases]
         columns.append((name, *("" if extra is None else digits(extra / size) for extra, size in found)))
     return columns
 

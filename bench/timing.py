@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,10 @@ from bench.case import Loop
 
 _Timer = Callable[[Loop, int], float]
 
-LONG_ENOUGH = 0.5e-3  # seconds, of which the timer's own cost and its resolution are a thousandth
+LONG_ENOUGH = (
+    1e-3  # seconds, of which waking a thread takes some hundredths and reading the clock next to nothing
+)
+MOST_REPEATS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,16 @@ def interleave(loops: Mapping[str, Loop], effort: Effort, device: torch.device) 
 
 
 def _repeats(loop: Loop, time_loop: _Timer) -> int:
-    """How often to repeat; what is called here is compiled and its memory touched."""
-    loop(1)
+    """How often to repeat until the time is long enough."""
     repeats = 1
-    while True:
+    while repeats < MOST_REPEATS:
         seconds = time_loop(loop, repeats)
+        if seconds < 10 * LONG_ENOUGH:  # one that looks long may have been interrupted
+            seconds = min(seconds, time_loop(loop, repeats), time_loop(loop, repeats))
         if seconds >= LONG_ENOUGH:
-            return repeats
-        repeats = max(2 * repeats, int(repeats * min(LONG_ENOUGH / max(seconds, 1e-9), 100)))
+            break
+        repeats *= min(max(2, math.ceil(LONG_ENOUGH / max(seconds, 1e-9))), 100)
+    return repeats
 
 
 def _time_on_cpu(loop: Loop, repeats: int) -> float:
