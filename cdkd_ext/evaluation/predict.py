@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from cdkd_ext import ops
 from cdkd_ext._checks import check
@@ -70,6 +70,7 @@ def predict(
     device: torch.device | str = "cpu",
     rank: int = 0,
     processes: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Predict every person of a data set.
 
@@ -82,20 +83,39 @@ def predict(
         workers: processes that load pictures.
         device: where the model runs.
         rank: number of this process.
-        processes: how many processes share the data set; each predicts every `processes`-th person.
+        processes: how many processes share the data set; each predicts every `processes`-th batch, which is the same
+            batch however many there are. It may have none.
+        progress: called after each batch with the number of people done by this process.
+
+    Returns:
+        The predictions for this process's share, in the data set's order.
     """
     check(len(dataset) > 0, "dataset", "no samples", "at least one")
-    share = Subset(dataset, range(rank, len(dataset), processes))
+    batches = [
+        list(range(start, min(start + batch_size, len(dataset))))
+        for start in range(rank * batch_size, len(dataset), processes * batch_size)
+    ]
     permutation = None if flip_permutation is None else torch.as_tensor(flip_permutation, device=device)
     training = model.training
     model.eval()
-    keypoints, scores, indices = [], [], []
-    for batch in DataLoader(share, batch_size=batch_size, num_workers=workers):
+    keypoints = [torch.zeros(0, model.num_joints, 2)]
+    scores = [torch.zeros(0, model.num_joints)]
+    indices = [torch.zeros(0, dtype=torch.int64)]
+    done = 0
+    for batch in DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+    ):
         points, score = predict_crops(
             model, batch["image"].to(device), batch["to_image"].to(device), flip_permutation=permutation
         )
         keypoints.append(points.cpu())
         scores.append(score.cpu())
         indices.append(batch["index"])
+        done += len(batch["index"])
+        if progress is not None:
+            progress(done)
     model.train(training)
     return Predictions(torch.cat(keypoints), torch.cat(scores), torch.cat(indices))
