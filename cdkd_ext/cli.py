@@ -3,9 +3,9 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cdkd_ext import __version__
 from cdkd_ext._checks import InputError, check
@@ -17,6 +17,7 @@ try:
     from cdkd_ext.demo import DemoConfig, run_demo
     from cdkd_ext.evaluation import table
     from cdkd_ext.info import describe_installation
+    from cdkd_ext.models import format_profiles, profile_models
     from cdkd_ext.recipes import list_recipes, load_recipe
     from cdkd_ext.training import (
         DistillationConfig,
@@ -76,6 +77,21 @@ def _info(options: Namespace) -> None:
     print(json.dumps(info, indent=2) if options.json else _lines(info))
 
 
+def _models(options: Namespace) -> None:
+    profiles = profile_models(
+        input_size=options.input_size,
+        num_joints=options.num_joints,
+        head=options.head,
+        split_ratio=options.split_ratio,
+        channels_per_joint=options.channels_per_joint,
+    )
+    print(
+        json.dumps([asdict(profile) for profile in profiles], indent=2)
+        if options.json
+        else format_profiles(profiles)
+    )
+
+
 def _demo(options: Namespace) -> None:
     run_demo(DemoConfig(**{field.name: options[field.name] for field in fields(DemoConfig)}))
 
@@ -111,6 +127,11 @@ _COMMANDS = {
         "measure a checkpoint's PCKh or COCO average precision",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
     ),
+    "models": (
+        _models,
+        "list the networks with their parameters and costs",
+        "cdkd models --input_size [256,192] --head heatmap",
+    ),
     "info": (_info, "show the build, the devices and the registered operators", "cdkd info"),
 }
 
@@ -145,6 +166,15 @@ def _build_parser() -> ArgumentParser:
         "--recipe", type=str, help="take model and data from a recipe (see cdkd train --help)"
     )
     evaluation.add_function_arguments(evaluate_checkpoint, skip={"weights"})
+    models = parsers["models"]
+    models.add_argument("--input_size", type=tuple[int, int], default=(64, 64), help="height and width")
+    models.add_argument("--num_joints", type=int, default=17, help="joints")
+    models.add_argument("--head", type=Literal["simcc", "heatmap"], default="simcc", help="kind of output")
+    models.add_argument("--split_ratio", type=float, default=3.0, help="SimCC bins per pixel")
+    models.add_argument(
+        "--channels_per_joint", type=int, default=32, help="SimCC feature maps per joint without upsampling"
+    )
+    models.add_argument("--json", action="store_true", help="print JSON")
     parsers["info"].add_argument("--json", action="store_true", help="print JSON")
     parsers["demo"].add_class_arguments(DemoConfig)
     for name, (_, purpose, _) in _COMMANDS.items():

@@ -2,8 +2,9 @@
 
 from cdkd_ext.distill.cca import CCA
 from cdkd_ext.distill.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
+from cdkd_ext.distill.heatmap import HeatmapLoss
 from cdkd_ext.distill.loss import DistillationLoss
-from cdkd_ext.distill.outputs import PoseOutputs
+from cdkd_ext.distill.outputs import FeatureOutputs, PoseOutputs
 from cdkd_ext.distill.presets import paper_loss, recommended_loss
 from cdkd_ext.distill.sape import SAPE
 from cdkd_ext.distill.sau import SAU
@@ -16,6 +17,8 @@ __all__ = [
     "SAU",
     "AdversarialScalar",
     "DistillationLoss",
+    "FeatureOutputs",
+    "HeatmapLoss",
     "PoseOutputs",
     "SimCCLoss",
     "cosine_ramp",

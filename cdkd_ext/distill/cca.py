@@ -36,6 +36,8 @@ class CCA(nn.Module):
             weights: (B, J) factors on the rows, or None for ones.
         """
         total: Tensor | None = None
+        for name, output in (("student", student), ("teacher", teacher)):
+            check(hasattr(output, "logits_x"), name, "heatmaps", "SimCC logits, whose classes CCA aligns")
         for axis in ("logits_x", "logits_y"):
             student_logits, teacher_logits = getattr(student, axis), getattr(teacher, axis)
             check_tensor(f"student.{axis}", student_logits, ("B", "J", "N"))

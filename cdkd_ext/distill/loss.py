@@ -8,19 +8,20 @@ from torch import Tensor, nn
 from cdkd_ext._checks import check, check_tensor, check_type
 from cdkd_ext.distill.cca import CCA
 from cdkd_ext.distill.etht import ETHT, AdversarialScalar
-from cdkd_ext.distill.outputs import PoseOutputs, check_weights
+from cdkd_ext.distill.heatmap import HeatmapLoss
+from cdkd_ext.distill.outputs import FeatureOutputs, check_weights
 from cdkd_ext.distill.sape import SAPE
 from cdkd_ext.distill.simcc import SimCCLoss
 
 
 class DistillationLoss(nn.Module):
-    """L = L_SimCC + α·L_SAPE + β·L_CCA; without SAPE and CCA it is plain training.
+    """L = L_labels + α·L_SAPE + β·L_CCA; without SAPE and CCA it is plain training.
 
     Everything here that learns is a submodule: keep the loss in one module beside the student, so that no
     optimiser and no wrapper misses a parameter.
 
     Args:
-        labels: SimCC's own loss.
+        labels: SimCC's own loss, or that of heatmaps, which allows no CCA.
         sape: the feature term, or None.
         cca: the logit term, or None.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
@@ -32,7 +33,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(
         self,
-        labels: SimCCLoss,
+        labels: SimCCLoss | HeatmapLoss,
         *,
         sape: SAPE | None = None,
         cca: CCA | None = None,
@@ -42,7 +43,13 @@ class DistillationLoss(nn.Module):
         visibility_weights: bool = False,
     ) -> None:
         super().__init__()
-        check_type("labels", labels, SimCCLoss, "a SimCCLoss")
+        check_type("labels", labels, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
+        check(
+            cca is None or isinstance(labels, SimCCLoss),
+            "cca",
+            "a CCA",
+            "None beside heatmap labels: CCA aligns SimCC classes",
+        )
         if not isinstance(tau, ETHT):
             check_type("tau", tau, (int, float), "a number or an ETHT")
             check(0 < tau < float("inf"), "tau", tau, "a positive temperature")
@@ -68,8 +75,8 @@ class DistillationLoss(nn.Module):
 
     def forward(
         self,
-        student: PoseOutputs,
-        teacher: PoseOutputs | None,
+        student: FeatureOutputs,
+        teacher: FeatureOutputs | None,
         keypoints: Tensor,
         visible: Tensor,
         labelled: Tensor,
@@ -78,25 +85,26 @@ class DistillationLoss(nn.Module):
         """Compute every term in float32 (float64 for float64 input), under mixed precision too.
 
         Args:
-            student: feature (B, J, h, w), logits (B, J, N) per axis.
-            teacher: the same of the teacher; None only if there is neither SAPE nor CCA.
+            student: feature (B, J, h, w), and for SimCC logits (B, J, N) per axis.
+            teacher: the same of the teacher, logits for CCA only; None only if there is neither SAPE nor CCA.
             keypoints: (B, J, 2) x and y in pixels of the student's crop.
             visible: (B, J), 1 for annotated joints and 0 for others.
             labelled: (B,), 0 for samples that train through the distillation terms alone.
             progress: share of the training done, in [0, 1].
 
         Returns:
-            Scalars: "total" and "simcc"; with SAPE "sape" and "alpha"; with CCA "cca", "beta" and "tau"; with
+            Scalars: "total" and "simcc" or "heatmap"; with SAPE "sape" and "alpha"; with CCA "cca", "beta" and "tau"; with
             anything learnt against the loss "xi".
         """
-        check_tensor("student.logits_x", student.logits_x, ("B", "J", "N"))
-        batch, joints, _ = student.logits_x.shape
+        batch = student.feature.shape[0]
+        check_tensor("keypoints", keypoints, (batch, "J", 2))
+        joints = keypoints.shape[1]
         check(batch > 0, "student", "an empty batch", "at least one sample")
         check_tensor("visible", visible, (batch, joints))
         check_weights("labelled", labelled, (batch,))
-        with torch.autocast(student.logits_x.device.type, enabled=False):
+        with torch.autocast(student.feature.device.type, enabled=False):
             total = self.labels(student, keypoints, visible * labelled[:, None])
-            terms = {"simcc": total}
+            terms = {self.labels.name: total}
             if teacher is None:
                 check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
                 return {"total": total, **terms}

@@ -10,11 +10,15 @@ from torch import Tensor
 from cdkd_ext._checks import check, check_tensor
 
 
-class PoseOutputs(Protocol):
-    """A feature map (B, J, h, w) and SimCC logits (B, J, N_x), (B, J, N_y); `models.PoseOutput` is one."""
+class FeatureOutputs(Protocol):
+    """A feature map (B, C, h, w); `models.HeatmapOutput` is one."""
 
     @property
     def feature(self) -> Tensor: ...  # noqa: D102
+
+
+class PoseOutputs(FeatureOutputs, Protocol):
+    """A feature map (B, C, h, w) and SimCC logits (B, J, N_x), (B, J, N_y); `models.PoseOutput` is one."""
 
     @property
     def logits_x(self) -> Tensor: ...  # noqa: D102

@@ -28,6 +28,8 @@ class SimCCLoss(nn.Module):
         scale: factor on the result; the CDKD release has 1000 on the "mean" form.
     """
 
+    name = "simcc"
+
     def __init__(
         self,
         split_ratio: float,

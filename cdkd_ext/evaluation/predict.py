@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from cdkd_ext import ops
 from cdkd_ext._checks import check
-from cdkd_ext.models import PoseNetwork, normalize_images
+from cdkd_ext.models import HeatmapOutput, PoseNetwork, decode_heatmaps, normalize_images
 
 
 class Predictions(NamedTuple):
@@ -19,7 +19,7 @@ class Predictions(NamedTuple):
 
     Attributes:
         keypoints: float32 (N, J, 2), pixels of the full pictures.
-        scores: float32 (N, J), probabilities.
+        scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
         indices: int64 (N,), the people in the data set.
     """
 
@@ -39,7 +39,7 @@ def predict_crops(
     """Predict a batch of crops with a model in evaluation mode.
 
     Args:
-        model: gives SimCC logits.
+        model: gives SimCC logits or heatmaps.
         crops: RGB uint8 (B, 3, h, w).
         to_image: (B, 2, 3), crop pixels to pixels of the full picture; None leaves crop pixels.
         flip_permutation: int64 (J,), turns the flip test on.
@@ -49,13 +49,22 @@ def predict_crops(
     """
     images = normalize_images(crops)
     output = model(images)
-    flipped = None
-    if flip_permutation is not None:
-        mirrored = model(images.flip(-1))
-        flipped = (mirrored.logits_x, mirrored.logits_y, flip_permutation)
-    keypoints, scores = ops.simcc_decode(
-        output.logits_x, output.logits_y, model.split_ratio, flipped=flipped, to_image=to_image
-    )
+    mirrored: Any = None if flip_permutation is None else model(images.flip(-1))
+    if isinstance(output, HeatmapOutput):
+        keypoints, scores = decode_heatmaps(
+            output.heatmaps,
+            model.input_size,
+            flipped=None if flip_permutation is None else (mirrored.heatmaps, flip_permutation),
+            to_image=to_image,
+            method=model.decoding,
+        )
+    else:
+        flipped = None
+        if flip_permutation is not None:
+            flipped = (mirrored.logits_x, mirrored.logits_y, flip_permutation)
+        keypoints, scores = ops.simcc_decode(
+            output.logits_x, output.logits_y, model.split_ratio, flipped=flipped, to_image=to_image
+        )
     return keypoints.float(), scores.float()
 
 
@@ -77,8 +86,8 @@ def predict(
     Args:
         model: on `device`; it is switched to evaluation mode for the call.
         dataset: gives image uint8 (3, h, w), to_image (2, 3) and index, like `PoseDataset`.
-        flip_permutation: the left-right permutation of the joints turns the flip test on: the softmaxes of the
-            picture and of its mirror image are averaged. None predicts once.
+        flip_permutation: the left-right permutation of the joints turns the flip test on: the softmaxes or
+            heatmaps of the picture and of its mirror image are averaged. None predicts once.
         batch_size: people per forward pass.
         workers: processes that load pictures.
         device: where the model runs.

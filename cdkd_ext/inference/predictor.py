@@ -20,7 +20,7 @@ class Poses(NamedTuple):
 
     Attributes:
         keypoints: float32 (N, J, 2), pixels of the picture.
-        scores: float32 (N, J), probabilities.
+        scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
     """
 
     keypoints: npt.NDArray[np.float32]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cdkd_ext.models.pose_network import PoseNetwork
+from cdkd_ext.models.blocks import BasicBlock, Bottleneck, initialize
+from cdkd_ext.models.pose_network import PoseNetwork, PoseOptions
 
 
 @dataclass(frozen=True)
@@ -33,30 +34,13 @@ class HRNetLayout:
 
 
 class HRNet(PoseNetwork):
-    """High-resolution network with up to four parallel branches (strides 4, 8, 16, 32) and SimCC's head.
+    """High-resolution network with up to four parallel branches (strides 4, 8, 16, 32).
 
     Input sizes are multiples of 32, square or not. See `PoseNetwork` for the arguments and the result.
     """
 
-    def __init__(
-        self,
-        name: str,
-        layout: HRNetLayout,
-        *,
-        input_size: tuple[int, int],
-        num_joints: int,
-        head: str = "simcc",
-        split_ratio: float = 3.0,
-    ) -> None:
-        super().__init__(
-            name,
-            input_size=input_size,
-            num_joints=num_joints,
-            head=head,
-            split_ratio=split_ratio,
-            feature_stride=4,
-            size_multiple=32,
-        )
+    def __init__(self, name: str, layout: HRNetLayout, options: PoseOptions) -> None:
+        super().__init__(name, options, feature_stride=4, size_multiple=32)
         stem = layout.stem_width
         self.conv1 = nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
@@ -77,7 +61,7 @@ class HRNet(PoseNetwork):
         self.stage4 = _stage(widths, layout.modules[2], layout.blocks, top_only=True)
 
         self.add_head(widths[0])
-        _initialize(self)
+        initialize(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Highest-resolution map of stage 4, (B, width, H / 4, W / 4)."""
@@ -91,54 +75,6 @@ class HRNet(PoseNetwork):
         ):
             branches = stage(_widen(transition, branches))
         return branches[0]
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> the same shape."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return self.relu(out + x)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with a shortcut, to `expansion` times `inner_channels` channels."""
-
-    expansion = 4
-
-    def __init__(self, in_channels: int, inner_channels: int) -> None:
-        super().__init__()
-        out_channels = inner_channels * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(inner_channels)
-        self.conv2 = nn.Conv2d(inner_channels, inner_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner_channels)
-        self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Sequential | None = None
-        if in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, expansion * inner_channels, h, w)."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(out + shortcut)
 
 
 class FusionModule(nn.Module):
@@ -232,12 +168,3 @@ def _stage(widths: Sequence[int], modules: int, blocks: int, top_only: bool = Fa
     return nn.Sequential(
         *(FusionModule(widths, blocks, top_only and module == modules - 1) for module in range(modules))
     )
-
-
-def _initialize(network: nn.Module) -> None:
-    # the published initialisation; small networks from scratch, too, learnt faster from it than from He's
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=0.001)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cdkd_ext._checks import check_option
 from cdkd_ext.models.hrnet import HRNet, HRNetLayout
-from cdkd_ext.models.pose_network import PoseNetwork
+from cdkd_ext.models.pose_network import PoseNetwork, PoseOptions
+from cdkd_ext.models.resnet import ResNet, ResNetLayout
 
 _SMALL = (1, 1, 1)
 
@@ -17,10 +18,18 @@ _HRNETS = {
     "hrnet_w32_small": HRNetLayout(32, _SMALL, blocks=2, stem_width=32, bottlenecks=2),
 }
 
+_RESNET_BLOCKS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+
+_RESNETS = {
+    f"resnet_{depth}{suffix}": ResNetLayout(blocks, upsampling=upsampling)
+    for suffix, upsampling in (("", (256, 256, 256)), ("_upsample_free", ()))
+    for depth, blocks in _RESNET_BLOCKS.items()
+}
+
 
 def list_models() -> list[str]:
     """Names that `create_model` accepts, sorted."""
-    return sorted(_HRNETS)
+    return sorted([*_HRNETS, *_RESNETS])
 
 
 def create_model(
@@ -30,29 +39,38 @@ def create_model(
     num_joints: int,
     head: str = "simcc",
     split_ratio: float = 3.0,
+    channels_per_joint: int = 1,
+    decoding: str = "quarter",
+    color_order: str = "rgb",
 ) -> PoseNetwork:
     """Build a pose network with fresh weights.
 
     Args:
-        name: one of `list_models()`.
-        input_size: (height, width) of the crops in pixels; multiples of 32 for HRNet.
+        name: one of `list_models()`. ``resnet_*`` has three transposed convolutions (SimpleBaselines);
+            ``resnet_*_upsample_free`` has none, and a SimCC head.
+        input_size: (height, width) of the crops in pixels, square or not; multiples of 32.
         num_joints: J.
-        head: "simcc".
-        split_ratio: bins per pixel; an axis of n pixels has int(n * split_ratio) bins.
+        head: "simcc", or "heatmap" for one map per joint at a quarter of the input's resolution.
+        split_ratio: SimCC bins per pixel; an axis of n pixels has int(n * split_ratio) bins.
+        channels_per_joint: feature maps per joint behind a SimCC head. The published upsample-free networks have
+            32, at 256x192 28.
+        decoding: how heatmaps become keypoints: "quarter" is HRNet's quarter offset, "dark" DARK's Taylor step;
+            it also decides whether training puts the targets' centres on cells, as the former does.
+        color_order: what the first convolution expects. Images are always given as RGB; "bgr" is for the
+            published ResNet weights (SimpleBaselines, SimCC), which were trained on OpenCV's order.
 
     Returns:
-        A module with the attributes `name`, `input_size`, `num_joints`, `head`, `split_ratio` and
-        `feature_size`, whose forward takes normalised images (B, 3, H, W) and returns a `PoseOutput`.
+        A module with the attributes `name`, `input_size`, `num_joints`, `head`, `split_ratio`,
+        `channels_per_joint`, `decoding`, `color_order`, `feature_size` and `feature_channels`, whose forward
+        takes normalised RGB images (B, 3, H, W) and returns a `PoseOutput` or a `HeatmapOutput`.
 
     Raises:
-        InputError: an unknown name or head, or a size, count or ratio that does not fit the network.
+        InputError: an unknown name or option, or a size, count or ratio that does not fit the network.
     """
     check_option("name", name, list_models())
-    return HRNet(
-        name,
-        _HRNETS[name],
-        input_size=input_size,
-        num_joints=num_joints,
-        head=head,
-        split_ratio=split_ratio,
+    options = PoseOptions(
+        input_size, num_joints, head, split_ratio, channels_per_joint, decoding, color_order
     )
+    if name in _RESNETS:
+        return ResNet(name, _RESNETS[name], options)
+    return HRNet(name, _HRNETS[name], options)

@@ -15,20 +15,24 @@ from safetensors.torch import save_file
 from cdkd_ext._checks import InputError, check, fail
 from cdkd_ext._files import replacing
 from cdkd_ext.data import JointSet
-from cdkd_ext.models import PoseNetwork, create_model, load_weights
+from cdkd_ext.models import PoseNetwork, create_model, load_checkpoint
 
 _KEY = "cdkd_ext"
+_DESCRIPTION = (
+    "name",
+    "input_size",
+    "num_joints",
+    "head",
+    "split_ratio",
+    "channels_per_joint",
+    "decoding",
+    "color_order",
+)
 
 
 def save_model(model: PoseNetwork, joints: JointSet, path: Path) -> None:
-    """Write a model as safetensors whose metadata tells its name, input size, joints and split ratio."""
-    description = {
-        "name": model.name,
-        "input_size": model.input_size,
-        "num_joints": model.num_joints,
-        "head": model.head,
-        "split_ratio": model.split_ratio,
-    }
+    """Write a model as safetensors whose metadata tells its joints and what `create_model` needs."""
+    description = {name: getattr(model, name) for name in _DESCRIPTION}
     metadata = {_KEY: json.dumps({"model": description, "joints": joints.to_category()})}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as temporary:
@@ -78,7 +82,7 @@ def load_model(path: str | Path, argument: str = "weights") -> tuple[PoseNetwork
         joints = JointSet.from_category(description["joints"], f"{path}: joints")
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{argument}: {path} has damaged metadata ({error})") from error
-    load_weights(model, path)
+    load_checkpoint(model, path)
     return model, joints
 
 

@@ -15,13 +15,23 @@ class ModelConfig:
         name: a name of `cdkd_ext.models.list_models()`.
         input_size: (height, width) of its input in pixels, multiples of 32.
         split_ratio: SimCC bins per pixel.
-        weights: a checkpoint to start from; None starts from random weights.
+        weights: a checkpoint to start from, of this package or another; None starts from random weights.
+        head: "simcc" or "heatmap".
+        channels_per_joint: feature maps per joint behind a SimCC head; 32 in the published upsample-free networks.
+        decoding: of heatmaps, "quarter" (HRNet) or "dark", whose targets are not quantised either.
+        color_order: "bgr" for published weights that were trained on images in OpenCV's order.
+        backbone_only: take the backbone alone from `weights`, such as ImageNet's, and leave the head fresh.
     """
 
     name: str = "hrnet_w16_small"
     input_size: tuple[int, int] = (32, 32)
     split_ratio: float = 2.0
     weights: str | None = None
+    head: Literal["simcc", "heatmap"] = "simcc"
+    channels_per_joint: int = 1
+    decoding: Literal["quarter", "dark"] = "quarter"
+    color_order: Literal["rgb", "bgr"] = "rgb"
+    backbone_only: bool = False
 
 
 @dataclass
@@ -76,7 +86,7 @@ class DataConfig:
 
 @dataclass
 class LabelConfig:
-    """SimCC's own loss.
+    """The loss from labels.
 
     Args:
         kind: "gaussian" spreads a label over `sigma` bins, "hard" puts it on one bin.
@@ -84,6 +94,8 @@ class LabelConfig:
         label_smoothing: share of a hard label that is spread over the other bins.
         reduction: "row_mean" (per joint, summed over bins and axes), or the published "sum" and "mean" forms.
         scale: factor on the loss.
+        heatmap_sigma: standard deviation of a heatmap's targets in cells, which with `scale` is all that concerns
+            a heatmap head; None takes the published 2 for 64 cells, in proportion, at least 1.
     """
 
     kind: Literal["gaussian", "hard"] = "gaussian"
@@ -91,6 +103,7 @@ class LabelConfig:
     label_smoothing: float = 0.0
     reduction: Literal["row_mean", "sum", "mean"] = "row_mean"
     scale: float = 1.0
+    heatmap_sigma: float | None = None
 
 
 @dataclass

@@ -22,7 +22,7 @@ from cdkd_ext.evaluation import (
     predict,
     submission,
 )
-from cdkd_ext.models import PoseNetwork, create_model, load_weights
+from cdkd_ext.models import PoseNetwork, create_model, load_checkpoint
 from cdkd_ext.training.checkpoint import describes_itself, load_model
 from cdkd_ext.training.config import DataConfig, ModelConfig
 from cdkd_ext.training.progress import people_progress
@@ -177,7 +177,11 @@ def build_model(config: ModelConfig, num_joints: int) -> PoseNetwork:
         config.name,
         input_size=config.input_size,
         num_joints=num_joints,
+        head=config.head,
         split_ratio=config.split_ratio,
+        channels_per_joint=config.channels_per_joint,
+        decoding=config.decoding,
+        color_order=config.color_order,
     )
 
 
@@ -187,13 +191,23 @@ def _load_network(weights: str, told: ModelConfig | None, joints: JointSet) -> P
     if describes_itself(path):
         model, own = load_model(path)
         check_joints("weights", weights, own, joints)
-        for name in ("name", "input_size", "split_ratio") if told else ():
-            value, actual = getattr(told, name), getattr(model, name)
-            check(value == actual, f"model.{name}", value, f"{actual} as {path} says, or no model options")
+        if told is not None:
+            _check_same_network(model, told, weights)
+            # how heatmaps are read is no matter of the weights
+            model.decoding = told.decoding
         return model
     if told is None:
         expected = "the network (--recipe NAME, or --model.name and the other model options)"
         fail("model", f"nothing, and {path} does not say what network it is", expected)
     model = build_model(told, len(joints))
-    load_weights(model, path)
+    load_checkpoint(model, path)
     return model
+
+
+def _check_same_network(model: PoseNetwork, told: ModelConfig, weights: str) -> None:
+    names = ["name", "input_size", "head", "color_order"]
+    if model.head == "simcc":
+        names += ["split_ratio", "channels_per_joint"]
+    for name in names:
+        value, actual = getattr(told, name), getattr(model, name)
+        check(value == actual, f"model.{name}", value, f"{actual} as {weights} says, or no model options")

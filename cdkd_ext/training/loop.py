@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cdkd_ext._checks import check
 from cdkd_ext._files import write_json
 from cdkd_ext.data import JointSet
-from cdkd_ext.models import PoseOutput
+from cdkd_ext.models import HeatmapOutput, PoseOutput
 from cdkd_ext.training.batches import Batch, EpochBatches
 from cdkd_ext.training.checkpoint import load_state, save_model, save_state
 from cdkd_ext.training.config import DistillationConfig, TrainingConfig
@@ -62,7 +62,7 @@ class Trainer:
         evaluate: Callable[[PoseTask], dict[str, Any]],
         accelerator: Accelerator,
         metric: str = "pckh",
-        teacher: Callable[[Tensor], PoseOutput] | None = None,
+        teacher: Callable[[Tensor], PoseOutput | HeatmapOutput] | None = None,
         temperature_rate: float = 1e-3,
     ) -> None:
         self.config = config

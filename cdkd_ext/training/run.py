@@ -13,13 +13,13 @@ from accelerate.utils import set_seed
 from cdkd_ext._checks import check, fail
 from cdkd_ext._files import replacing
 from cdkd_ext.data import PoseDataset
-from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, SimCCLoss
+from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, HeatmapLoss, SimCCLoss
 from cdkd_ext.evaluation import describe
-from cdkd_ext.models import PoseNetwork, create_model, load_weights
+from cdkd_ext.models import PoseNetwork, load_checkpoint
 from cdkd_ext.training.batches import EpochBatches, make_loader
 from cdkd_ext.training.checkpoint import file_hash, load_model
-from cdkd_ext.training.config import DistillationConfig, TrainingConfig, check_config
-from cdkd_ext.training.evaluate import check_joints, evaluate_people, make_accelerator
+from cdkd_ext.training.config import DistillationConfig, LabelConfig, TrainingConfig, check_config
+from cdkd_ext.training.evaluate import build_model, check_joints, evaluate_people, make_accelerator
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.sources import People, load_people, training_set
 from cdkd_ext.training.task import PoseTask
@@ -57,14 +57,10 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     if accelerator.is_main_process:
         save_config(config, output / "config.yaml")
     set_seed(config.seed)
-    student = create_model(
-        config.model.name,
-        input_size=config.model.input_size,
-        num_joints=len(people.joints.names),
-        split_ratio=config.model.split_ratio,
-    )
+    student = build_model(config.model, len(people.joints.names))
     if config.model.weights:
-        load_weights(student, config.model.weights)
+        report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
+        accelerator.print(report)
     teacher = _load_teacher(config, people, accelerator) if isinstance(config, DistillationConfig) else None
     task = PoseTask(student, _build_loss(config, student, teacher.model if teacher else None))
     dataset = _dataset(config, people, teacher)
@@ -122,20 +118,14 @@ def _load_teacher(config: DistillationConfig, people: People, accelerator: Accel
 def _build_loss(
     config: TrainingConfig, student: PoseNetwork, teacher: PoseNetwork | None
 ) -> DistillationLoss:
-    labels = SimCCLoss(
-        student.split_ratio,
-        kind=config.labels.kind,
-        sigma=config.labels.sigma,
-        label_smoothing=config.labels.label_smoothing,
-        reduction=config.labels.reduction,
-        scale=config.labels.scale,
-    )
+    labels = _build_label_loss(config.labels, student)
     if teacher is None or not isinstance(config, DistillationConfig):
         return DistillationLoss(labels)
+    _check_pair(config, student, teacher)
     sape = None
     if config.sape.enabled:
         sape = SAPE(
-            student.num_joints,
+            student.feature_channels,
             student.feature_size,
             teacher.feature_size,
             num_projectors=config.sape.num_projectors,
@@ -167,6 +157,41 @@ def _build_loss(
         alpha=alpha,
         beta=beta,
         visibility_weights=config.cca.visibility,
+    )
+
+
+def _check_pair(config: DistillationConfig, student: PoseNetwork, teacher: PoseNetwork) -> None:
+    heads = {"student": student.head, "teacher": teacher.head}
+    for which, head in heads.items():
+        check(
+            head == "simcc" or not config.cca.enabled,
+            "cca.enabled",
+            f"true for a {which} with heatmaps",
+            "false: CCA aligns SimCC classes, and SAPE works alone",
+        )
+    check(
+        student.feature_channels == teacher.feature_channels or not config.sape.enabled,
+        "sape.enabled",
+        f"true for {student.feature_channels} channels of the student and {teacher.feature_channels} of the teacher",
+        "as many channels of the last feature on both sides, or false",
+    )
+
+
+def _build_label_loss(config: LabelConfig, student: PoseNetwork) -> SimCCLoss | HeatmapLoss:
+    if student.head == "heatmap":
+        return HeatmapLoss(
+            student.input_size,
+            sigma=config.heatmap_sigma,
+            quantized=student.decoding == "quarter",
+            scale=config.scale,
+        )
+    return SimCCLoss(
+        student.split_ratio,
+        kind=config.kind,
+        sigma=config.sigma,
+        label_smoothing=config.label_smoothing,
+        reduction=config.reduction,
+        scale=config.scale,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext.distill import DistillationLoss
-from cdkd_ext.models import PoseNetwork, PoseOutput, channels_last, normalize_images
+from cdkd_ext.distill import DistillationLoss, FeatureOutputs
+from cdkd_ext.models import HeatmapOutput, PoseNetwork, PoseOutput, channels_last, normalize_images
 from cdkd_ext.training.batches import Batch
 
 
@@ -28,16 +28,18 @@ class PoseTask(nn.Module):
 
         Args:
             batch: image uint8 (B, 3, h, w), keypoints (B, J, 2), visible (B, J), labelled (B,); with distillation
-                terms also teacher_feature, teacher_logits_x and teacher_logits_y.
+                terms also teacher_feature and, of a SimCC teacher, teacher_logits_x and teacher_logits_y.
             progress: share of the training done, 0 to 1.
         """
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         output = self.student(normalize_images(images))
-        teacher = None
-        if "teacher_feature" in batch:
+        teacher: FeatureOutputs | None = None
+        if "teacher_logits_x" in batch:
             teacher = PoseOutput(
                 batch["teacher_feature"], batch["teacher_logits_x"], batch["teacher_logits_y"]
             )
+        elif "teacher_feature" in batch:
+            teacher = HeatmapOutput(batch["teacher_feature"])
         return self.loss(output, teacher, batch["keypoints"], batch["visible"], batch["labelled"], progress)
 
     def weight_groups(self, weight_decay: float) -> list[dict[str, object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cdkd_ext.models import PoseNetwork, PoseOutput, channels_last, normalize_images
+from cdkd_ext.models import HeatmapOutput, PoseNetwork, PoseOutput, channels_last, normalize_images
 
 
 class FrozenTeacher:
@@ -22,7 +22,7 @@ class FrozenTeacher:
         self.model = channels_last(model.to(device)).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> PoseOutput:
+    def __call__(self, images: Tensor) -> PoseOutput | HeatmapOutput:
         """Return the outputs for uint8 images (B, 3, H, W), in float32 whatever the training's precision."""
         with torch.autocast(images.device.type, enabled=False):
             return self.model(normalize_images(images.contiguous(memory_format=torch.channels_last)))

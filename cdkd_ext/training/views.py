@@ -20,7 +20,6 @@ from cdkd_ext.training.batches import Batch, Key
 from cdkd_ext.training.teacher import FrozenTeacher
 
 STUDENT_FIELDS = ("image", "keypoints", "visible", "labelled", "to_image")
-TEACHER_FIELDS = ("teacher_feature", "teacher_logits_x", "teacher_logits_y")
 CHUNK = 64
 _Chunk = tuple[list[Key], dict[str, Tensor]]
 
@@ -147,7 +146,7 @@ def build_teacher_outputs(
     *,
     workers: int = 0,
 ) -> Path:
-    """Store the teacher's feature and logits for the same views; return the folder, reused where it exists.
+    """Store the teacher's feature and, of SimCC, its logits for the same views; return the folder, reused where it exists.
 
     They are stored in half precision, which a trained teacher's outputs fit; a fresh network's may be too small.
 
@@ -164,8 +163,8 @@ def build_teacher_outputs(
     def compute(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
         output = teacher(samples["teacher_image"].to(device))
         return {
-            name: values.to("cpu", torch.float16).numpy()
-            for name, values in zip(TEACHER_FIELDS, output, strict=True)
+            f"teacher_{name}": values.to("cpu", torch.float16).numpy()
+            for name, values in output._asdict().items()
         }
 
     target = (

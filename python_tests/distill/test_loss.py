@@ -211,7 +211,7 @@ def test_refusals(outputs: tuple[Any, Any]) -> None:
         loss(student, teacher, keypoints, visible[:, :1], labelled, 0.0)
     with pytest.raises(InputError, match="labelled: expected weights of at least 0"):
         loss(student, teacher, keypoints, visible, -labelled, 0.0)
-    with pytest.raises(InputError, match=r"keypoints: expected shape \(3, 2, 2\)"):
+    with pytest.raises(InputError, match=r"keypoints: expected shape \(3, J, 2\)"):
         loss(student, teacher, keypoints[..., 0], visible, labelled, 0.0)
     empty = type(student)(*(tensor[:0] for tensor in student))
     with pytest.raises(InputError, match="student: expected at least one sample"):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from cdkd_ext._checks import InputError
-from cdkd_ext.models import PoseNetwork, create_model, load_weights, read_weights
+from cdkd_ext.models import PoseNetwork, create_model, load_checkpoint, read_weights
 
 
 def make_model(seed: int, num_joints: int = 4) -> PoseNetwork:
@@ -48,7 +48,7 @@ def test_torch_files(
 ) -> None:
     torch.save(wrap(weights), tmp_path / "weights.pth")
     model = make_model(2)
-    load_weights(model, tmp_path / "weights.pth")
+    load_checkpoint(model, tmp_path / "weights.pth")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
@@ -56,7 +56,7 @@ def test_torch_files(
 def test_safetensors_file(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     save_file(weights, tmp_path / "weights.safetensors")
     model = make_model(2)
-    load_weights(model, str(tmp_path / "weights.safetensors"))
+    load_checkpoint(model, str(tmp_path / "weights.safetensors"))
     assert torch.equal(model.conv1.weight, weights["conv1.weight"])
 
 
@@ -136,13 +136,13 @@ def test_refusal_names_the_first_few_and_changes_nothing(
     model = make_model(2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(InputError) as error:
-        load_weights(model, tmp_path / "weights.pth")
+        load_checkpoint(model, tmp_path / "weights.pth")
     message = str(error.value)
     assert "\n" not in message
     assert f"{len(weights)} tensors of this hrnet_w8_small" in message
     assert "4 missing (conv1.weight; bn1.weight; bn1.bias; ...)" in message
     assert "1 unexpected (head.extra)" in message
-    assert "1 of another shape (mlp_head_x.bias (7,) instead of (96,))" in message
+    assert "1 that do not fit (mlp_head_x.bias (7,) instead of (96,))" in message
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -150,4 +150,4 @@ def test_refusal_names_the_first_few_and_changes_nothing(
 def test_weights_of_another_joint_set(tmp_path: Path) -> None:
     save_file(make_model(1, num_joints=5).state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match=r"final_layer.weight \(5, 8, 1, 1\) instead of \(4, 8, 1, 1\)"):
-        load_weights(make_model(2), tmp_path / "weights.safetensors")
+        load_checkpoint(make_model(2), tmp_path / "weights.safetensors")

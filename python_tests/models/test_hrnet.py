@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from cdkd_ext.models import create_model
-from cdkd_ext.models.hrnet import Bottleneck, FusionModule, HRNet, HRNetLayout
+from cdkd_ext.models.blocks import Bottleneck
+from cdkd_ext.models.hrnet import FusionModule, HRNet, HRNetLayout
+from cdkd_ext.models.pose_network import PoseOptions
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -135,7 +137,7 @@ def test_fusion_adds_all_branches_at_each_resolution() -> None:
 
 
 def test_each_new_branch_grows_out_of_the_lowest_resolution() -> None:
-    model = HRNet("tiny", HRNetLayout(2, (1, 1, 1), 1, 2, 1), input_size=(32, 64), num_joints=3).eval()
+    model = HRNet("tiny", HRNetLayout(2, (1, 1, 1), 1, 2, 1), PoseOptions((32, 64), 3)).eval()
     shapes = {}
     for stage in (2, 3, 4):
         module = model.get_submodule(f"stage{stage}.0")

@@ -64,7 +64,19 @@ def test_empty_batch() -> None:
             {"split_ratio": 0.05},
             r"split_ratio: expected at least two bins on each axis of a \(32, 32\) input",
         ),
-        ({"head": "heatmap"}, "head: expected one of 'simcc', got 'heatmap'"),
+        ({"head": "regression"}, "head: expected one of 'simcc', 'heatmap', got 'regression'"),
+        (
+            {"name": "resnet_50_upsample_free", "head": "heatmap"},
+            "head: expected 'simcc' for resnet_50_upsample_free, got 'heatmap'",
+        ),
+        (
+            {"name": "resnet_50", "input_size": (64, 48)},
+            r"input_size: expected .* multiples of 32 for resnet_50",
+        ),
+        ({"channels_per_joint": 0}, "channels_per_joint: expected a positive integer, got 0"),
+        ({"head": "heatmap", "channels_per_joint": 2}, "channels_per_joint: expected 1 for a heatmap head"),
+        ({"decoding": "taylor"}, "decoding: expected one of 'quarter', 'dark', got 'taylor'"),
+        ({"color_order": "grey"}, "color_order: expected one of 'rgb', 'bgr', got 'grey'"),
     ],
 )
 def test_refusals(change: dict[str, Any], message: str) -> None:

@@ -1,0 +1,66 @@
+"""Residual blocks of HRNet and ResNet, with the published tensor names, and the published initialisation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + x)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a shortcut, to `expansion` times `inner_channels` channels.
+
+    The 3x3 convolution has the stride, as in the published weights (Caffe's ResNet has it in the first one).
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, inner_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        out_channels = inner_channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner_channels)
+        self.conv2 = nn.Conv2d(inner_channels, inner_channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner_channels)
+        self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, expansion * inner_channels, h / stride, w / stride)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + shortcut)
+
+
+def initialize(network: nn.Module) -> None:
+    """Draw fresh weights of the convolutions."""
+    # the published initialisation; small networks from scratch, too, learnt faster from it than from He's
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(module.weight, std=0.001)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

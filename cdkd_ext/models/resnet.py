@@ -1,0 +1,71 @@
+"""ResNet for poses: SimpleBaselines (Xiao et al.) and SimCC's upsample-free variant, with the published names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from cdkd_ext._checks import check
+from cdkd_ext.models.blocks import Bottleneck, initialize
+from cdkd_ext.models.pose_network import PoseNetwork, PoseOptions
+
+
+@dataclass(frozen=True)
+class ResNetLayout:
+    """The shape of a ResNet; the defaults are ResNet-50's.
+
+    Attributes:
+        blocks: bottlenecks in `layer1` to `layer4`.
+        width: channels of the stem and inner channels of `layer1`; each later layer has twice as many.
+        upsampling: channels of the transposed convolutions, each of which doubles the resolution.
+    """
+
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    width: int = 64
+    upsampling: tuple[int, ...] = (256, 256, 256)
+
+
+class ResNet(PoseNetwork):
+    """Residual network (stride 32) with transposed convolutions, or with none and a SimCC head.
+
+    Input sizes are multiples of 32, square or not. See `PoseNetwork` for the arguments and the result.
+    """
+
+    def __init__(self, name: str, layout: ResNetLayout, options: PoseOptions) -> None:
+        doublings = len(layout.upsampling)
+        super().__init__(name, options, feature_stride=32 // 2**doublings, size_multiple=32)
+        check(doublings or self.head == "simcc", "head", repr(self.head), f"'simcc' for {name}")
+        self.conv1 = nn.Conv2d(3, layout.width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(layout.width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+
+        channels = layout.width
+        layers = []
+        for index, count in enumerate(layout.blocks):
+            inner = layout.width * 2**index
+            expanded = inner * Bottleneck.expansion
+            first = Bottleneck(channels, inner, stride=1 if index == 0 else 2)
+            layers.append(nn.Sequential(first, *(Bottleneck(expanded, inner) for _ in range(count - 1))))
+            channels = expanded
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+
+        upsampling: list[nn.Module] = []
+        for width in layout.upsampling:
+            upsampling += [
+                nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = width
+        self.deconv_layers = nn.Sequential(*upsampling)
+
+        self.add_head(channels)
+        initialize(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last map in front of the head, (B, C, H / 4, W / 4), or (B, C, H / 32, W / 32) upsample-free."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.deconv_layers(x)
