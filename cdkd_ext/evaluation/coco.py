@@ -136,6 +136,7 @@ def coco_results(
     check(joints.shape == points.shape[:2], "joint_scores", joints.shape, f"shape {points.shape[:2]}")
     check(np.isfinite(joints).all(), "joint_scores", "nan or inf", "finite scores")
     check(len(image_ids) == len(points), "image_ids", len(image_ids), f"{len(points)} ids")
+    check(area.shape == (len(points),), "areas", area.shape, f"shape ({len(points)},)")
     if sigmas is None:
         fail("sigmas", "none", "one per joint")
     scores = instance_scores(boxes, joints, score_threshold)
