@@ -76,23 +76,21 @@ def _metric(
 ) -> Literal["pckh", "AP"]:
     check_option("data.metric", config.metric, ("auto", "pckh", "AP"))
     lengths = any(person.head_size > 0 and math.isfinite(person.head_size) for person in persons)
-    if config.metric == "pckh" or (config.metric == "auto" and lengths):
-        if config.boxes:
-            fail(
-                "data.metric",
-                "pckh",
-                "AP with a detector's boxes: they are nobody's, so no joint has a target",
-            )
-        if not lengths:
-            fail(f"{source}: head_size", "none", "head lengths to measure PCKh by, or data.metric AP")
-        return "pckh"
-    if config.format == "mpii":
+    metric = config.metric
+    if metric == "auto":
+        metric = "pckh" if lengths or config.format == "mpii" else "AP"
+    if metric == "AP":
+        if joints.sigmas is None:
+            expected = "OKS constants to measure AP with, or head_size of the people for PCKh"
+            fail(f"{source}: sigmas of the joints", "none", expected)
+        return "AP"
+    if config.boxes:
+        fail("data.metric", "pckh", "AP with a detector's boxes: they are nobody's, so no joint has a target")
+    if not lengths and config.format == "mpii":
         expected = "the official gt_valid.mat (--data.head_boxes FILE), or head_size in the annotations"
         fail("data.head_boxes", "no head lengths", expected)
-    if joints.sigmas is None:
-        expected = "head_size of the people for PCKh, or sigmas of the joints for AP"
-        fail(f"{source}: annotations", "neither", expected)
-    return "AP"
+    check(lengths, f"{source}: head_size", "none", "head lengths to measure PCKh by, or data.metric AP")
+    return "pckh"
 
 
 def load_people(config: DataConfig, output: Path) -> People:
