@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cdkd_ext.models import create_model
+from cdkd_ext.models import HeatmapOutput, create_model
 from cdkd_ext.models.blocks import Bottleneck
 from cdkd_ext.models.hrnet import FusionModule, HRNet, HRNetLayout
 from cdkd_ext.models.pose_network import PoseOptions
@@ -68,6 +68,47 @@ def test_published_names_and_shapes(name: str, width: int) -> None:
     actual = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert actual == expected
     assert len(actual) == 1758
+
+
+@pytest.mark.parametrize(("name", "width"), [("hrnet_w32", 32), ("hrnet_w48", 48)])
+def test_published_heatmap_networks_end_at_the_final_layer(name: str, width: int) -> None:
+    with torch.device("meta"):
+        model = create_model(name, input_size=(256, 192), num_joints=16, head="heatmap")
+        output = model(torch.zeros(1, 3, 256, 192))
+    expected = published_shapes(width, 16, 1, (1, 1))
+    for axis in "xy":
+        del expected[f"mlp_head_{axis}.weight"], expected[f"mlp_head_{axis}.bias"]
+    assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == expected
+    assert isinstance(output, HeatmapOutput)
+    assert output.heatmaps.shape == (1, 16, 64, 48)
+
+
+def test_every_convolution_of_w32_has_the_published_stride_and_padding() -> None:
+    """Names and shapes do not tell strides: the stem, the new branches and the ways down halve, nothing else."""
+    with torch.device("meta"):
+        model = create_model("hrnet_w32", input_size=(64, 64), num_joints=17)
+    halving = {"conv1", "conv2", "transition1.1.0.0", "transition2.2.0.0", "transition3.3.0.0"}
+    for stage, modules in ((2, 1), (3, 4), (4, 3)):
+        for m in range(modules):
+            for i in range(1 if (stage, m) == (4, 2) else stage):
+                for j in range(i):
+                    halving |= {f"stage{stage}.{m}.fuse_layers.{i}.{j}.{k}.0" for k in range(i - j)}
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, torch.nn.Conv2d)}
+    assert {name for name, layer in layers.items() if layer.stride == (2, 2)} == halving
+    assert {layer.stride for name, layer in layers.items() if name not in halving} == {(1, 1)}
+    for name, layer in layers.items():
+        assert layer.padding == ((1, 1) if layer.kernel_size == (3, 3) else (0, 0)), name
+        assert layer.dilation == (1, 1) and layer.groups == 1, name
+
+
+def test_the_ways_down_have_a_relu_before_the_last_step_only() -> None:
+    with torch.device("meta"):
+        model = create_model("hrnet_w32", input_size=(64, 64), num_joints=17)
+    for i in range(4):
+        for j in range(i):
+            steps = list(model.get_submodule(f"stage4.0.fuse_layers.{i}.{j}").children())
+            kinds = [[type(layer).__name__ for layer in step.children()] for step in steps]
+            assert kinds == [["Conv2d", "BatchNorm2d", "ReLU"]] * (i - j - 1) + [["Conv2d", "BatchNorm2d"]]
 
 
 def test_only_the_top_branch_leaves_the_network() -> None:

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from cdkd_ext.models import count_macs, count_parameters, create_model
+from cdkd_ext.models import (
+    count_macs,
+    count_parameters,
+    create_model,
+    format_profiles,
+    paper_gflops,
+    profile_models,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +34,70 @@ def test_published_numbers(
     assert f"{count_macs(model, linear=False) / 2**30:.3f}" == convolution_gibi
     cells = (size // 4) ** 2
     assert count_macs(model) - count_macs(model, linear=False) == 2 * 17 * cells * int(size * split_ratio)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "head", "split_ratio", "joints", "printed_millions", "printed_gflops"),
+    [
+        ("resnet_152", 32, "heatmap", 3, 16, "68.6", "0.328"),
+        ("resnet_50", 32, "heatmap", 3, 16, "34.0", "0.187"),
+        ("hrnet_w32", 32, "heatmap", 3, 16, "28.5", "0.148"),
+        ("hrnet_w32", 32, "simcc", 2, 16, "28.5", "0.148"),
+        ("resnet_152", 64, "heatmap", 3, 16, "68.6", "1.314"),
+        ("hrnet_w32", 64, "heatmap", 3, 16, "28.5", "0.593"),
+        ("hrnet_w32", 64, "simcc", 3, 16, "28.6", "0.593"),
+        ("hrnet_w48", 64, "simcc", 3, 17, "63.7", "1.218"),
+    ],
+)
+def test_the_papers_tables_to_the_printed_digit(
+    name: str, size: int, head: str, split_ratio: int, joints: int, printed_millions: str, printed_gflops: str
+) -> None:
+    """Tables I and II of the CDKD paper: parameters and "GFLOPs" of the networks that exist here."""
+    (profile,) = profile_models(
+        input_size=(size, size), num_joints=joints, head=head, split_ratio=split_ratio, names=[name]
+    )
+    assert f"{profile.parameters / 1e6:.1f}" == printed_millions
+    assert f"{profile.paper_gflops:.3f}" == printed_gflops
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "millions"),
+    [
+        ("hrnet_w32", "heatmap", "28.536"),
+        ("hrnet_w48", "heatmap", "63.596"),
+        ("resnet_50", "heatmap", "34.00"),
+        ("resnet_152", "heatmap", "68.64"),
+    ],
+)
+def test_parameters_of_heatmap_networks(name: str, head: str, millions: str) -> None:
+    (profile,) = profile_models(input_size=(64, 64), head=head, names=[name])
+    digits = len(millions.split(".")[1])
+    assert f"{profile.parameters / 1e6:.{digits}f}" == millions
+
+
+def test_the_teachers_cost() -> None:
+    (profile,) = profile_models(input_size=(256, 256), num_joints=16, names=["hrnet_w32"])
+    assert f"{profile.paper_gflops:.2f}" == "9.49"
+
+
+def test_the_two_conventions_differ_where_they_should() -> None:
+    """Honest MACs and the papers' count of transposed convolutions and SimCC's linear layers, by hand."""
+    with torch.device("meta"):
+        model = create_model("resnet_50", input_size=(64, 96), num_joints=16, split_ratio=2)
+    # 2x3 cells of 2048 channels, then 4x6 and 8x12 of 256, each with 16 products per output channel
+    transposed = 16 * 256 * (2 * 3 * 2048 + 4 * 6 * 256 + 8 * 12 * 256)
+    linear_outputs, cells = 16 * (64 + 96) * 2, 16 * 24
+    expected = count_macs(model) + 3 * transposed - linear_outputs * cells + linear_outputs * 16
+    assert round(paper_gflops(model) * 2**30) == expected
+
+
+def test_a_table_has_one_line_per_network_and_explains_its_units() -> None:
+    profiles = profile_models(input_size=(64, 32), names=["hrnet_w8_small", "hrnet_w16_small"])
+    lines = format_profiles(profiles).splitlines()
+    assert lines[1].split()[:2] == ["hrnet_w8_small", "64x32"]
+    assert f"{profiles[0].parameters / 1e6:.3f} M" in lines[1]
+    assert f"{profiles[0].macs / 1e9:.3f} G" in lines[1]
+    assert "2^30" in lines[-1]
 
 
 def test_layers_by_hand() -> None:
