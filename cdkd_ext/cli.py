@@ -43,7 +43,7 @@ def _expand(arguments: Sequence[str]) -> list[str]:
         value = value or next(rest, "")
         if name == "--recipe":
             # an evaluation has no training to configure
-            sections = ("model", "data") if arguments[0] == "eval" else None
+            sections = ("model", "data", "flip_test", "simcc_score") if arguments[0] == "eval" else None
             expanded += ["--config", json.dumps(load_recipe(value, sections))]
             continue
         path = Path(value) / "config.yaml"
@@ -66,7 +66,7 @@ def _fit(config_class: type[TrainingConfig], options: Namespace) -> None:
 
 
 def _eval(options: Namespace) -> None:
-    names = ("weights", "data", "model", "flip_test", "batch_size", "output", "results", "cpu")
+    names = ("weights", "data", "model", "flip_test", "simcc_score", "batch_size", "output", "results", "cpu")
     report = evaluate_checkpoint(**{name: options[name] for name in names})
     if PartialState().is_main_process:
         print(table(report))

@@ -26,7 +26,7 @@ class EvaluationSet:
     Attributes:
         persons: the people, at least one.
         joints: their joint set.
-        metric: "pckh", or "AP" for COCO's average precision.
+        metric: "pckh", "AP" for COCO's average precision, or "none" where the annotations are unknown.
         annotation_file: the annotations.
         boxes: where the people's boxes come from, in words.
         reference: where PCKh's reference lengths come from, in words.
@@ -35,7 +35,7 @@ class EvaluationSet:
 
     persons: Sequence[Person]
     joints: JointSet
-    metric: Literal["pckh", "AP"]
+    metric: Literal["pckh", "AP", "none"]
     annotation_file: Path
     boxes: str
     reference: str = ""
@@ -74,7 +74,7 @@ def measure(
 
     With the metric "pckh": ``pckh`` and ``pckh_0.1``, the means at the thresholds 0.5 and 0.1, and ``pckh_per_joint`` at
     0.5, in percent; ``people`` who were measured, ``people_without_head_size`` who could not be, and ``reference``.
-    With "AP": the entries of `coco_keypoint_ap`, and the number of ``people``, which are boxes. Always ``boxes``.
+    With "AP": the entries of `coco_keypoint_ap`. Always ``boxes`` and the number of ``people`` (with "AP" boxes).
 
     Args:
         truth: the people and their annotations.
@@ -83,6 +83,8 @@ def measure(
         score_threshold: joint scores at or below it do not count in a COCO result's score.
     """
     _check_complete(truth, predictions)
+    if truth.metric == "none":
+        return {"people": len(truth.persons), "boxes": truth.boxes}
     if truth.metric == "AP":
         results = submission(truth, predictions, crop_size=crop_size, score_threshold=score_threshold)
         figures = coco_keypoint_ap(truth.annotation_file, results, joints=truth.joints)
@@ -107,6 +109,8 @@ def describe(figures: dict[str, Any]) -> str:
     if "AP" in figures:
         values = "  ".join(f"{name} {100 * figures[name]:.1f}" for name in _AP_NAMES)
         return f"{values} (percent), {figures['people']} people; boxes: {figures['boxes']}"
+    if "pckh" not in figures:
+        return f"not measured, {figures['people']} people; boxes: {figures['boxes']}"
     return (
         f"PCKh@0.5 {figures['pckh']:.2f}, {figures['people']} people; head length: {figures['reference']}; "
         f"boxes: {figures['boxes']}"

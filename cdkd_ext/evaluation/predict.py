@@ -35,6 +35,7 @@ def predict_crops(
     to_image: Tensor | None = None,
     *,
     flip_permutation: Tensor | None = None,
+    simcc_score: str = "min",
 ) -> tuple[Tensor, Tensor]:
     """Predict a batch of crops with a model in evaluation mode.
 
@@ -43,6 +44,7 @@ def predict_crops(
         crops: RGB uint8 (B, 3, h, w).
         to_image: (B, 2, 3), crop pixels to pixels of the full picture; None leaves crop pixels.
         flip_permutation: int64 (J,), turns the flip test on.
+        simcc_score: of the two axes' maxima, "min", "max" or "mean" (`cdkd_ext.ops.simcc_decode`).
 
     Returns:
         Keypoints float32 (B, J, 2) and scores float32 (B, J).
@@ -63,7 +65,12 @@ def predict_crops(
         if flip_permutation is not None:
             flipped = (mirrored.logits_x, mirrored.logits_y, flip_permutation)
         keypoints, scores = ops.simcc_decode(
-            output.logits_x, output.logits_y, model.split_ratio, flipped=flipped, to_image=to_image
+            output.logits_x,
+            output.logits_y,
+            model.split_ratio,
+            flipped=flipped,
+            to_image=to_image,
+            score=simcc_score,
         )
     return keypoints.float(), scores.float()
 
@@ -74,6 +81,7 @@ def predict(
     dataset: Any,
     *,
     flip_permutation: Sequence[int] | None = None,
+    simcc_score: str = "min",
     batch_size: int = 64,
     workers: int = 0,
     device: torch.device | str = "cpu",
@@ -88,6 +96,7 @@ def predict(
         dataset: gives image uint8 (3, h, w), to_image (2, 3) and index, like `PoseDataset`.
         flip_permutation: the left-right permutation of the joints turns the flip test on: the softmaxes or
             heatmaps of the picture and of its mirror image are averaged. None predicts once.
+        simcc_score: of the two axes' maxima, "min", "max" or "mean".
         batch_size: people per forward pass.
         workers: processes that load pictures.
         device: where the model runs.
@@ -118,7 +127,11 @@ def predict(
         multiprocessing_context="fork" if workers else None,
     ):
         points, score = predict_crops(
-            model, batch["image"].to(device), batch["to_image"].to(device), flip_permutation=permutation
+            model,
+            batch["image"].to(device),
+            batch["to_image"].to(device),
+            flip_permutation=permutation,
+            simcc_score=simcc_score,
         )
         keypoints.append(points.cpu())
         scores.append(score.cpu())

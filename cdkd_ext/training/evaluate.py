@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -34,13 +34,20 @@ def evaluate_people(
     truth: EvaluationSet,
     *,
     flip_test: bool,
+    simcc_score: str = "min",
     accelerator: Accelerator | None = None,
     batch_size: int = 64,
     workers: int = 0,
 ) -> dict[str, Any]:
     """The figures of `measure` for a model; with several processes each person is predicted by one and counted once."""
     predictions = predict_people(
-        model, truth, flip_test=flip_test, accelerator=accelerator, batch_size=batch_size, workers=workers
+        model,
+        truth,
+        flip_test=flip_test,
+        simcc_score=simcc_score,
+        accelerator=accelerator,
+        batch_size=batch_size,
+        workers=workers,
     )
     return _measure(model, truth, predictions)
 
@@ -50,6 +57,7 @@ def predict_people(
     truth: EvaluationSet,
     *,
     flip_test: bool,
+    simcc_score: str = "min",
     accelerator: Accelerator | None = None,
     batch_size: int = 64,
     workers: int = 0,
@@ -61,6 +69,7 @@ def predict_people(
         model: on the accelerator's device.
         truth: the people.
         flip_test: average with the prediction for the mirrored picture.
+        simcc_score: of the two axes' maxima, "min", "max" or "mean".
         accelerator: tells which share this process has; None is one process.
         batch_size: people per forward pass.
         workers: processes that load pictures.
@@ -71,6 +80,7 @@ def predict_people(
         model,
         PoseDataset(truth.persons, truth.joints, size=model.input_size, padding=truth.padding),
         flip_permutation=truth.joints.flip_permutation if flip_test else None,
+        simcc_score=simcc_score,
         batch_size=batch_size,
         workers=workers,
         device=next(model.parameters()).device,
@@ -91,6 +101,7 @@ def evaluate_checkpoint(
     *,
     model: ModelConfig | None = None,
     flip_test: bool = True,
+    simcc_score: Literal["min", "max", "mean"] = "min",
     batch_size: int = 64,
     output: str | None = None,
     results: str | None = None,
@@ -105,6 +116,8 @@ def evaluate_checkpoint(
         data: pictures and annotations.
         model: the network, for a checkpoint that does not say what network it is.
         flip_test: average with the prediction for the mirrored picture.
+        simcc_score: of the two axes' maxima; it tells in AP. The published code takes "max" for hard labels, "min"
+            for Gaussian ones.
         batch_size: people per forward pass.
         output: also write the figures to this file, as JSON.
         results: also write the predictions to this file, in COCO's submission format.
@@ -120,7 +133,12 @@ def evaluate_checkpoint(
     check(data.workers >= 0, "data.workers", data.workers, "zero or more")
     truth = load_validation(data)
     if results:
-        check(truth.metric == "AP", "results", results, "nothing where AP is not measured (data.metric AP)")
+        check(
+            truth.joints.sigmas,
+            "results",
+            results,
+            "nothing for joints without sigmas, which COCO's results need",
+        )
     accelerator = make_accelerator(cpu)
     network = _load_network(weights, model, truth.joints).to(accelerator.device)
     main = accelerator.is_main_process
@@ -130,6 +148,7 @@ def evaluate_checkpoint(
             network,
             truth,
             flip_test=flip_test,
+            simcc_score=simcc_score,
             accelerator=accelerator,
             batch_size=batch_size,
             workers=data.workers,

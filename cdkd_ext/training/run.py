@@ -96,6 +96,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
             task.student,
             people.val,
             flip_test=config.flip_test,
+            simcc_score=config.simcc_score,
             accelerator=accelerator,
             workers=config.data.workers,
         ),

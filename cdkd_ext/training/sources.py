@@ -9,6 +9,8 @@ from typing import Literal
 
 from cdkd_ext._checks import check, check_option, fail
 from cdkd_ext.data import (
+    COCO_JOINTS,
+    MPII_JOINTS,
     JointSet,
     Person,
     PoseDataset,
@@ -73,12 +75,14 @@ def load_validation(config: DataConfig) -> EvaluationSet:
 
 def _metric(
     config: DataConfig, persons: list[Person], joints: JointSet, source: Path
-) -> Literal["pckh", "AP"]:
-    check_option("data.metric", config.metric, ("auto", "pckh", "AP"))
+) -> Literal["pckh", "AP", "none"]:
+    check_option("data.metric", config.metric, ("auto", "pckh", "AP", "none"))
     lengths = any(person.head_size > 0 and math.isfinite(person.head_size) for person in persons)
     metric = config.metric
     if metric == "auto":
         metric = "pckh" if lengths or config.format == "mpii" else "AP"
+    if metric == "none":
+        return "none"
     if metric == "AP":
         if joints.sigmas is None:
             expected = "OKS constants to measure AP with, or head_size of the people for PCKh"
@@ -105,6 +109,7 @@ def load_people(config: DataConfig, output: Path) -> People:
     root = _existing_root(config)
     # first what is quick to read and tells most mistakes
     val = load_validation(config)
+    check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
     annotations, images = root / config.train, root / config.train_images
     if config.format == "mpii":
         train, joints = load_mpii_persons(annotations, images, min_keypoints=config.min_keypoints)
@@ -134,7 +139,9 @@ def _existing_root(config: DataConfig) -> Path:
 
 
 def _told_joints(config: DataConfig) -> JointSet | None:
-    return JointSet.from_yaml(config.joints) if config.joints else None
+    if config.joints is None:
+        return None
+    return {"coco": COCO_JOINTS, "mpii": MPII_JOINTS}.get(config.joints) or JointSet.from_yaml(config.joints)
 
 
 def training_set(

@@ -93,6 +93,7 @@ def test_schedule_and_augmentation_are_the_published_ones(name: str) -> None:
     optimizer = config.optimizer
     assert (optimizer.name, optimizer.learning_rate, optimizer.schedule) == ("adam", 1e-3, "step")
     assert (config.epochs, optimizer.milestones) == ((140, [90, 120]) if resnet else (210, [170, 200]))
+    assert config.simcc_score == "max" and config.flip_test
     assert (optimizer.weight_decay, optimizer.warmup, config.batch_size) == (0, 0, 32)
     drawn = config.data.augmentation
     numbers = (drawn.scale, drawn.rotation, drawn.half_body)

@@ -16,7 +16,7 @@ from torch import nn
 from cdkd_ext._checks import InputError
 from cdkd_ext.cli import main
 from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS
-from cdkd_ext.evaluation import coco_keypoint_ap
+from cdkd_ext.evaluation import coco_keypoint_ap, table
 from cdkd_ext.models import PoseOutput, create_model
 from cdkd_ext.training import (
     DataConfig,
@@ -155,6 +155,41 @@ def test_results_in_the_submission_format_give_the_same_figures(official_data, c
     assert report["boxes"].endswith("boxes.json, scores from 0.7")
 
 
+def test_a_submission_for_pictures_whose_annotations_are_unknown(official_data, checkpoints, tmp_path):
+    """COCO's test-dev: an image list whose person category tells no joints, and a detector's boxes."""
+    annotations = official_data / "coco/annotations/person_keypoints_val2017.json"
+    content = {
+        "images": json.loads(annotations.read_text())["images"],
+        "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "bicycle"}],
+    }
+    (tmp_path / "image_info.json").write_text(json.dumps(content))
+    weights, results = str(checkpoints / "own_17.safetensors"), tmp_path / "results.json"
+    data = coco(
+        official_data,
+        val=str(tmp_path / "image_info.json"),
+        boxes="boxes.json",
+        joints="coco",
+        metric="none",
+    )
+    report = evaluate_checkpoint(weights, data, results=str(results))
+    assert report["people"] == 8 and not {"AP", "pckh"} & report.keys()
+    assert table(report).startswith("not measured, 8 people; boxes: detector's")
+    evaluate_checkpoint(weights, coco(official_data, boxes="boxes.json"), results=str(tmp_path / "val.json"))
+    assert results.read_text() == (tmp_path / "val.json").read_text()
+    with pytest.raises(InputError, match=r"image_info\.json"):
+        evaluate_checkpoint(weights, replace(data, joints=None))
+
+
+def test_the_score_of_a_joint_comes_from_the_axes_as_told(official_data, checkpoints, tmp_path):
+    weights, scores = str(checkpoints / "own_17.safetensors"), {}
+    for name in ("min", "max", "mean"):
+        file = tmp_path / f"{name}.json"
+        evaluate_checkpoint(weights, coco(official_data), simcc_score=name, results=str(file))
+        scores[name] = torch.tensor([result["keypoints"][2::3] for result in json.loads(file.read_text())])
+    assert (scores["min"] < scores["max"]).any()
+    torch.testing.assert_close(scores["mean"], (scores["min"] + scores["max"]) / 2)
+
+
 def test_the_size_of_the_batches_changes_nothing(official_data, checkpoints, tmp_path):
     weights, results = str(checkpoints / "own_17.safetensors"), []
     for size in (1, 3):
@@ -178,7 +213,12 @@ def test_the_size_of_the_batches_changes_nothing(official_data, checkpoints, tmp
         ),
         (mpii, "own_16.safetensors", {"model": replace(SMALL, split_ratio=3.0)}, r"model\.split_ratio"),
         (mpii, "foreign_16.pth", {"model": replace(SMALL, split_ratio=3.0)}, r"foreign_16\.pth: expected"),
-        (mpii, "own_16.safetensors", {"results": "r.json"}, "results: expected nothing where AP is not"),
+        (
+            mpii,
+            "own_16.safetensors",
+            {"results": "r.json"},
+            "results: expected nothing for joints without sigmas",
+        ),
         (mpii, "own_16.safetensors", {"batch_size": 0}, "batch_size: expected a positive number"),
         (mpii, "none.pth", {}, "weights: expected an existing checkpoint"),
     ],
@@ -203,6 +243,7 @@ def test_what_does_not_fit_is_named(official_data, checkpoints, make, weights, o
             {"metric": "pckh", "boxes": "boxes.json"},
             r"data\.metric: expected AP with a detector's boxes",
         ),
+        (coco, {"metric": "none"}, r"data\.metric: expected a metric that tells which checkpoint is best"),
         (coco, {"metric": "oks"}, r"data\.metric: expected one of"),
         (coco, {"boxes": "none.json"}, r"none\.json: .*No such file"),
     ],
