@@ -24,6 +24,7 @@ try:
         InterruptedRun,
         NonFiniteLossError,
         TrainingConfig,
+        convert_checkpoint,
         evaluate_checkpoint,
         train,
     )
@@ -77,6 +78,11 @@ def _info(options: Namespace) -> None:
     print(json.dumps(info, indent=2) if options.json else _lines(info))
 
 
+def _convert(options: Namespace) -> None:
+    names = ("weights", "output", "layout", "model", "joints")
+    print(convert_checkpoint(**{name: options[name] for name in names}))
+
+
 def _models(options: Namespace) -> None:
     profiles = profile_models(
         input_size=options.input_size,
@@ -84,6 +90,7 @@ def _models(options: Namespace) -> None:
         head=options.head,
         split_ratio=options.split_ratio,
         channels_per_joint=options.channels_per_joint,
+        names=options.names or None,
     )
     print(
         json.dumps([asdict(profile) for profile in profiles], indent=2)
@@ -133,6 +140,12 @@ _COMMANDS = {
         "cdkd models --input_size [256,192] --head heatmap",
     ),
     "info": (_info, "show the build, the devices and the registered operators", "cdkd info"),
+    "convert": (
+        _convert,
+        "read a checkpoint of another code base, or write one for it",
+        "cdkd convert pose_hrnet_w32_256x256.pth w32.safetensors --joints mpii --model.name hrnet_w32 "
+        "--model.head heatmap --model.input_size [256,256]",
+    ),
 }
 
 
@@ -175,8 +188,12 @@ def _build_parser() -> ArgumentParser:
         "--channels_per_joint", type=int, default=32, help="SimCC feature maps per joint without upsampling"
     )
     models.add_argument("--json", action="store_true", help="print JSON")
+    models.add_argument("names", type=str, nargs="*", help="which networks; all without")
     parsers["info"].add_argument("--json", action="store_true", help="print JSON")
     parsers["demo"].add_class_arguments(DemoConfig)
+    parsers["convert"].add_argument("weights", type=str, help="checkpoint, or the folder of a run")
+    parsers["convert"].add_argument("output", type=str, help="the new file")
+    parsers["convert"].add_function_arguments(convert_checkpoint, skip={"weights", "output"})
     for name, (_, purpose, _) in _COMMANDS.items():
         commands.add_subcommand(name, parsers[name], help=purpose)
     return parser

@@ -121,6 +121,29 @@ def test_a_broken_picture_is_named_whoever_loads_it(workers, figures, tmp_path, 
     assert len(lines) == 1 and lines[0].startswith("cdkd: data/train/images/000003.jpg: expected a ")
 
 
+def test_models_prints_sizes_and_both_conventions(capsys):
+    assert main(["models", "--input_size=[256,192]", "--head=heatmap"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (w32,) = [line.split() for line in lines if line.startswith("hrnet_w32 ")]
+    # HRNet's paper prints 28.5M parameters and 7.1 GFLOPs for this input
+    assert w32[:3] == ["hrnet_w32", "256x192", "28.536"] and w32[-1] == "7.120"
+    assert not any("upsample_free" in line for line in lines)
+    assert main(["models", "resnet_50", "hrnet_w48", "--json"]) == 0
+    profiles = {profile["name"]: profile for profile in json.loads(capsys.readouterr().out)}
+    assert list(profiles) == ["resnet_50", "hrnet_w48"]
+    assert profiles["resnet_50"]["paper_gflops"] * 2**30 > profiles["resnet_50"]["macs"]
+    assert f"{profiles['hrnet_w48']['paper_gflops']:.3f}" == "1.218"
+
+
+def test_heatmap_networks_go_the_whole_way(figures, tmp_path, capsys):
+    teacher, student = str(tmp_path / "teacher"), str(tmp_path / "student")
+    shared = [*SMALL, "--data.root", str(figures), "--model.head=heatmap"]
+    assert main(["train", *shared, "--model.input_size=[64,64]", "--output", teacher]) == 0
+    assert main(["distill", *shared, "--cca.enabled=false", "--teacher", teacher, "--output", student]) == 0
+    assert main(["eval", student, "--data.root", str(figures)]) == 0
+    assert "12 people" in capsys.readouterr().out
+
+
 def test_info_lists_every_operator_with_its_kernels(capsys):
     assert main(["info", "--json"]) == 0
     operators = json.loads(capsys.readouterr().out)["operators"]
@@ -128,7 +151,7 @@ def test_info_lists_every_operator_with_its_kernels(capsys):
     assert all("CPU" in kernels for kernels in operators.values())
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "distill", "eval", "info"])
+@pytest.mark.parametrize("command", ["demo", "train", "distill", "eval", "convert", "models", "info"])
 def test_help_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -151,6 +174,7 @@ def test_a_recipe_sets_what_it_names_and_later_options_win(capsys):
         (["train", "--nonsense", "1"], "nonsense"),
         (["train", "--recipe", "unheard_of"], "recipe: expected one of"),
         (["train", "--resume", "nowhere"], "resume: expected the folder of a run"),
+        (["models", "--input_size=[30,30]"], "input_size: expected"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "--data.root", "nowhere"], "data.root: expected an existing folder, got nowhere"),
         (["train", "--model.input_size", "[30,32]", "--data.root", "FIGURES"], "input_size: expected"),

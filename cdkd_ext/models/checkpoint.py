@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import InputError, check, check_option, fail
+from cdkd_ext._checks import InputError, check, check_option, check_type, fail
 from cdkd_ext._files import replacing
 from cdkd_ext.models.pose_network import PoseNetwork
 
@@ -89,6 +89,7 @@ def load_checkpoint(
     Raises:
         InputError: the file is missing, truncated or foreign, or its names or shapes are not the model's.
     """
+    check_type("model", model, PoseNetwork, "a PoseNetwork")
     weights, layout = _official_names(read_weights(path), path)
     expected = model.state_dict()
     wanted = [name for name in expected if not (backbone_only and name.split(".")[0] in _HEAD)]

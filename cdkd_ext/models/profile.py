@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,15 +44,7 @@ def count_macs(model: PoseNetwork, *, linear: bool = True) -> int:
     Counts convolutions, transposed convolutions (once per input element) and, with `linear`, linear layers;
     not normalisation, activation, addition or resizing. The model comes back in the mode it was in.
     """
-
-    def count(layer: nn.Module, given: Tensor, output: Tensor) -> int:
-        if isinstance(layer, nn.Linear):
-            return output.numel() * layer.in_features if linear else 0
-        if isinstance(layer, nn.ConvTranspose2d):
-            return given.numel() * layer.weight[0].numel()
-        return output.numel() * layer.weight[0].numel()  # type: ignore[index]
-
-    return _sum_over_layers(model, count)
+    return _macs(_observe(model), linear)
 
 
 def paper_gflops(model: PoseNetwork) -> float:
@@ -61,13 +54,7 @@ def paper_gflops(model: PoseNetwork) -> float:
     once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J instead
     of S products per output (nearly nothing). The model comes back in the mode it was in.
     """
-
-    def count(layer: nn.Module, given: Tensor, output: Tensor) -> int:
-        if isinstance(layer, nn.Linear):
-            return output.numel() * given.shape[1]
-        return layer.weight.numel() * prod(output.shape[2:])  # type: ignore[operator]
-
-    return _sum_over_layers(model, count) / 2**30
+    return _paper_gflops(_observe(model))
 
 
 def profile_models(
@@ -105,9 +92,10 @@ def profile_models(
                 split_ratio=split_ratio,
                 channels_per_joint=channels_per_joint if _is_upsample_free(name) else 1,
             )
+        layers = _observe(model)
         profiles.append(
             ModelProfile(
-                name, model.input_size, count_parameters(model), count_macs(model), paper_gflops(model)
+                name, model.input_size, count_parameters(model), _macs(layers), _paper_gflops(layers)
             )
         )
     return profiles
@@ -134,16 +122,25 @@ def _is_upsample_free(name: str) -> bool:
     return name.endswith("_upsample_free")
 
 
-def _sum_over_layers(model: PoseNetwork, count: Callable[[nn.Module, Tensor, Tensor], int]) -> int:
-    """Sum `count(layer, input, output)` over the convolutions and linear layers of one image's forward pass."""
-    total = 0
+class _Layer(NamedTuple):
+    """A convolution or linear layer at work."""
 
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        total += count(layer, inputs[0], output)
+    module: nn.Module
+    weight: torch.Size
+    given: torch.Size
+    output: torch.Size
 
-    counted = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    handles = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, counted)]
+
+def _observe(model: PoseNetwork) -> list[_Layer]:
+    """The convolutions and linear layers of one image's forward pass."""
+    layers: list[_Layer] = []
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module.weight, Tensor)
+        layers.append(_Layer(module, module.weight.shape, inputs[0].shape, output.shape))
+
+    observed = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    handles = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, observed)]
     training = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, *model.input_size, dtype=parameter.dtype, device=parameter.device)
@@ -156,4 +153,23 @@ def _sum_over_layers(model: PoseNetwork, count: Callable[[nn.Module, Tensor, Ten
             handle.remove()
         for module, mode in training.items():
             module.training = mode
+    return layers
+
+
+def _macs(layers: Sequence[_Layer], linear: bool = True) -> int:
+    total = 0
+    for layer in layers:
+        transposed = isinstance(layer.module, nn.ConvTranspose2d)
+        if linear or not isinstance(layer.module, nn.Linear):
+            total += prod(layer.given if transposed else layer.output) * prod(layer.weight[1:])
     return total
+
+
+def _paper_gflops(layers: Sequence[_Layer]) -> float:
+    total = 0
+    for layer in layers:
+        if isinstance(layer.module, nn.Linear):
+            total += prod(layer.output) * layer.given[1]
+        else:
+            total += prod(layer.weight) * prod(layer.output[2:])
+    return total / 2**30

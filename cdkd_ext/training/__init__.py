@@ -12,6 +12,7 @@ from cdkd_ext.training.config import (
     TemperatureConfig,
     TrainingConfig,
 )
+from cdkd_ext.training.convert import convert_checkpoint
 from cdkd_ext.training.evaluate import evaluate_checkpoint, evaluate_people
 from cdkd_ext.training.loop import InterruptedRun, NonFiniteLossError, Trainer
 from cdkd_ext.training.run import prepare_views, save_config, train
@@ -33,6 +34,7 @@ __all__ = [
     "TemperatureConfig",
     "Trainer",
     "TrainingConfig",
+    "convert_checkpoint",
     "evaluate_checkpoint",
     "evaluate_people",
     "load_model",

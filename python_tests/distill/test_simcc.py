@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cdkd_ext._checks import InputError
 from cdkd_ext.distill import SimCCLoss
@@ -58,6 +59,33 @@ def test_against_explicit_targets(
     torch.testing.assert_close(loss, expected)
     actual = torch.autograd.grad(loss, student.logits_x)
     torch.testing.assert_close(actual, torch.autograd.grad(expected, student.logits_x))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_released_hard_losses_joint_by_joint(
+    make_outputs: Callable[..., Any], reduction: str, smoothing: float
+) -> None:
+    """SimCC's criteria: NLL or KL against smoothed one-hot rows, times the weight, in the release's order."""
+    student = make_outputs(3, 2, bins=(18, 12))
+    keypoints = torch.rand(3, 2, 2, dtype=torch.float64) * torch.tensor([5.0, 3.5])
+    weights = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    expected = 0.0
+    for joint in range(2):
+        for axis, logits in enumerate((student.logits_x, student.logits_y)):
+            log_probability = logits[:, joint].log_softmax(1)
+            label = (keypoints[:, joint, axis] * 3).round().long()
+            bins = logits.shape[-1]
+            if smoothing:
+                target = torch.full((3, bins), smoothing / (bins - 1), dtype=torch.float64)
+                target[torch.arange(3), label] = 1 - smoothing
+                rows = functional.kl_div(log_probability, target, reduction="none").sum(1)
+            else:
+                rows = functional.nll_loss(log_probability, label, reduction="none")
+            weighted = rows * weights[:, joint]
+            expected += (weighted.sum() / 3 if reduction == "sum" else weighted.mean() / bins / 2).item()
+    loss = SimCCLoss(3.0, kind="hard", label_smoothing=smoothing, reduction=reduction)
+    assert loss(student, keypoints, weights).item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "hard"])

@@ -19,6 +19,7 @@ from cdkd_ext.evaluation import (
     coco_results,
     describe,
     measure,
+    object_keypoint_similarity,
     pckh,
     submission,
     table,
@@ -127,6 +128,24 @@ def test_ap_of_the_submission_names_its_boxes(coco_file: Path) -> None:
     assert line.startswith(f"AP {100 * figures['AP']:.1f}  AP50 ")
     assert line.endswith("(percent), 6 people; boxes: detector's, boxes.json")
     assert table(figures) == line
+
+
+def test_suppression_goes_by_the_areas_of_the_crops(coco_file: Path) -> None:
+    """Two poses so far apart that they are one person in a crop of 60 x 45 x 1.25^2 pixels, and two in the box."""
+    persons = people(COCO_JOINTS)[:2]
+    points = torch.zeros(2, 17, 2)
+    crop, box = 60 * 45 * 1.25**2, 30 * 60
+
+    def similarity(area: float) -> float:
+        made = object_keypoint_similarity(points, [area] * 2, COCO_JOINTS.sigmas)
+        return float(made[0, 1])
+
+    while similarity(box) > 0.9:
+        points[1] += 0.05
+    assert similarity(box) < 0.9 < similarity(crop)
+    made = Predictions(points, torch.ones(2, 17), torch.arange(2))
+    truth = EvaluationSet(persons, COCO_JOINTS, "AP", coco_file, "ground truth")
+    assert len(submission(truth, made, **SCORING)) == 1
 
 
 def test_the_score_threshold_is_the_head_s(coco_file: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from cdkd_ext._checks import InputError
 from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.inference import Predictor, read_rgb
-from cdkd_ext.models import PoseOutput, create_model
+from cdkd_ext.models import HeatmapOutput, PoseOutput, create_model
 
 
 class BrightestPixel(nn.Module):
@@ -56,6 +56,30 @@ def test_scores_are_probabilities_and_no_boxes_give_no_poses():
     poses = predictor(image, [(5, 5, 30, 40)])
     assert ((poses.scores > 0) & (poses.scores <= 1)).all()
     assert predictor(image, []).keypoints.shape == (0, 16, 2)
+
+
+class LightMap(nn.Module):
+    """A network whose heatmaps are the light in the picture, smoothed."""
+
+    def __init__(self, decoding, num_joints=17, size=64):
+        super().__init__()
+        self.num_joints, self.input_size, self.decoding = num_joints, (size, size), decoding
+
+    def forward(self, images):
+        light = images.mean(1, keepdim=True) + 2.2
+        cells = torch.nn.functional.avg_pool2d(light, 9, stride=4, padding=4)
+        return HeatmapOutput(cells.expand(-1, self.num_joints, -1, -1))
+
+
+@pytest.mark.parametrize("decoding", ["quarter", "dark"])
+@pytest.mark.parametrize("flip_test", [False, True])
+@pytest.mark.parametrize(("x", "y"), [(160, 120), (120, 90), (200, 140)])
+def test_heatmaps_find_a_spot_where_it_is_in_the_picture(x, y, flip_test, decoding):
+    predictor = Predictor(LightMap(decoding), COCO_JOINTS, flip_test=flip_test)
+    poses = predictor(picture_with_a_spot(x, y), [(80, 40, 160, 160), (100, 60, 120, 120)])
+    # a cell is four crop pixels, of 200 / 64 and 150 / 64 picture pixels; half of it is left, and the flip's eighth
+    for keypoints, pixel in zip(poses.keypoints, (200 / 64, 150 / 64), strict=True):
+        assert np.abs(keypoints - [x, y]).max() <= 2.5 * pixel
 
 
 def test_flip_test_is_symmetric_for_the_mirrored_picture():

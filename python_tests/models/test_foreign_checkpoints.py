@@ -249,6 +249,15 @@ def imagenet_hrnet(start: str = "") -> Weights:
     return hrnet_backbone(start, resolutions=4) | w.weights
 
 
+def test_mmpretrain_s_hrnet(tmp_path: Path) -> None:
+    others = {"neck.increase_modules.0.0.conv1.weight": torch.zeros(1), "head.fc.weight": torch.zeros(1)}
+    content = {"state_dict": hrnet_backbone("backbone.", resolutions=4) | others}
+    torch.save(content, tmp_path / "imagenet.pth")
+    report = load_checkpoint(hrnet("simcc"), tmp_path / "imagenet.pth", backbone_only=True)
+    assert set(report.matched) == set(hrnet_backbone())
+    assert {"neck.increase_modules.0.0.conv1.weight", "fc.weight"} <= set(report.dropped)
+
+
 @pytest.mark.parametrize("head", ["simcc", "heatmap"])
 def test_an_imagenet_backbone_needs_to_be_asked_for(tmp_path: Path, head: str) -> None:
     torch.save(imagenet_hrnet(), tmp_path / "imagenet.pth")

@@ -46,6 +46,19 @@ def test_channels_last_gives_the_same(model: torch.nn.Module) -> None:
     torch.testing.assert_close(same.logits_x, model(images).logits_x, atol=1e-4, rtol=1e-4)
 
 
+def test_weights_for_bgr_see_what_their_training_saw() -> None:
+    """SimpleBaselines' release normalises OpenCV's blue-green-red images with the red-green-blue statistics."""
+    torch.manual_seed(0)
+    ours = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=3, color_order="bgr").eval()
+    theirs = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=3).eval()
+    theirs.load_state_dict(ours.state_dict())
+    rgb = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8))
+    bgr = rgb.flip(1)
+    seen = ours(normalize_images(rgb)).feature
+    torch.testing.assert_close(seen, theirs(normalize_images(bgr)).feature)
+    assert not torch.allclose(seen, theirs(normalize_images(rgb)).feature, rtol=1e-3, atol=0)
+
+
 def test_normalisation_against_torchvisions_constants() -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5), dtype=np.uint8))
     mean = np.array([0.485, 0.456, 0.406])[:, None, None]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from cdkd_ext._checks import InputError
 from cdkd_ext.data import MPII_JOINTS
@@ -27,6 +30,30 @@ def test_a_saved_model_comes_back_the_same(model, tmp_path):
     weights = model.state_dict()
     assert loaded.state_dict().keys() == weights.keys()
     assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+
+
+def test_everything_that_a_network_is_comes_back(tmp_path):
+    chosen = {"head": "heatmap", "decoding": "dark", "color_order": "bgr"}
+    path = tmp_path / "model.safetensors"
+    save_model(
+        create_model("hrnet_w8_small", input_size=(64, 32), num_joints=16, **chosen), MPII_JOINTS, path
+    )
+    loaded, _ = load_model(path)
+    assert {name: getattr(loaded, name) for name in chosen} == chosen
+    several = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, channels_per_joint=3)
+    save_model(several, MPII_JOINTS, path)
+    assert load_model(path)[0].channels_per_joint == 3
+
+
+def test_a_checkpoint_from_before_heads_were_told_apart(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(model, MPII_JOINTS, path)
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()["cdkd_ext"])
+    for name in ("channels_per_joint", "decoding", "color_order"):
+        del metadata["model"][name]
+    save_file(load_file(path), path, {"cdkd_ext": json.dumps(metadata)})
+    assert load_model(path)[0].head == "simcc"
 
 
 def test_a_folder_stands_for_its_best_checkpoint(model, tmp_path):

@@ -273,7 +273,7 @@ def test_trainings_keep_the_best_by_their_metric(official_data, tmp_path, capsys
 
 
 def test_one_process_and_several_write_the_same_files(official_data, checkpoints, tmp_path, capsys):
-    """Four batches of two boxes, by torch's launcher for two processes and in one."""
+    """Eight batches of one box, by torch's launcher for two processes and in one."""
     arguments = [
         "eval",
         str(checkpoints / "foreign_17.pth"),
@@ -282,7 +282,7 @@ def test_one_process_and_several_write_the_same_files(official_data, checkpoints
         f"--data.root={official_data}/coco",
         "--data.boxes=boxes.json",
         "--data.workers=0",
-        "--batch_size=2",
+        "--batch_size=1",
         "--cpu=true",
     ]
     files = [[f"--output={tmp_path}/{n}.json", f"--results={tmp_path}/{n}_results.json"] for n in (1, 2)]

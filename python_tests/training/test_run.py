@@ -204,6 +204,97 @@ def test_stored_teacher_outputs_train_like_a_live_teacher(figures, tmp_path):
     assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"views", "teacher"}
 
 
+HEATMAP_STUDENT = replace(STUDENT, head="heatmap")
+HEATMAP_TEACHER = replace(TEACHER, head="heatmap", decoding="dark")
+
+
+@pytest.fixture(scope="module")
+def heatmap_teacher(figures, tmp_path_factory):
+    output = tmp_path_factory.mktemp("heatmap_teacher")
+    record = train(plain(figures, output, model=HEATMAP_TEACHER, epochs=1))
+    assert record["heatmap"] > 0 and "simcc" not in record
+    return output
+
+
+def test_a_heatmap_network_resumes_and_its_checkpoint_tells_its_head(figures, tmp_path, monkeypatch):
+    train(plain(figures, tmp_path / "whole", model=HEATMAP_STUDENT))
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
+        interrupt_at(patch, 4)
+        train(plain(figures, tmp_path / "broken", model=HEATMAP_STUDENT))
+    record = train(plain(figures, tmp_path / "broken", model=HEATMAP_STUDENT), resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    model, _ = load_model(tmp_path / "broken")
+    assert (model.head, model.decoding) == ("heatmap", "quarter")
+    report = evaluate_checkpoint(str(tmp_path / "broken/last.safetensors"), DataConfig(root=str(figures)))
+    assert report["pckh"] == record["pckh"]
+
+
+def test_a_heatmap_network_learns(figures, tmp_path):
+    """The maps' loss falls below that of maps that are zero everywhere."""
+    config = plain(figures, tmp_path, model=HEATMAP_STUDENT, epochs=25, evaluate_every=25)
+    config.optimizer.learning_rate = 1e-2
+    train(config)
+    history = json.loads((tmp_path / "metrics.json").read_text())["epochs"]
+    assert history[-1]["heatmap"] < 0.9 * history[0]["heatmap"]
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_heatmap_networks_distil_with_sape_alone(figures, tmp_path, heatmap_teacher, views):
+    data = DataConfig(root=str(figures), workers=0, views=views)
+    config = distilled(figures, tmp_path, heatmap_teacher, model=HEATMAP_STUDENT, data=data, epochs=1)
+    config.cca.enabled = False
+    record = train(config)
+    assert {"heatmap", "sape", "alpha"} <= record.keys() and "cca" not in record
+    assert load_model(heatmap_teacher)[0].decoding == "dark"
+
+
+@pytest.mark.parametrize("heads", ["heatmap student", "heatmap teacher"])
+def test_sape_joins_networks_of_different_heads_and_cca_does_not(
+    figures, tmp_path, teacher, heatmap_teacher, heads
+):
+    model, of = (HEATMAP_STUDENT, teacher) if heads == "heatmap student" else (STUDENT, heatmap_teacher)
+    config = distilled(figures, tmp_path / "run", of, model=model, epochs=1)
+    with pytest.raises(
+        InputError, match=rf"cca\.enabled: expected false: .*, got true for a {heads[8:]} with"
+    ):
+        train(config)
+    config.cca.enabled = False
+    assert 0 < train(replace(config, output=str(tmp_path / "sape")))["sape"] < 2
+
+
+def test_sape_needs_as_many_channels(figures, tmp_path, teacher):
+    config = distilled(figures, tmp_path, teacher, model=replace(STUDENT, channels_per_joint=2), epochs=1)
+    with pytest.raises(
+        InputError, match=r"sape\.enabled: expected as many channels .*, got true for 32 channels"
+    ):
+        train(config)
+
+
+def test_training_starts_from_a_checkpoint_or_from_its_backbone(figures, tmp_path, capsys):
+    train(plain(figures, tmp_path / "first", epochs=1))
+    weights = str(tmp_path / "first/last.safetensors")
+    still = OptimizerConfig(learning_rate=1e-30, weight_decay=0.0)
+    again = plain(
+        figures, tmp_path / "again", epochs=1, model=replace(STUDENT, weights=weights), optimizer=still
+    )
+    train(again)
+    first = weights_of(tmp_path / "first")
+    parameters = [name for name in first if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(weights_of(tmp_path / "again")[name], first[name]) for name in parameters)
+    model = replace(HEATMAP_STUDENT, weights=weights)
+    with pytest.raises(InputError, match="backbone_only takes it alone"):
+        train(plain(figures, tmp_path / "refused", epochs=1, model=model))
+    capsys.readouterr()
+    model = replace(model, backbone_only=True)
+    train(plain(figures, tmp_path / "backbone", epochs=1, model=model, optimizer=still))
+    printed = capsys.readouterr().out
+    assert "2 missing (final_layer.weight; final_layer.bias), 6 dropped (final_layer" in printed
+    backbone = [
+        name for name in parameters if name.split(".")[0] not in ("final_layer", "mlp_head_x", "mlp_head_y")
+    ]
+    assert all(torch.equal(weights_of(tmp_path / "backbone")[name], first[name]) for name in backbone)
+
+
 def test_stored_views_are_reused_and_not_confused(figures, tmp_path):
     cache = tmp_path / "cache"
     data = DataConfig(root=str(figures), workers=0, views=2, cache=str(cache))
@@ -290,6 +381,7 @@ def test_a_teacher_of_other_joints_is_refused(figures, tmp_path):
         ({"optimizer": OptimizerConfig(learning_rate=0.0)}, r"optimizer\.learning_rate: expected"),
         ({"model": ModelConfig("hrnet_w8_small", (33, 32))}, "input_size: expected"),
         ({"model": ModelConfig("resnet_9000")}, "name: expected one of"),
+        ({"model": ModelConfig("resnet_50_upsample_free", head="heatmap")}, "head: expected 'simcc'"),
         ({"model": ModelConfig("hrnet_w8_small", (32, 32), 0.01)}, "split_ratio: expected"),
         ({"data": DataConfig(root="/nowhere")}, r"data\.root: expected an existing folder"),
     ],
