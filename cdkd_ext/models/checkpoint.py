@@ -254,8 +254,10 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     # a damaged file can raise almost anything from inside the unpickler
     except Exception as error:
-        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
-        came = f"one with Python objects ({forbidden[1]})" if forbidden else "a truncated or foreign one"
+        forbidden = re.search(r"GLOBAL ([\w.]+)|unrecognized function", str(error))
+        came = "a truncated or foreign one"
+        if forbidden:
+            came = f"one with Python objects ({forbidden[1] or 'calls of functions'})"
         raise InputError(f"{path}: expected a torch file that holds only tensors, got {came}") from error
 
 

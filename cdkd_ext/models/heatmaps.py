@@ -207,7 +207,7 @@ def _taylor_offset(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     usable = inside & (determinant != 0)
     divisor = torch.where(usable, determinant, 1)
     offset = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / divisor[..., None]
-    return torch.where(usable[..., None], offset, 0)
+    return torch.where(usable[..., None] & offset.isfinite(), offset, 0)
 
 
 def _log_blurred(maps: Tensor, heights: Tensor, kernel: int | None) -> Tensor:

@@ -69,10 +69,13 @@ def load_model(path: str | Path, argument: str = "weights") -> tuple[PoseNetwork
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise InputError(f"{argument}: {path} is no complete safetensors file ({error})") from error
+        hint = "" if path.suffix == ".safetensors" else "; `cdkd convert` makes one of other weights"
+        raise InputError(f"{argument}: {path} is no complete safetensors file ({error}){hint}") from error
     if _KEY not in metadata:
         fail(
-            argument, f"{path}, which does not say what network it is", "a checkpoint written by `cdkd train`"
+            argument,
+            f"{path}, which does not say what network it is",
+            "a checkpoint written by `cdkd train` or `cdkd convert`",
         )
     try:
         description = json.loads(metadata[_KEY])

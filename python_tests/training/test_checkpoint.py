@@ -77,6 +77,14 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
         load_model(path)
 
 
+def test_weights_of_another_code_base_need_converting(model, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "official.pth")
+    with pytest.raises(
+        InputError, match=r"teacher: .*official\.pth is no complete .* `cdkd convert` makes one"
+    ):
+        load_model(tmp_path / "official.pth", "teacher")
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match=r"weights: .*nothing\.safetensors"):
         load_model(tmp_path / "nothing.safetensors")
