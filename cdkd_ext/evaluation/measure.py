@@ -111,8 +111,12 @@ def describe(figures: dict[str, Any]) -> str:
         return f"{values} (percent), {figures['people']} people; boxes: {figures['boxes']}"
     if "pckh" not in figures:
         return f"not measured, {figures['people']} people; boxes: {figures['boxes']}"
+    left_out = figures["people_without_head_size"]
+    people = f"{figures['people']} people" + (
+        f" ({left_out} without a head length left out)" if left_out else ""
+    )
     return (
-        f"PCKh@0.5 {figures['pckh']:.2f}, {figures['people']} people; head length: {figures['reference']}; "
+        f"PCKh@0.5 {figures['pckh']:.2f}, {people}; head length: {figures['reference']}; "
         f"boxes: {figures['boxes']}"
     )
 

@@ -124,7 +124,8 @@ def evaluate_checkpoint(
         cpu: stay on the CPU where there is a GPU.
 
     Returns:
-        The figures of `cdkd_ext.evaluation.measure`, and "weights", "model", "input_size" and "flip_test".
+        The figures of `cdkd_ext.evaluation.measure`, and "weights", "model", "input_size", "flip_test" and
+        "simcc_score".
 
     Raises:
         InputError: a file is missing or malformed, the joints differ, or the network is not told.
@@ -159,13 +160,15 @@ def evaluate_checkpoint(
         "model": network.name,
         "input_size": list(network.input_size),
         "flip_test": flip_test,
+        "simcc_score": simcc_score if network.head == "simcc" else None,
     }
     if main and output:
         write_json(report, output)
     if main and results:
         threshold = SCORE_THRESHOLDS[network.head]
         made = submission(truth, predictions, crop_size=network.input_size, score_threshold=threshold)
-        write_json(made, results)
+        # millions of numbers: one a line would be a long file
+        write_json(made, results, indent=None)
     return report
 
 

@@ -94,7 +94,8 @@ def test_pckh_at_both_thresholds_names_its_sources() -> None:
     assert 0 < figures["pckh_0.1"] < figures["pckh"] < 100
     assert (figures["people"], figures["people_without_head_size"]) == (5, 1)
     assert describe(figures) == (
-        f"PCKh@0.5 {figures['pckh']:.2f}, 5 people; head length: some heads; boxes: ground truth"
+        f"PCKh@0.5 {figures['pckh']:.2f}, 5 people (1 without a head length left out); "
+        "head length: some heads; boxes: ground truth"
     )
     lines = table(figures).splitlines()
     names = [line.split()[0] for line in lines[:-1]]
