@@ -165,7 +165,8 @@ def coco_keypoint_ap(
 
     Args:
         annotation_file: COCO-format keypoint annotations.
-        results: dictionaries in COCO's results format, such as `coco_results` returns, or a JSON file of them.
+        results: dictionaries in COCO's results format, such as `coco_results` returns, or a JSON file of them;
+            other entries than ``image_id``, ``category_id``, ``keypoints`` and ``score`` do not matter.
         joints: the joint set; without it, the category tells names and sigmas (COCO's are known).
 
     Returns:
@@ -241,7 +242,7 @@ def _checked_results(
     else:
         source = "results"
         entries = [
-            JsonObject(dict(value), f"results[{i}]", f"results[{i}].") for i, value in enumerate(results)
+            JsonObject(_plain(value), f"results[{i}]", f"results[{i}].") for i, value in enumerate(results)
         ]
     known = set(image_ids)
     checked = []
@@ -257,6 +258,11 @@ def _checked_results(
         )
     check(checked, source, "none", f"at least one result of category {category_id}")
     return checked
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result with lists and numbers in place of arrays and their elements."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in result.items()}
 
 
 def _floats(values: npt.ArrayLike) -> Floats:

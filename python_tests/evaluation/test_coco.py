@@ -271,6 +271,11 @@ def test_average_precision(seed: int, tmp_path: Path) -> None:
     figures = coco_keypoint_ap(file, results)
     assert list(figures) == ["AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L"]
     assert figures == pytest.approx(plain_ap(content, results, SIGMAS), nan_ok=True, abs=1e-9)
+    arrays = [
+        {**r, "keypoints": np.array(r["keypoints"]), "score": np.float64(r["score"]), "center": "anything"}
+        for r in results
+    ]
+    assert coco_keypoint_ap(file, arrays) == pytest.approx(figures, nan_ok=True, abs=0)
     assert coco_keypoint_ap(file, written(results, tmp_path / "results.json")) == pytest.approx(
         figures, nan_ok=True, abs=0
     )
