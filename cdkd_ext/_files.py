@@ -38,9 +38,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(value: Any, path: str | os.PathLike[str]) -> None:
+def write_json(value: Any, path: str | os.PathLike[str], *, indent: int | None = 1) -> None:
     """Write plain data as JSON; what was not measured (nan) becomes null, which JSON can say."""
-    text = json.dumps(_without_nan(value), indent=1, allow_nan=False)
+    text = json.dumps(_without_nan(value), indent=indent, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text)
 

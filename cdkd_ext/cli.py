@@ -11,14 +11,15 @@ from cdkd_ext import __version__
 from cdkd_ext._checks import InputError, check
 
 try:
+    from accelerate import PartialState
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
     from cdkd_ext.demo import DemoConfig, run_demo
+    from cdkd_ext.evaluation import table
     from cdkd_ext.info import describe_installation
     from cdkd_ext.models import format_profiles, profile_models
-    from cdkd_ext.recipes import list_recipes, recipe_path
+    from cdkd_ext.recipes import list_recipes, load_recipe
     from cdkd_ext.training import (
-        DataConfig,
         DistillationConfig,
         InterruptedRun,
         NonFiniteLossError,
@@ -32,7 +33,7 @@ except ModuleNotFoundError as error:
 
 
 def _expand(arguments: Sequence[str]) -> list[str]:
-    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config FILE` that they stand for; `--resume` stays."""
+    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays."""
     expanded: list[str] = []
     rest = iter(arguments)
     for argument in rest:
@@ -42,12 +43,13 @@ def _expand(arguments: Sequence[str]) -> list[str]:
             continue
         value = value or next(rest, "")
         if name == "--recipe":
-            path = recipe_path(value)
-        else:
-            path = Path(value) / "config.yaml"
-            check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-            expanded.append(f"--resume={value}")
-        expanded += ["--config", str(path)]
+            # an evaluation has no training to configure
+            sections = ("model", "data", "flip_test", "simcc_score") if arguments[0] == "eval" else None
+            expanded += ["--config", json.dumps(load_recipe(value, sections))]
+            continue
+        path = Path(value) / "config.yaml"
+        check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
+        expanded += [f"--resume={value}", "--config", str(path)]
     return expanded
 
 
@@ -65,15 +67,10 @@ def _fit(config_class: type[TrainingConfig], options: Namespace) -> None:
 
 
 def _eval(options: Namespace) -> None:
-    report = evaluate_checkpoint(
-        options.weights, options.data, flip_test=options.flip_test, output=options.output
-    )
-    width = max(map(len, report["pckh_per_joint"]))
-    for joint, value in report["pckh_per_joint"].items():
-        print(f"{joint:<{width}}  {value:6.2f}")
-    print(
-        f"{'mean':<{width}}  {report['pckh']:6.2f}   PCKh@0.5, {report['people']} people, {report['reference']}"
-    )
+    names = ("weights", "data", "model", "flip_test", "simcc_score", "batch_size", "output", "results", "cpu")
+    report = evaluate_checkpoint(**{name: options[name] for name in names})
+    if PartialState().is_main_process:
+        print(table(report))
 
 
 def _info(options: Namespace) -> None:
@@ -132,7 +129,11 @@ _COMMANDS = {
         "train a student with a teacher",
         "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
     ),
-    "eval": (_eval, "measure a checkpoint's PCKh@0.5", "cdkd eval runs/lsp_student --data.root lsp"),
+    "eval": (
+        _eval,
+        "measure a checkpoint's PCKh or COCO average precision",
+        "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
+    ),
     "models": (
         _models,
         "list the networks with their parameters and costs",
@@ -169,16 +170,15 @@ def _build_parser() -> ArgumentParser:
         )
         sub.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
         sub.add_class_arguments(config_class)
-    parsers["eval"].add_argument("weights", type=str, help="checkpoint, or the folder of a run")
-    parsers["eval"].add_argument(
-        "--data", type=DataConfig, default=DataConfig(), help="pictures and annotations"
+    evaluation = parsers["eval"]
+    evaluation.add_argument(
+        "weights", type=str, help="checkpoint, or the folder of a run (its best checkpoint)"
     )
-    parsers["eval"].add_argument(
-        "--flip_test", type=bool, default=True, help="average with the mirrored picture"
+    evaluation.add_argument("--config", action="config", help="YAML file of the options below")
+    evaluation.add_argument(
+        "--recipe", type=str, help="take model and data from a recipe (see cdkd train --help)"
     )
-    parsers["eval"].add_argument(
-        "--output", type=str | None, default=None, help="also write the result as JSON"
-    )
+    evaluation.add_function_arguments(evaluate_checkpoint, skip={"weights"})
     models = parsers["models"]
     models.add_argument("--input_size", type=tuple[int, int], default=(64, 64), help="height and width")
     models.add_argument("--num_joints", type=int, default=17, help="joints")

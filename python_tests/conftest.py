@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import colorsys
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -27,3 +31,107 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_figures(root / "train", 48, seed=0)
     make_figures(root / "val", 12, seed=1)
     return root
+
+
+# one colour per joint, so that a picture tells where each joint is
+_JOINT_COLORS = np.array([colorsys.hsv_to_rgb(j / 17, 1, 1) for j in range(17)]) * 255
+
+
+@pytest.fixture(scope="session")
+def joint_colors() -> np.ndarray:
+    """RGB (17, 3), the colours of the joints in the pictures of `official_data`."""
+    return _JOINT_COLORS
+
+
+def _write_picture(path: Path, joints: np.ndarray, rng: np.random.Generator) -> None:
+    """A dark picture of 160 x 140 pixels with a coloured dot on each joint (J, 2)."""
+    import cv2
+
+    image = rng.integers(0, 20, (140, 160, 3), dtype=np.uint8)
+    for (x, y), color in zip(joints, _JOINT_COLORS, strict=False):
+        cv2.circle(image, (round(x), round(y)), 2, color[::-1].round().tolist(), -1)
+    cv2.imwrite(str(path), image)
+
+
+@pytest.fixture(scope="session")
+def official_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MPII and COCO in their official layouts, under mpii/ and coco/: six pictures for training, four for validation.
+
+    coco/boxes.json holds two detected boxes per validation person. A joint is a dot in its colour of `joint_colors`.
+    """
+    root = tmp_path_factory.mktemp("official")
+    rng = np.random.default_rng(11)
+    _write_mpii(root / "mpii", rng)
+    _write_coco(root / "coco", rng)
+    return root
+
+
+def _write_mpii(folder: Path, rng: np.random.Generator) -> None:
+    from scipy.io import savemat
+
+    (folder / "annot").mkdir(parents=True)
+    (folder / "images").mkdir()
+    for split, count in (("train", 6), ("valid", 4)):
+        entries: list[dict[str, Any]] = []
+        joints = rng.uniform(30, 110, (count, 16, 2)).round(1)
+        missing = rng.random((count, 16)) < 0.1
+        for i in range(count):
+            _write_picture(folder / f"images/{split}{i}.png", joints[i], rng)
+            # coordinates in the files start at one
+            written = np.where(missing[i, :, None], -1.0, joints[i] + 1)
+            entries.append(
+                {
+                    "image": f"{split}{i}.png",
+                    "center": [71.0, 71.0 - 15 * 0.5],
+                    "scale": 0.5,
+                    "joints": written.tolist(),
+                    "joints_vis": (~missing[i]).astype(int).tolist(),
+                }
+            )
+        (folder / f"annot/{split}.json").write_text(json.dumps(entries))
+        if split == "valid":
+            corners = np.zeros((2, count))
+            content = {
+                "headboxes_src": np.stack([corners, corners + np.array([[12.0], [16.0]])]),
+                "pos_gt_src": (joints + 1).transpose(1, 2, 0),
+                "jnt_missing": missing.T.astype(float),
+            }
+            savemat(folder / "annot/gt_valid.mat", content)
+
+
+def _write_coco(folder: Path, rng: np.random.Generator) -> None:
+    from cdkd_ext.data import COCO_JOINTS
+
+    (folder / "annotations").mkdir(parents=True)
+    detections: list[dict[str, Any]] = []
+    for split, count in (("train2017", 6), ("val2017", 4)):
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for i in range(count):
+            images.append({"id": i + 1, "file_name": f"{i + 1:012d}.png", "height": 140, "width": 160})
+            points = rng.uniform((40, 30), (120, 110), (17, 2)).round()
+            _write_picture(folder / split / f"{i + 1:012d}.png", points, rng)
+            low, high = points.min(0) - 5, points.max(0) + 5
+            box = [*low.tolist(), *(high - low).tolist()]
+            person = {
+                "id": i + 1,
+                "image_id": i + 1,
+                "category_id": 1,
+                "keypoints": np.column_stack([points, np.full(17, 2)]).ravel().tolist(),
+                "num_keypoints": 17,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
+            annotations.append(person)
+            if split == "val2017":
+                moved = [box[0] - 2, box[1] + 1, box[2] + 4, box[3]]
+                for found, score in ((moved, 0.9), (box, 0.6)):
+                    detections.append({"image_id": i + 1, "category_id": 1, "bbox": found, "score": score})
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "person", **COCO_JOINTS.to_category()}],
+        }
+        (folder / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(content))
+    (folder / "boxes.json").write_text(json.dumps(detections))

@@ -31,17 +31,19 @@ class JsonObject:
         Raises:
             InputError: the file cannot be read or is not JSON.
         """
-        path = str(path)
-        try:
-            with open(path, "rb") as file:
-                value = json.load(file)
-        except OSError as error:
-            fail(path, error.strerror or "an unreadable file", "a readable JSON file")
-        except (ValueError, RecursionError) as error:
-            fail(
-                path, f"malformed JSON ({error})" if os.path.getsize(path) else "an empty file", "valid JSON"
-            )
-        return cls(value, path, f"{path}: ")
+        return cls(_load(str(path)), str(path), f"{path}: ")
+
+    @classmethod
+    def read_list(cls, path: str | os.PathLike[str]) -> Iterator[JsonObject]:
+        """Read a file that holds a list of objects, and yield them.
+
+        Raises:
+            InputError: the file cannot be read, is not JSON, or holds something else.
+        """
+        values = _load(str(path))
+        check(isinstance(values, list), str(path), type(values).__name__, "a list of objects")
+        for i, value in enumerate(values):
+            yield cls(value, f"{path}: [{i}]", f"{path}: [{i}].")
 
     def has(self, key: str) -> bool:
         """Whether the field is there and not null."""
@@ -79,6 +81,17 @@ class JsonObject:
                 fail(self.prefix + key, repr(value), f"a list of {count} finite numbers")
         return values
 
+    def rows(self, key: str, count: int, width: int) -> list[list[float]]:
+        """Return a list of `count` lists of `width` finite numbers."""
+        expected = f"a list of {count} lists of {width} finite numbers"
+        rows = self._get(key, list, expected)
+        if len(rows) != count:
+            fail(self.prefix + key, f"{len(rows)} values", expected)
+        for i, row in enumerate(rows):
+            if not (isinstance(row, list) and len(row) == width and all(map(_is_finite, row))):
+                fail(f"{self.prefix}{key}[{i}]", repr(row), f"a list of {width} finite numbers")
+        return rows
+
     def _get(self, key: str, types: type | tuple[type, ...], expected: str) -> Any:
         if key not in self.value:
             fail(self.prefix + key, "no such key", expected)
@@ -86,6 +99,16 @@ class JsonObject:
         if not isinstance(value, types) or isinstance(value, bool):
             fail(self.prefix + key, f"{type(value).__name__} {value!r}", expected)
         return value
+
+
+def _load(path: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return json.load(file)
+    except OSError as error:
+        fail(path, error.strerror or "an unreadable file", "a readable JSON file")
+    except (ValueError, RecursionError) as error:
+        fail(path, f"malformed JSON ({error})" if os.path.getsize(path) else "an empty file", "valid JSON")
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,11 +1,11 @@
-"""People and their keypoints from a COCO-format annotation file."""
+"""People from COCO-format files: annotated with keypoints, or found by a detector."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,14 @@ class Person:
     Attributes:
         image_path: the picture's file.
         image_id: the picture's id in the annotation file.
-        annotation_id: the person's id in the annotation file.
+        annotation_id: the person's id in the annotation file, or a detected box's place in the detector's.
         box: (4,) float32, (x, y, width, height) in image pixels, width and height positive.
         keypoints: (J, 2) float32, (x, y) in image pixels, pixel centres at integers; 0 where not annotated.
         visible: (J,) float32, 1 where the joint is annotated (occluded or not), else 0.
         area: of the person in square pixels; the box's where the file has none.
         head_size: the reference length of PCKh in pixels; nan where the file has none.
         image_size: (height, width) that the file claims for the picture, if it does.
+        score: the detector's confidence in the box; 1 for an annotated one.
     """
 
     image_path: Path
@@ -41,6 +42,7 @@ class Person:
     area: float
     head_size: float
     image_size: tuple[int, int] | None = None
+    score: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def load_coco_persons(
     *,
     joints: JointSet | None = None,
     min_keypoints: int = 1,
+    clip_boxes: bool = False,
 ) -> tuple[list[Person], JointSet]:
     """Read the people of a COCO-format keypoint file, in the file's order.
 
@@ -66,6 +69,8 @@ def load_coco_persons(
         joints: the joint set to use; without it, the category tells names, skeleton, flip pairs and sigmas.
         min_keypoints: people with fewer annotated joints are left out. With 0, people without any stay (their
             ``keypoints`` may be absent): they can train a student by distillation alone.
+        clip_boxes: cut the boxes to the pictures and their last row and column of pixels off, as the published
+            COCO code does; people without area or with nothing left are left out.
 
     Returns:
         The people (at least one) and their joint set.
@@ -75,14 +80,8 @@ def load_coco_persons(
     """
     check(min_keypoints >= 0, "min_keypoints", min_keypoints, "a count")
     content = JsonObject.read(annotation_file)
-    category = _keypoint_category(content)
-    # the prefix without its final dot names the category itself
-    place = category.prefix.removesuffix(".")
-    if joints is None:
-        joints = JointSet.from_category(category.value, place)
-    elif category.has("keypoints"):
-        names = category.value["keypoints"]
-        check(names == list(joints.names), f"{place}.keypoints", names, f"{list(joints.names)}")
+    category = keypoint_category(content)
+    joints = joint_set(category, joints)
     pictures = _pictures(content, Path(image_folder))
 
     persons = []
@@ -91,16 +90,116 @@ def load_coco_persons(
         if other or annotation.value.get("iscrowd"):
             continue
         keypoints, visible = _keypoints(annotation, len(joints), required=min_keypoints > 0)
-        if visible.sum() >= min_keypoints:
-            persons.append(_person(annotation, pictures, keypoints, visible))
+        if visible.sum() < min_keypoints:
+            continue
+        person = _person(annotation, pictures, keypoints, visible)
+        if clip_boxes:
+            box = _clip(person.box, person.image_size)
+            if not (person.area > 0 and box[2] > 0 and box[3] > 0):
+                continue
+            person = replace(person, box=box)
+        persons.append(person)
     expected = f"at least one person with {min_keypoints} or more annotated joints"
     check(persons, f"{annotation_file}: annotations", "none", expected)
-    _check_pictures_exist(persons, str(annotation_file))
+    check_pictures_exist(persons, str(annotation_file))
     return persons, joints
 
 
-def _keypoint_category(content: JsonObject) -> JsonObject:
-    """The category that has keypoints; of several, the one called person."""
+def load_coco_detections(
+    annotation_file: str | os.PathLike[str],
+    image_folder: str | os.PathLike[str],
+    detection_file: str | os.PathLike[str],
+    *,
+    joints: JointSet | None = None,
+    min_score: float = 0.0,
+) -> tuple[list[Person], JointSet]:
+    """Read a detector's boxes for the pictures of a COCO-format keypoint file, in the detector's order.
+
+    The file is in COCO's results format: a list of ``image_id``, ``category_id``, ``bbox`` and ``score``, like
+    ``COCO_val2017_detections_AP_H_56_person.json``. Other categories and boxes without area are left out. The
+    people's annotations are not read: ``keypoints`` and ``visible`` are 0, ``head_size`` is nan.
+
+    Args:
+        annotation_file: JSON with ``images`` and ``categories``.
+        image_folder: where the images' ``file_name`` start from.
+        detection_file: the boxes.
+        joints: the joint set to use; without it, the category tells it.
+        min_score: boxes below are left out.
+
+    Returns:
+        One person per box (at least one) and their joint set.
+
+    Raises:
+        InputError: a file or a picture is missing, or a field is missing or wrong; it names both.
+    """
+    content = JsonObject.read(annotation_file)
+    category = keypoint_category(content)
+    joints = joint_set(category, joints)
+    pictures = _pictures(content, Path(image_folder))
+
+    persons = []
+    for i, detection in enumerate(JsonObject.read_list(detection_file)):
+        if detection.identity("category_id") != category.value["id"]:
+            continue
+        image_id = detection.identity("image_id")
+        if image_id not in pictures:
+            fail(f"{detection.prefix}image_id", repr(image_id), f"one of the images of {annotation_file}")
+        box = np.array(detection.numbers("bbox", 4), np.float32)
+        score = detection.number("score")
+        if score < min_score or not (box[2] > 0 and box[3] > 0):
+            continue
+        person = Person(
+            image_path=pictures[image_id].path,
+            image_id=image_id,
+            annotation_id=i,
+            box=box,
+            keypoints=np.zeros((len(joints), 2), np.float32),
+            visible=np.zeros(len(joints), np.float32),
+            area=float(box[2] * box[3]),
+            head_size=math.nan,
+            image_size=pictures[image_id].size,
+            score=score,
+        )
+        persons.append(person)
+    expected = f"at least one box of category {category.value['id']} with a score of {min_score} or more"
+    check(persons, str(detection_file), "none", expected)
+    check_pictures_exist(persons, str(annotation_file))
+    return persons, joints
+
+
+def keypoint_category_id(annotation_file: str | os.PathLike[str]) -> int | str:
+    """Return the id of the category with keypoints in a COCO-format file.
+
+    Raises:
+        InputError: the file cannot be read, or has no such category or several.
+    """
+    return keypoint_category(JsonObject.read(annotation_file)).identity("id")
+
+
+def joint_set(category: JsonObject, told: JointSet | None) -> JointSet:
+    """The joints of a keypoint category, or those that the user told, if they are the category's."""
+    # the prefix without its final dot names the category itself
+    place = category.prefix.removesuffix(".")
+    if told is None:
+        return JointSet.from_category(category.value, place)
+    if category.has("keypoints"):
+        names = category.value["keypoints"]
+        check(names == list(told.names), f"{place}.keypoints", names, f"{list(told.names)}")
+    return told
+
+
+def _clip(box: npt.NDArray[np.float32], size: tuple[int, int] | None) -> npt.NDArray[np.float32]:
+    """The box within the picture, its far sides at the centres of the last pixels inside."""
+    height, width = size or (math.inf, math.inf)
+    x, y, w, h = (float(value) for value in box)
+    left, top = max(0.0, x), max(0.0, y)
+    right = min(width - 1, left + max(0.0, w - 1))
+    bottom = min(height - 1, top + max(0.0, h - 1))
+    return np.array([left, top, right - left, bottom - top], np.float32)
+
+
+def keypoint_category(content: JsonObject) -> JsonObject:
+    """The category of a COCO-format file that has keypoints; of several, the one called person."""
     categories = list(content.objects("categories"))
     for category in categories:
         category.identity("id")
@@ -164,7 +263,7 @@ def _person(
     )
 
 
-def _check_pictures_exist(persons: list[Person], source: str) -> None:
+def check_pictures_exist(persons: list[Person], source: str) -> None:
     """Look for the people's pictures with one listing per folder, not one question per picture."""
     listings: dict[Path, set[str]] = {}
     for person in persons:

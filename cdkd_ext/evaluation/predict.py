@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from cdkd_ext import ops
 from cdkd_ext._checks import check
@@ -35,6 +35,7 @@ def predict_crops(
     to_image: Tensor | None = None,
     *,
     flip_permutation: Tensor | None = None,
+    simcc_score: str = "min",
 ) -> tuple[Tensor, Tensor]:
     """Predict a batch of crops with a model in evaluation mode.
 
@@ -43,6 +44,7 @@ def predict_crops(
         crops: RGB uint8 (B, 3, h, w).
         to_image: (B, 2, 3), crop pixels to pixels of the full picture; None leaves crop pixels.
         flip_permutation: int64 (J,), turns the flip test on.
+        simcc_score: of the two axes' maxima, "min", "max" or "mean" (`cdkd_ext.ops.simcc_decode`).
 
     Returns:
         Keypoints float32 (B, J, 2) and scores float32 (B, J).
@@ -63,7 +65,12 @@ def predict_crops(
         if flip_permutation is not None:
             flipped = (mirrored.logits_x, mirrored.logits_y, flip_permutation)
         keypoints, scores = ops.simcc_decode(
-            output.logits_x, output.logits_y, model.split_ratio, flipped=flipped, to_image=to_image
+            output.logits_x,
+            output.logits_y,
+            model.split_ratio,
+            flipped=flipped,
+            to_image=to_image,
+            score=simcc_score,
         )
     return keypoints.float(), scores.float()
 
@@ -74,11 +81,13 @@ def predict(
     dataset: Any,
     *,
     flip_permutation: Sequence[int] | None = None,
+    simcc_score: str = "min",
     batch_size: int = 64,
     workers: int = 0,
     device: torch.device | str = "cpu",
     rank: int = 0,
     processes: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Predict every person of a data set.
 
@@ -87,24 +96,48 @@ def predict(
         dataset: gives image uint8 (3, h, w), to_image (2, 3) and index, like `PoseDataset`.
         flip_permutation: the left-right permutation of the joints turns the flip test on: the softmaxes or
             heatmaps of the picture and of its mirror image are averaged. None predicts once.
+        simcc_score: of the two axes' maxima, "min", "max" or "mean".
         batch_size: people per forward pass.
         workers: processes that load pictures.
         device: where the model runs.
         rank: number of this process.
-        processes: how many processes share the data set; each predicts every `processes`-th person.
+        processes: how many processes share the data set; each predicts every `processes`-th batch, which is the same
+            batch however many there are. It may have none.
+        progress: called after each batch with the number of people done by this process.
+
+    Returns:
+        The predictions for this process's share, in the data set's order.
     """
     check(len(dataset) > 0, "dataset", "no samples", "at least one")
-    share = Subset(dataset, range(rank, len(dataset), processes))
+    batches = [
+        list(range(start, min(start + batch_size, len(dataset))))
+        for start in range(rank * batch_size, len(dataset), processes * batch_size)
+    ]
     permutation = None if flip_permutation is None else torch.as_tensor(flip_permutation, device=device)
     training = model.training
     model.eval()
-    keypoints, scores, indices = [], [], []
-    for batch in DataLoader(share, batch_size=batch_size, num_workers=workers):
+    keypoints = [torch.zeros(0, model.num_joints, 2)]
+    scores = [torch.zeros(0, model.num_joints)]
+    indices = [torch.zeros(0, dtype=torch.int64)]
+    done = 0
+    for batch in DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+    ):
         points, score = predict_crops(
-            model, batch["image"].to(device), batch["to_image"].to(device), flip_permutation=permutation
+            model,
+            batch["image"].to(device),
+            batch["to_image"].to(device),
+            flip_permutation=permutation,
+            simcc_score=simcc_score,
         )
         keypoints.append(points.cpu())
         scores.append(score.cpu())
         indices.append(batch["index"])
+        done += len(batch["index"])
+        if progress is not None:
+            progress(done)
     model.train(training)
     return Predictions(torch.cat(keypoints), torch.cat(scores), torch.cat(indices))

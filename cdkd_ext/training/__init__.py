@@ -13,8 +13,9 @@ from cdkd_ext.training.config import (
     TrainingConfig,
 )
 from cdkd_ext.training.convert import convert_checkpoint
+from cdkd_ext.training.evaluate import evaluate_checkpoint, evaluate_people
 from cdkd_ext.training.loop import InterruptedRun, NonFiniteLossError, Trainer
-from cdkd_ext.training.run import evaluate_checkpoint, prepare_views, save_config, train
+from cdkd_ext.training.run import prepare_views, save_config, train
 from cdkd_ext.training.task import PoseTask
 from cdkd_ext.training.teacher import FrozenTeacher
 
@@ -35,6 +36,7 @@ __all__ = [
     "TrainingConfig",
     "convert_checkpoint",
     "evaluate_checkpoint",
+    "evaluate_people",
     "load_model",
     "prepare_views",
     "save_config",

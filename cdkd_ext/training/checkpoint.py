@@ -39,6 +39,18 @@ def save_model(model: PoseNetwork, joints: JointSet, path: Path) -> None:
         save_file(tensors, temporary, metadata)
 
 
+def describes_itself(path: str | Path) -> bool:
+    """Whether a file, or the best checkpoint of a run's folder, is one that `save_model` wrote."""
+    path = Path(path)
+    if path.is_dir():
+        return True
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
 def load_model(path: str | Path, argument: str = "weights") -> tuple[PoseNetwork, JointSet]:
     """Rebuild a model from a file that `save_model` wrote, or from a run's folder (its best checkpoint).
 

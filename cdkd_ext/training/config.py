@@ -36,15 +36,23 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Pictures and annotations in COCO format; without a root, procedural figures are drawn.
+    """Pictures and annotations; without a root, procedural figures are drawn.
 
     Args:
         root: folder that the paths below start from; None draws figures into the output folder.
+        format: "coco" for COCO-format keypoint files with any joints, "mpii" for MPII's train.json and valid.json.
         train: training annotations (JSON).
         train_images: folder of the training pictures.
         val: validation annotations (JSON).
         val_images: folder of the validation pictures.
-        joints: YAML file of the joint set, for annotation files whose category does not tell it.
+        joints: "coco", "mpii", or a YAML file of the joint set, for COCO-format files whose category does not tell it.
+        boxes: a detector's boxes for the validation pictures, in COCO's results format; None uses the annotated ones.
+        min_box_score: detected boxes with a smaller score are left out.
+        clip_boxes: cut annotated COCO boxes to the picture as the published COCO code does.
+        head_boxes: MPII's official gt_valid.mat, with the head rectangles of the validation people.
+        metric: "pckh", "AP" (COCO's), "auto" (PCKh where people have a head length, else AP), or "none" for an
+            evaluation that only predicts, such as for COCO's test-dev.
+        min_keypoints: training people with fewer annotated joints are left out; with 0, people without any distil.
         figures: how many training figures to draw where there is no root; an eighth as many for validation.
         labelled_fraction: share of the training people whose labels are used; the others only distil.
         padding: how much larger than the box the crop is.
@@ -56,11 +64,18 @@ class DataConfig:
     """
 
     root: str | None = None
+    format: Literal["coco", "mpii"] = "coco"
     train: str = "train/annotations.json"
     train_images: str = "train/images"
     val: str = "val/annotations.json"
     val_images: str = "val/images"
     joints: str | None = None
+    boxes: str | None = None
+    min_box_score: float = 0.0
+    clip_boxes: bool = False
+    head_boxes: str | None = None
+    metric: Literal["auto", "pckh", "AP", "none"] = "auto"
+    min_keypoints: int = 0
     figures: int = 6000
     labelled_fraction: float = 1.0
     padding: float = 1.25
@@ -129,6 +144,8 @@ class TrainingConfig:
         batch_size: people per step and process.
         evaluate_every: epochs between validations; the last epoch is always validated.
         flip_test: average the predictions for the picture and its mirror image in validation.
+        simcc_score: of the two axes' maxima in validation; it tells in AP. The published code takes "max" for hard
+            labels, "min" for Gaussian ones.
         seed: of initialisation, order and augmentation.
         precision: "no" (float32), "bf16" or "fp16" mixed precision.
         cpu: stay on the CPU where there is a GPU.
@@ -143,6 +160,7 @@ class TrainingConfig:
     batch_size: int = 32
     evaluate_every: int = 1
     flip_test: bool = True
+    simcc_score: Literal["min", "max", "mean"] = "min"
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     cpu: bool = False
@@ -264,6 +282,7 @@ def check_config(config: TrainingConfig) -> None:
     for name, value in not_negative.items():
         check(value >= 0, name, value, "zero or more")
     check_option("optimizer.schedule", config.optimizer.schedule, ("cosine", "step", "constant"))
+    check_option("simcc_score", config.simcc_score, ("min", "max", "mean"))
     check_option("precision", config.precision, ("no", "bf16", "fp16"))
     if isinstance(config, DistillationConfig):
         check_option("teacher_precision", config.teacher_precision, ("auto", "float32", "bfloat16"))

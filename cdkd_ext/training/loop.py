@@ -44,8 +44,9 @@ class Trainer:
         joints: written into the checkpoints.
         loader: the batches; its sampler decides the order.
         sampler: the same sampler, told the epoch.
-        evaluate: returns the metrics of the student; "pckh" decides which checkpoint is best.
+        evaluate: returns the metrics of the student.
         accelerator: devices, precision and processes.
+        metric: the one of them that decides which checkpoint is best.
         teacher: computes the teacher's outputs from batch["teacher_image"]; None where there is no teacher or its
             outputs come with the batch.
         temperature_rate: learning rate of the adversarial parameters' own plain gradient step.
@@ -60,6 +61,7 @@ class Trainer:
         sampler: EpochBatches,
         evaluate: Callable[[PoseTask], dict[str, Any]],
         accelerator: Accelerator,
+        metric: str = "pckh",
         teacher: Callable[[Tensor], PoseOutput | HeatmapOutput] | None = None,
         temperature_rate: float = 1e-3,
     ) -> None:
@@ -70,6 +72,7 @@ class Trainer:
         self.sampler = sampler
         self.evaluate = evaluate
         self.accelerator = accelerator
+        self.metric = metric
         self.teacher = teacher
         self.task = task.to(accelerator.device)
         optimizer_class = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer.name]
@@ -200,8 +203,8 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         student = self.task.student
-        if "pckh" in record and (self.best is None or record["pckh"] > self.best):
-            self.best = record["pckh"]
+        if self.metric in record and (self.best is None or record[self.metric] > self.best):
+            self.best = record[self.metric]
             save_model(student, self.joints, self.output / "best.safetensors")
         save_model(student, self.joints, self.output / "last.safetensors")
         state = {
@@ -216,7 +219,7 @@ class Trainer:
             state["scaler"] = self.accelerator.scaler.state_dict()
         # one file, renamed into place: a kill at any moment leaves the last whole epoch
         save_state(state, self.output / "state.pt")
-        write_json({"best_pckh": self.best, "epochs": self.history}, self.output / "metrics.json")
+        write_json({f"best_{self.metric}": self.best, "epochs": self.history}, self.output / "metrics.json")
 
     def _restore(self) -> int:
         path = self.output / "state.pt"

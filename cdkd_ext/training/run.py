@@ -6,22 +6,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 
 from cdkd_ext._checks import check, fail
-from cdkd_ext._files import replacing, write_json
-from cdkd_ext.data import JointSet, PoseDataset
+from cdkd_ext._files import replacing
+from cdkd_ext.data import PoseDataset
 from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, HeatmapLoss, SimCCLoss
-from cdkd_ext.evaluation import pckh, predict
-from cdkd_ext.models import PoseNetwork, create_model, load_checkpoint
+from cdkd_ext.evaluation import describe
+from cdkd_ext.models import PoseNetwork, load_checkpoint
 from cdkd_ext.training.batches import EpochBatches, make_loader
 from cdkd_ext.training.checkpoint import file_hash, load_model
-from cdkd_ext.training.config import DataConfig, DistillationConfig, LabelConfig, TrainingConfig, check_config
+from cdkd_ext.training.config import DistillationConfig, LabelConfig, TrainingConfig, check_config
+from cdkd_ext.training.evaluate import build_model, check_joints, evaluate_people, make_accelerator
 from cdkd_ext.training.loop import Record, Trainer
-from cdkd_ext.training.sources import People, load_people, load_validation, training_set, validation_set
+from cdkd_ext.training.sources import People, load_people, training_set
 from cdkd_ext.training.task import PoseTask
 from cdkd_ext.training.teacher import FrozenTeacher
 from cdkd_ext.training.views import FixedViews, build_student_views, build_teacher_outputs
@@ -44,7 +44,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     """
     check_config(config)
     output = Path(config.output)
-    accelerator = _accelerator(config.cpu, config.precision)
+    accelerator = make_accelerator(config.cpu, config.precision)
     if not resume and (output / "state.pt").exists():
         fail(
             "output",
@@ -57,16 +57,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     if accelerator.is_main_process:
         save_config(config, output / "config.yaml")
     set_seed(config.seed)
-    student = create_model(
-        config.model.name,
-        input_size=config.model.input_size,
-        num_joints=len(people.joints.names),
-        head=config.model.head,
-        split_ratio=config.model.split_ratio,
-        channels_per_joint=config.model.channels_per_joint,
-        decoding=config.model.decoding,
-        color_order=config.model.color_order,
-    )
+    student = build_model(config.model, len(people.joints.names))
     if config.model.weights:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
@@ -94,7 +85,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    validation = validation_set(people.val, people.joints, config.data, config.model.input_size)
+    accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")
     trainer = Trainer(
         config,
         task,
@@ -102,98 +93,26 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
         make_loader(samples, sampler, workers=config.data.workers),
         sampler,
         lambda task: evaluate_people(
-            task.student, validation, flip_test=config.flip_test, accelerator=accelerator
+            task.student,
+            people.val,
+            flip_test=config.flip_test,
+            simcc_score=config.simcc_score,
+            accelerator=accelerator,
+            workers=config.data.workers,
         ),
         accelerator,
+        metric=people.val.metric,
         teacher=teacher if config.data.views == 0 else None,
         temperature_rate=config.temperature.learning_rate if isinstance(config, DistillationConfig) else 0.0,
     )
     record = trainer.run(resume=resume)
-    accelerator.print(f"PCKh@0.5 {record['pckh']:.2f} on {record['people']} people; checkpoints in {output}")
+    accelerator.print(f"{describe(record)}; checkpoints in {output}")
     return record
-
-
-def evaluate_people(
-    model: PoseNetwork,
-    dataset: PoseDataset,
-    *,
-    flip_test: bool,
-    accelerator: Accelerator | None = None,
-    batch_size: int = 64,
-) -> dict[str, Any]:
-    """PCKh@0.5 on a data set: "pckh", "pckh_per_joint" and "people"; each person is counted once."""
-    device = next(model.parameters()).device
-    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    predictions = predict(
-        model,
-        dataset,
-        flip_permutation=dataset.joints.flip_permutation if flip_test else None,
-        batch_size=batch_size,
-        device=device,
-        rank=rank,
-        processes=processes,
-    )
-    shares = gather_object([predictions]) if processes > 1 else [predictions]
-    indices = torch.cat([share.indices for share in shares]).argsort()
-    keypoints = torch.cat([share.keypoints for share in shares])[indices]
-    result = pckh(
-        keypoints,
-        torch.stack([torch.as_tensor(person.keypoints) for person in dataset.persons]),
-        torch.stack([torch.as_tensor(person.visible) for person in dataset.persons]),
-        torch.tensor([person.head_size for person in dataset.persons]),
-        joint_names=dataset.joints.names,
-    )
-    return {"pckh": result.mean, "pckh_per_joint": result.per_joint, "people": result.people}
-
-
-def evaluate_checkpoint(
-    weights: str, data: DataConfig, *, flip_test: bool = True, output: str | None = None
-) -> dict[str, Any]:
-    """Measure a checkpoint on the validation people of a data set.
-
-    Args:
-        weights: checkpoint, or the folder of a run (its best checkpoint).
-        data: pictures and annotations.
-        flip_test: average with the prediction for the mirrored picture.
-        output: a JSON file to write the result to.
-
-    Returns:
-        "pckh" (percent), "pckh_per_joint", "people", "reference", "flip_test", "weights".
-
-    Raises:
-        InputError: a file is missing or malformed, or the joints differ.
-    """
-    persons, joints = load_validation(data)
-    accelerator = _accelerator(cpu=False)
-    model, model_joints = load_model(weights)
-    _check_joints("weights", weights, model_joints, joints)
-    dataset = validation_set(persons, joints, data, model.input_size)
-    report = evaluate_people(
-        model.to(accelerator.device), dataset, flip_test=flip_test, accelerator=accelerator
-    )
-    report |= {"reference": "head_size of the annotations", "flip_test": flip_test, "weights": str(weights)}
-    if output:
-        write_json(report, output)
-    return report
-
-
-def _accelerator(cpu: bool, precision: str = "no") -> Accelerator:
-    # without a GPU, Accelerate joins several processes only if it is told to stay on the CPU
-    return Accelerator(mixed_precision=precision, cpu=cpu or not torch.accelerator.is_available())
-
-
-def _check_joints(argument: str, path: str, joints: JointSet, expected: JointSet) -> None:
-    check(
-        joints.names == expected.names,
-        f"{argument}: joints of {path}",
-        ", ".join(joints.names),
-        f"the joints of the data ({', '.join(expected.names)})",
-    )
 
 
 def _load_teacher(config: DistillationConfig, people: People, accelerator: Accelerator) -> FrozenTeacher:
     model, joints = load_model(config.teacher, "teacher")
-    _check_joints("teacher", config.teacher, joints, people.joints)
+    check_joints("teacher", config.teacher, joints, people.joints)
     return FrozenTeacher(model, accelerator.device, config.teacher_precision)
 
 
@@ -285,7 +204,7 @@ def prepare_views(config: TrainingConfig) -> None:
     """
     check_config(config)
     check(config.data.views > 0, "data.views", config.data.views, "a positive number of views to store")
-    accelerator = _accelerator(config.cpu)
+    accelerator = make_accelerator(config.cpu)
     people = load_people(config.data, Path(config.output))
     teacher = _load_teacher(config, people, accelerator) if isinstance(config, DistillationConfig) else None
     _fixed_views(config, _dataset(config, people, teacher), teacher, accelerator)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from cdkd_ext._checks import check, fail
-from cdkd_ext.data import JointSet, Person, PoseDataset, load_coco_persons
+from cdkd_ext._checks import check, check_option, fail
+from cdkd_ext.data import (
+    COCO_JOINTS,
+    MPII_JOINTS,
+    JointSet,
+    Person,
+    PoseDataset,
+    load_coco_detections,
+    load_coco_persons,
+    load_mpii_persons,
+)
 from cdkd_ext.data.figures import make_figures
+from cdkd_ext.evaluation import EvaluationSet
 from cdkd_ext.training.config import DataConfig
 
 
@@ -16,7 +28,7 @@ class People:
     """The annotated people of a training run."""
 
     train: list[Person]
-    val: list[Person]
+    val: EvaluationSet
     joints: JointSet
 
 
@@ -28,14 +40,61 @@ def prepare_figures(folder: Path, count: int, *, seed: int = 0, workers: int = 1
     return folder
 
 
-def load_validation(config: DataConfig) -> tuple[list[Person], JointSet]:
-    """Read the validation annotations.
+def load_validation(config: DataConfig) -> EvaluationSet:
+    """Read the validation people and decide what they are measured by.
 
     Raises:
-        InputError: there is no root, or a file is missing or malformed.
+        InputError: there is no root, a file is missing or malformed, or nothing can be measured on the people.
     """
     root = _existing_root(config)
-    return load_coco_persons(root / config.val, root / config.val_images, joints=_told_joints(config))
+    check_option("data.format", config.format, ("coco", "mpii"))
+    annotations, images = root / config.val, root / config.val_images
+    reference = "head_size of the annotations"
+    boxes = "ground truth"
+    if config.format == "mpii":
+        check(config.boxes is None, "data.boxes", config.boxes, "nothing: MPII gives the people's places")
+        head_boxes = root / config.head_boxes if config.head_boxes else None
+        persons, joints = load_mpii_persons(annotations, images, head_boxes=head_boxes)
+        if head_boxes:
+            reference = f"0.6 x the diagonal of the head boxes in {head_boxes}"
+    else:
+        check(config.head_boxes is None, "data.head_boxes", config.head_boxes, "nothing for COCO-format data")
+        told = _told_joints(config)
+        if config.boxes:
+            detections, score = root / config.boxes, config.min_box_score
+            persons, joints = load_coco_detections(
+                annotations, images, detections, joints=told, min_score=score
+            )
+            boxes = f"detector's, {detections}" + (f", scores from {score}" if score else "")
+        else:
+            clip = config.clip_boxes
+            persons, joints = load_coco_persons(annotations, images, joints=told, clip_boxes=clip)
+    metric = _metric(config, persons, joints, annotations)
+    return EvaluationSet(persons, joints, metric, annotations, boxes, reference, config.padding)
+
+
+def _metric(
+    config: DataConfig, persons: list[Person], joints: JointSet, source: Path
+) -> Literal["pckh", "AP", "none"]:
+    check_option("data.metric", config.metric, ("auto", "pckh", "AP", "none"))
+    lengths = any(person.head_size > 0 and math.isfinite(person.head_size) for person in persons)
+    metric = config.metric
+    if metric == "auto":
+        metric = "pckh" if lengths or config.format == "mpii" else "AP"
+    if metric == "none":
+        return "none"
+    if metric == "AP":
+        if joints.sigmas is None:
+            expected = "OKS constants to measure AP with, or head_size of the people for PCKh"
+            fail(f"{source}: sigmas of the joints", "none", expected)
+        return "AP"
+    if config.boxes:
+        fail("data.metric", "pckh", "AP with a detector's boxes: they are nobody's, so no joint has a target")
+    if not lengths and config.format == "mpii":
+        expected = "the official gt_valid.mat (--data.head_boxes FILE), or head_size in the annotations"
+        fail("data.head_boxes", "no head lengths", expected)
+    check(lengths, f"{source}: head_size", "none", "head lengths to measure PCKh by, or data.metric AP")
+    return "pckh"
 
 
 def load_people(config: DataConfig, output: Path) -> People:
@@ -48,21 +107,27 @@ def load_people(config: DataConfig, output: Path) -> People:
         figures = prepare_figures(output / "figures", config.figures, workers=max(config.workers, 1))
         config = replace(config, root=str(figures))
     root = _existing_root(config)
-    train, train_joints = load_coco_persons(
-        root / config.train,
-        root / config.train_images,
-        joints=_told_joints(config),
-        # people without labels can still distil
-        min_keypoints=0,
-    )
-    val, val_joints = load_validation(config)
+    # first what is quick to read and tells most mistakes
+    val = load_validation(config)
+    check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
+    annotations, images = root / config.train, root / config.train_images
+    if config.format == "mpii":
+        train, joints = load_mpii_persons(annotations, images, min_keypoints=config.min_keypoints)
+    else:
+        train, joints = load_coco_persons(
+            annotations,
+            images,
+            joints=_told_joints(config),
+            min_keypoints=config.min_keypoints,
+            clip_boxes=config.clip_boxes,
+        )
     check(
-        train_joints.names == val_joints.names,
+        joints.names == val.joints.names,
         f"{root / config.val}: categories[0].keypoints",
-        ", ".join(val_joints.names),
-        f"the joints of {root / config.train} ({', '.join(train_joints.names)})",
+        ", ".join(val.joints.names),
+        f"the joints of {annotations} ({', '.join(joints.names)})",
     )
-    return People(train, val, train_joints)
+    return People(train, val, joints)
 
 
 def _existing_root(config: DataConfig) -> Path:
@@ -74,7 +139,9 @@ def _existing_root(config: DataConfig) -> Path:
 
 
 def _told_joints(config: DataConfig) -> JointSet | None:
-    return JointSet.from_yaml(config.joints) if config.joints else None
+    if config.joints is None:
+        return None
+    return {"coco": COCO_JOINTS, "mpii": MPII_JOINTS}.get(config.joints) or JointSet.from_yaml(config.joints)
 
 
 def training_set(
@@ -96,10 +163,3 @@ def training_set(
         labelled_fraction=config.labelled_fraction,
         padding=config.padding,
     )
-
-
-def validation_set(
-    persons: list[Person], joints: JointSet, config: DataConfig, size: tuple[int, int]
-) -> PoseDataset:
-    """The validation people, not augmented."""
-    return PoseDataset(persons, joints, size=size, padding=config.padding)
