@@ -33,7 +33,7 @@ if(cuda_version)
     --expt-relaxed-constexpr --threads=2 --compress-mode=size -Xcompiler=-Wall,-Wextra
     $<$<BOOL:${CDKD_WERROR}>:-Werror=all-warnings -Xcompiler=-Werror>>)
   set_target_properties(_ops PROPERTIES
-    CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
+    CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
 else()
   target_sources(_ops PRIVATE csrc/cuda/not_built.cpp)
 endif()
