@@ -1,0 +1,26 @@
+// What a kernel file is written in: the CUDA language from nvcc, or from its emulation on the CPU.
+#pragma once
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+
+// `kernel` is a function pointer: a template's commas would end the macro's argument. `name` is what the
+// emulation reports.
+#define CDKD_LAUNCH(name, kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define CDKD_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define CDKD_UNROLL _Pragma("unroll")
+#else
+#include "cuda/emulation/language.h"
+#define CDKD_UNROLL
+#endif
+
+#define CDKD_DEVICE __device__ __forceinline__
+
+namespace cdkd::cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+}  // namespace cdkd::cuda

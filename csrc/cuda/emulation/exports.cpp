@@ -1,0 +1,38 @@
+// The launchers and the scheduler's settings as C functions, for ctypes.
+#include <exception>
+#include <string>
+
+#include "cuda/cca_kl.h"
+
+namespace {
+
+// Null, or what went wrong; valid until the next call.
+template <class Call>
+const char* run(cudaError_t (*launcher)(const Call&, cudaStream_t), const Call& call) {
+  static std::string message;
+  try {
+    launcher(call, nullptr);
+    return nullptr;
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
+  }
+}
+
+}  // namespace
+
+#define CDKD_EXPORT extern "C" __attribute__((visibility("default")))
+#define CDKD_EXPORT_OP(name, Call)                               \
+  CDKD_EXPORT const char* cdkd_##name(const cdkd::cuda::Call* call) { \
+    return run(&cdkd::cuda::launch_##name, *call);               \
+  }
+
+CDKD_EXPORT_OP(cca_kl, CcaKl)
+
+CDKD_EXPORT void cdkd_configure(uint64_t schedule, uint64_t max_blocks) {
+  cdkd::emulation::configure(schedule, max_blocks);
+}
+CDKD_EXPORT void cdkd_clear_launches() { cdkd::emulation::clear_launches(); }
+CDKD_EXPORT size_t cdkd_copy_launches(cdkd::emulation::Launch* launches, size_t capacity) {
+  return cdkd::emulation::copy_launches(launches, capacity);
+}
