@@ -1,62 +1,50 @@
-// The launchers of projector_cosine, on raw pointers. Letters: B samples, C channels, R = B·C rows, S positions of
-// the feature, T of the teacher, K projectors.
+// projector_cosine on raw pointers; the arguments are those of cdkd_ext.ops.projector_cosine. Letters: B
+// samples, C channels, S positions of the feature, T of the teacher, K projectors.
 #pragma once
 #include <cstdint>
 
-#include "cuda/device.h"
 #include "cuda/element.h"
 
-namespace cdkd::cuda::projector {
+namespace cdkd::cuda {
 
-// All tensors contiguous; `wide` ones are float, or double if the format is float64. Rows count from first_row on:
-// feature, teacher, projected and active point at it, everything else at the whole batch.
-struct Problem {
-  Format format;
+// All tensors contiguous. Numbers called wide are float, or double if the format is float64.
+struct ProjectorCosine {
+  Format format;      // of feature, weight and teacher
   bool tensor_cores;  // for 16-bit formats; bfloat16 needs compute capability 8.0
   bool relu;
-  int64_t first_row, rows, channels, positions, targets, projectors;
-  const void* feature;  // (rows, S)
-  const void* weight;   // (K, T, S)
-  const void* bias;     // (K, T), wide
-  const void* select;   // (B, K, C), wide
-  const void* teacher;  // (rows, T)
-  void* projected;      // (rows, T), wide: Σ_k select · activation; null when nobody will read it
-  uint8_t* active;      // (planes of 8 projectors, rows, T): bit k % 8 is set where the ReLU passes; null likewise
-};
-
-// Scalars that each row of project_rows() leaves per tile of targets.
-int64_t partial_sums(const Problem& problem);
-
-// Project the rows. partial: partial_sums() wide numbers, or null.
-cudaError_t project(const Problem& problem, void* partial, cudaStream_t stream);
-
-// From the partial sums of all rows: products (B, 3), <output, teacher>, <output, output>, <teacher, teacher>, and
-// the cosines (B,).
-cudaError_t finish_cosine(const Problem& problem, const void* partial, double eps, void* products, void* cosine,
-                          cudaStream_t stream);
-
-// Wide numbers that the backward pass needs beside its results.
-struct BackwardSizes {
-  int64_t feature_parts, select_parts, scales;
-};
-BackwardSizes backward_sizes(const Problem& problem);
-
-struct Gradients {
-  const void* gradient;  // (B,), wide, of the cosines
-  const void* products;  // (B, 3), wide
   double eps;
-  void* feature_parts;  // memory of backward_sizes()
-  void* select_parts;
-  void* scales;
-  void* feature;  // (rows, S), wide, from first_row on; null if not wanted
-  void* weight;   // (K, T, S), wide; null if not wanted
-  void* bias;     // (K, T), wide; null if not wanted
-  void* select;   // (B, K, C), wide
-  bool add;       // to weight and bias
+  int64_t samples, channels, positions, targets, projectors;
+  const void* feature;  // (B, C, S)
+  const void* weight;   // (K, T, S)
+  const void* bias;     // (K, T) wide
+  const void* select;   // (B, K, C) wide
+  const void* teacher;  // (B, C, T)
+
+  // written by the forward pass, read by the backward one
+  void* cosine;     // (B,) wide
+  void* products;   // (B, 3) wide: <output, teacher>, <output, output>, <teacher, teacher>
+  void* projected;  // (B·C, T) wide: Σ_k select · activation; null if not kept, then the backward pass
+                    // projects again
+  uint8_t* active;  // (planes of 8 projectors, B·C, T): bit k % 8 is set where the ReLU passes; null likewise
+
+  // of the backward pass; null if not wanted
+  const void* gradient;    // (B,) wide, of the cosines
+  void* feature_gradient;  // (B, C, S) wide
+  void* weight_gradient;   // (K, T, S) wide; together with the bias's
+  void* bias_gradient;     // (K, T) wide
+  void* select_gradient;   // (B, K, C) wide; always wanted
+
+  void* workspace;  // memory of the size told below, aligned to 16 bytes
 };
 
-// Three launches: the feature's gradient and select's in parts, the weight's with the bias's, and the parts' sums.
-// Reads projected and active.
-cudaError_t backward(const Problem& problem, const Gradients& gradients, cudaStream_t stream);
+int64_t projector_cosine_workspace(const ProjectorCosine& call);
+int64_t projector_cosine_backward_workspace(const ProjectorCosine& call);
 
-}  // namespace cdkd::cuda::projector
+// Two launches on the current device: the projections, and the cosines.
+cudaError_t launch_projector_cosine(const ProjectorCosine& call, cudaStream_t stream);
+
+// Three launches: the gradients of feature and select in parts, those of weight and bias, and the parts'
+// sums. If nothing was kept, four for each quarter of the batch.
+cudaError_t launch_projector_cosine_backward(const ProjectorCosine& call, cudaStream_t stream);
+
+}  // namespace cdkd::cuda

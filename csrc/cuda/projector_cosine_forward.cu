@@ -2,7 +2,8 @@
 #include "cuda/projector_cosine_problem.h"
 #include "cuda/reduce.h"
 
-namespace cdkd::cuda::projector {
+namespace cdkd::cuda {
+namespace projector {
 namespace {
 
 constexpr int kStages = 3;
@@ -38,23 +39,23 @@ CDKD_DEVICE void sum_rows(const Typed<In, tensor>& p, ProjectShared<In>& shared,
   using T = Accumulate<In>;
   using P = Place<tensor>;
   __syncthreads();
-  load_tile<kTile, kTile, ProjectShared<In>::kTeacherStride>(shared.teacher, p.teacher + first * p.targets + target,
-                                                             p.targets, p.rows - first, p.targets - target,
-                                                             p.target_vectors);
+  load_tile<kTile, kTile, ProjectShared<In>::kTeacherStride>(
+      shared.teacher, p.teacher + first * p.targets + target, p.targets, p.rows - first, p.targets - target,
+      p.target_vectors);
   commit_copies();
   wait_copies<0>();
   __syncthreads();
-#pragma unroll
+  CDKD_UNROLL
   for (int i = 0; i < P::kRows; ++i) {
     T products[3] = {};
-#pragma unroll
+    CDKD_UNROLL
     for (int j = 0; j < P::kColumns; ++j) {
       const T teacher = widen(shared.teacher[P::row(i) * ProjectShared<In>::kTeacherStride + P::column(j)]);
       products[0] += output[i][j] * teacher;
       products[1] += output[i][j] * output[i][j];
       products[2] += teacher * teacher;
     }
-#pragma unroll
+    CDKD_UNROLL
     for (int n = 0; n < 3; ++n) {
       products[n] = sum_over_lanes<P::kLanes>(products[n]);
       if (threadIdx.x % P::kLanes == 0) shared.sums[n][P::part()][P::row(i)] = products[n];
@@ -72,7 +73,8 @@ CDKD_DEVICE void sum_rows(const Typed<In, tensor>& p, ProjectShared<In>& shared,
 
 // Blocks: tiles of rows, then tiles of targets. partial: (tiles of targets, 3, rows) or null.
 template <class In, bool tensor>
-__global__ void __launch_bounds__(kThreads, kResident<In>) project_tile(Typed<In, tensor> p, Accumulate<In>* partial) {
+__global__ void __launch_bounds__(kThreads, kResident<In>)
+    project_tile(Typed<In, tensor> p, Accumulate<In>* partial) {
   using T = Accumulate<In>;
   using P = Place<tensor>;
   using Shared = ProjectShared<In>;
@@ -94,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, kResident<In>) project_tile(Typed<In
     if (ahead_projector < p.projectors) {
       const int64_t at = static_cast<int64_t>(ahead_chunk) * depth;
       load_tile<kTile, depth, Shared::kStride>(shared.stages.feature[stage], feature + at, p.positions,
-                                                          p.rows - first, p.positions - at, p.position_vectors);
+                                               p.rows - first, p.positions - at, p.position_vectors);
       load_tile<kTile, depth, Shared::kStride>(
           shared.stages.weight[stage], weight + ahead_projector * p.targets * p.positions + at, p.positions,
           p.targets - target, p.positions - at, p.position_vectors);
@@ -117,16 +119,16 @@ __global__ void __launch_bounds__(kThreads, kResident<In>) project_tile(Typed<In
       stage = stage == kStages - 1 ? 0 : stage + 1;
     }
     T bias[P::kColumns];
-#pragma unroll
+    CDKD_UNROLL
     for (int j = 0; j < P::kColumns; ++j) {
       const int64_t t = target + P::column(j);
       bias[j] = t < p.targets ? load(p.bias + k * p.targets + t) : T(0);
     }
-#pragma unroll
+    CDKD_UNROLL
     for (int i = 0; i < P::kRows; ++i) {
       const int64_t selected = shared.selected[P::row(i)];
       const T weigh = selected < 0 ? T(0) : load(p.select + selected + k * p.channels);
-#pragma unroll
+      CDKD_UNROLL
       for (int j = 0; j < P::kColumns; ++j) {
         const int e = i * P::kColumns + j;
         T value = sums[i][j] + bias[j];
@@ -138,15 +140,14 @@ __global__ void __launch_bounds__(kThreads, kResident<In>) project_tile(Typed<In
       }
     }
     if (p.active != nullptr && (k % 8 == 7 || k == p.projectors - 1)) {
-#pragma unroll
-      for (int i = 0; i < P::kRows; ++i)
-#pragma unroll
-        for (int j = 0; j < P::kColumns; ++j) {
-          const int e = i * P::kColumns + j;
-          shared.active[P::row(i) * Shared::kActiveStride + P::column(j)] =
-              static_cast<uint8_t>(bits[e / 4] >> e % 4 * 8);
-        }
-#pragma unroll
+      CDKD_UNROLL
+      for (int i = 0; i < P::kRows; ++i) CDKD_UNROLL
+      for (int j = 0; j < P::kColumns; ++j) {
+        const int e = i * P::kColumns + j;
+        shared.active[P::row(i) * Shared::kActiveStride + P::column(j)] =
+            static_cast<uint8_t>(bits[e / 4] >> e % 4 * 8);
+      }
+      CDKD_UNROLL
       for (uint32_t& four : bits) four = 0;
       __syncthreads();
       store_tile<kTile, kTile, Shared::kActiveStride, false>(
@@ -159,31 +160,31 @@ __global__ void __launch_bounds__(kThreads, kResident<In>) project_tile(Typed<In
   if (partial != nullptr) sum_rows(p, shared, output, first, target, partial);
   if (p.projected == nullptr) return;
   __syncthreads();
-#pragma unroll
-  for (int i = 0; i < P::kRows; ++i)
-#pragma unroll
-    for (int j = 0; j < P::kColumns; ++j)
-      shared.output[P::row(i) * Shared::kOutputStride + P::column(j)] = output[i][j];
+  CDKD_UNROLL
+  for (int i = 0; i < P::kRows; ++i) CDKD_UNROLL
+  for (int j = 0; j < P::kColumns; ++j)
+    shared.output[P::row(i) * Shared::kOutputStride + P::column(j)] = output[i][j];
   __syncthreads();
-  store_tile<kTile, kTile, Shared::kOutputStride, false>(p.projected + first * p.targets + target, shared.output,
-                                                         p.targets, p.rows - first, p.targets - target,
-                                                         p.target_vectors);
+  store_tile<kTile, kTile, Shared::kOutputStride, false>(p.projected + first * p.targets + target,
+                                                         shared.output, p.targets, p.rows - first,
+                                                         p.targets - target, p.target_vectors);
 }
 
 // Blocks: samples.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    sum_products(const T* partial, int64_t tiles, int64_t rows, int64_t channels, double eps, T* products, T* cosine) {
+    sum_products(const T* partial, int64_t tiles, int64_t rows, int64_t channels, double eps, T* products,
+                 T* cosine) {
   __shared__ double scratch[3 * kThreads / kWarp];
   const int64_t sample = blockIdx.x;
   double sums[3] = {};
-  for (int64_t i = threadIdx.x; i < tiles * channels; i += kThreads)
-#pragma unroll
-    for (int n = 0; n < 3; ++n)
-      sums[n] += static_cast<double>(load(partial + (i / channels * 3 + n) * rows + sample * channels + i % channels));
+  for (int64_t i = threadIdx.x; i < tiles * channels; i += kThreads) CDKD_UNROLL
+  for (int n = 0; n < 3; ++n)
+    sums[n] +=
+        static_cast<double>(load(partial + (i / channels * 3 + n) * rows + sample * channels + i % channels));
   reduce_block(sums, scratch, Add{});
   if (threadIdx.x != 0) return;
-#pragma unroll
+  CDKD_UNROLL
   for (int n = 0; n < 3; ++n) store(products + sample * 3 + n, static_cast<T>(sums[n]));
   // written so that a NaN is not taken for a small norm
   const double output_norm = sqrt(sums[1]) < eps ? eps : sqrt(sums[1]);
@@ -192,38 +193,41 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class In, bool tensor>
-cudaError_t launch_project(const Typed<In, tensor>& p, void* partial, cudaStream_t stream) {
+void launch_project(const Typed<In, tensor>& p, void* partial, cudaStream_t stream) {
   const int64_t blocks = divide_up(p.rows, kTile) * divide_up(p.targets, kTile);
-  const auto kernel = project_tile<In, tensor>;
-  CDKD_LAUNCH("project_tile", kernel, static_cast<unsigned>(blocks), kThreads, sizeof(ProjectShared<In>), stream, p,
-              static_cast<Accumulate<In>*>(partial));
-  return cudaGetLastError();
+  CDKD_LAUNCH("projector_cosine project", (&project_tile<In, tensor>), dim3(static_cast<unsigned>(blocks)),
+              dim3(kThreads), sizeof(ProjectShared<In>), stream, p, static_cast<Accumulate<In>*>(partial));
 }
 
 template <class T>
-cudaError_t launch_sum_products(const Problem& p, const void* partial, double eps, void* products, void* cosine,
-                                cudaStream_t stream) {
-  const auto kernel = sum_products<T>;
-  CDKD_LAUNCH("sum_products", kernel, static_cast<unsigned>(p.rows / p.channels), kThreads, 0, stream,
-              static_cast<const T*>(partial), divide_up(p.targets, kTile), p.rows, p.channels, eps,
-              static_cast<T*>(products), static_cast<T*>(cosine));
-  return cudaGetLastError();
+void launch_sum_products(const ProjectorCosine& call, cudaStream_t stream) {
+  CDKD_LAUNCH("projector_cosine cosine", (&sum_products<T>), dim3(static_cast<unsigned>(call.samples)),
+              dim3(kThreads), 0, stream, static_cast<const T*>(call.workspace),
+              divide_up(call.targets, kTile), call.samples * call.channels, call.channels, call.eps,
+              static_cast<T*>(call.products), static_cast<T*>(call.cosine));
 }
 
 }  // namespace
 
-int64_t partial_sums(const Problem& p) { return divide_up(p.targets, kTile) * 3 * p.rows; }
-
-cudaError_t project(const Problem& problem, void* partial, cudaStream_t stream) {
-  return with_types(problem, [&](auto typed) {
-    return launch_project(typed, partial, stream);
-  });
+void project(const Slab& slab, void* partial, cudaStream_t stream) {
+  with_types(slab, [&](const auto& typed) { launch_project(typed, partial, stream); });
 }
 
-cudaError_t finish_cosine(const Problem& p, const void* partial, double eps, void* products, void* cosine,
-                          cudaStream_t stream) {
-  return p.format == Format::kFloat64 ? launch_sum_products<double>(p, partial, eps, products, cosine, stream)
-                                      : launch_sum_products<float>(p, partial, eps, products, cosine, stream);
+}  // namespace projector
+
+int64_t projector_cosine_workspace(const ProjectorCosine& call) {
+  const int64_t size = call.format == Format::kFloat64 ? 8 : 4;
+  return projector::divide_up(call.targets, projector::kTile) * 3 * call.samples * call.channels * size;
 }
 
-}  // namespace cdkd::cuda::projector
+cudaError_t launch_projector_cosine(const ProjectorCosine& call, cudaStream_t stream) {
+  if (call.samples == 0) return cudaSuccess;
+  projector::project({call, 0, call.samples, call.projected, call.active}, call.workspace, stream);
+  if (call.format == Format::kFloat64)
+    projector::launch_sum_products<double>(call, stream);
+  else
+    projector::launch_sum_products<float>(call, stream);
+  return cudaGetLastError();
+}
+
+}  // namespace cdkd::cuda

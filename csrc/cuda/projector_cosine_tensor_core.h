@@ -74,9 +74,9 @@ CDKD_DEVICE void wait_copies() {
 #endif
 }
 
-// Four 8 x 8 matrices of 16-bit numbers, whose rows of 16 bytes begin where the lanes say: lane 8·i + j at row j
-// of matrix i. Register i gets columns 2·(lane % 4) and the next of row lane / 4 of matrix i; if transposed, rows
-// 2·(lane % 4) and the next of column lane / 4.
+// Four 8 x 8 matrices of 16-bit numbers, whose rows of 16 bytes begin where the lanes say: lane 8·i + j at
+// row j of matrix i. Register i gets columns 2·(lane % 4) and the next of row lane / 4 of matrix i; if
+// transposed, rows 2·(lane % 4) and the next of column lane / 4.
 template <bool transposed, class In>
 CDKD_DEVICE void load_matrices(const In* row, uint32_t (&registers)[4]) {
   static_assert(sizeof(In) == 2, "16-bit numbers");
@@ -100,7 +100,8 @@ CDKD_DEVICE void load_matrices(const In* row, uint32_t (&registers)[4]) {
   for (unsigned i = 0; i < 4; ++i) {
     In pair[2];
     for (unsigned j = 0; j < 2; ++j) {
-      const unsigned r = transposed ? lane % 4 * 2 + j : lane / 4, c = transposed ? lane / 4 : lane % 4 * 2 + j;
+      const unsigned r = transposed ? lane % 4 * 2 + j : lane / 4,
+                     c = transposed ? lane / 4 : lane % 4 * 2 + j;
       pair[j] = reinterpret_cast<const In*>(rows[8 * i + r].word[0])[c];
     }
     __builtin_memcpy(&registers[i], pair, 4);
@@ -108,22 +109,24 @@ CDKD_DEVICE void load_matrices(const In* row, uint32_t (&registers)[4]) {
 #endif
 }
 
-// d += a · b of the warp, 16 x 8 x 16, in the layout of mma.m16n8k16: with g = lane / 4 and q = lane % 4, a holds
-// (g, 2q), (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8) and the column after each, b (2q, g) and (2q + 8, g) and the
-// row after each, d (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1).
+// d += a · b of the warp, 16 x 8 x 16, in the layout of mma.m16n8k16: with g = lane / 4 and q = lane % 4, a
+// holds (g, 2q), (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8) and the column after each, b (2q, g) and (2q + 8,
+// g) and the row after each, d (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1).
 template <class In>
-CDKD_DEVICE void multiply_matrices(float& d0, float& d1, float& d2, float& d3, const uint32_t (&a)[4], uint32_t b0,
-                                   uint32_t b1) {
+CDKD_DEVICE void multiply_matrices(float& d0, float& d1, float& d2, float& d3, const uint32_t (&a)[4],
+                                   uint32_t b0, uint32_t b1) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   if constexpr (std::is_same_v<In, Float16>)
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, "
         "%2, %3};"
         : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   else
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, "
         "%1, %2, %3};"
         : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
