@@ -49,6 +49,7 @@ if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     target_sources(_cuda_emulation PRIVATE ${source})
   endforeach()
   target_compile_features(_cuda_emulation PRIVATE cxx_std_17)
+  target_compile_definitions(_cuda_emulation PRIVATE CDKD_CUDA_ON_CPU)
   target_include_directories(_cuda_emulation PRIVATE csrc)
   target_compile_options(_cuda_emulation PRIVATE
     -O2 -fno-math-errno -fno-trapping-math -Wall -Wextra $<$<BOOL:${CDKD_WERROR}>:-Werror>

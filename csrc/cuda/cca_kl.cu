@@ -8,6 +8,7 @@
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/reduce.h"
+#include "cuda/rows.h"
 
 namespace cdkd::cuda {
 

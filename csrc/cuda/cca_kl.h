@@ -1,6 +1,6 @@
 // Cross-class alignment on raw pointers; the arguments are those of cdkd_ext.ops.cca_kl.
 #pragma once
-#include "cuda/rows.h"
+#include "cuda/call.h"
 
 namespace cdkd::cuda {
 

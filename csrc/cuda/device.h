@@ -2,18 +2,18 @@
 #pragma once
 #include <cstdint>
 
-#if defined(__CUDACC__)
+#if defined(CDKD_CUDA_ON_CPU)
+#include "cuda/emulation/language.h"
+#define CDKD_UNROLL
+#else
 #include <cuda_runtime.h>
 
-// `kernel` is a function pointer: a template's commas would end the macro's argument. `name` is what the
-// emulation reports.
+// `kernel` is a name, of a function pointer too: a template's commas would end the macro's argument. `name` is
+// what the emulation reports.
 #define CDKD_LAUNCH(name, kernel, grid, block, shared_bytes, stream, ...) \
   kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define CDKD_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #define CDKD_UNROLL _Pragma("unroll")
-#else
-#include "cuda/emulation/language.h"
-#define CDKD_UNROLL
 #endif
 
 #define CDKD_DEVICE __device__ __forceinline__

@@ -7,8 +7,6 @@
 
 namespace cdkd::cuda {
 
-enum class Format : int32_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
-
 struct BFloat16 {
   uint16_t bits;
 };

@@ -15,7 +15,7 @@ struct alignas(16) Vector {
 
 template <class T>
 CDKD_DEVICE T load(const T* address) {
-#if !defined(__CUDACC__)
+#if defined(CDKD_CUDA_ON_CPU)
   emulation::count_read(sizeof(T));
 #endif
   return *address;
@@ -24,7 +24,7 @@ CDKD_DEVICE T load(const T* address) {
 template <class T>
 CDKD_DEVICE Vector<T> load(const Vector<T>* address) {
   static_assert(sizeof(Vector<T>) == sizeof(uint4), "one access");
-#if !defined(__CUDACC__)
+#if defined(CDKD_CUDA_ON_CPU)
   emulation::count_read(sizeof(uint4));
 #endif
   union {
@@ -38,7 +38,7 @@ CDKD_DEVICE Vector<T> load(const Vector<T>* address) {
 // Where all lanes of a warp read the same address: one transaction.
 template <class T>
 CDKD_DEVICE T load_uniform(const T* address) {
-#if !defined(__CUDACC__)
+#if defined(CDKD_CUDA_ON_CPU)
   if (emulation::current_thread->lane == 0) emulation::count_read(sizeof(T));
 #endif
   return *address;
@@ -46,7 +46,7 @@ CDKD_DEVICE T load_uniform(const T* address) {
 
 template <class T>
 CDKD_DEVICE void store(T* address, T value) {
-#if !defined(__CUDACC__)
+#if defined(CDKD_CUDA_ON_CPU)
   emulation::count_write(sizeof(T));
 #endif
   *address = value;
@@ -54,7 +54,7 @@ CDKD_DEVICE void store(T* address, T value) {
 
 template <class T>
 CDKD_DEVICE void store(Vector<T>* address, Vector<T> value) {
-#if !defined(__CUDACC__)
+#if defined(CDKD_CUDA_ON_CPU)
   emulation::count_write(sizeof(uint4));
 #endif
   union {

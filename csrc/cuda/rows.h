@@ -2,22 +2,10 @@
 #pragma once
 #include <cstdint>
 
+#include "cuda/call.h"
 #include "cuda/memory.h"
 
 namespace cdkd::cuda {
-
-// A contiguous matrix of `length` columns; of a single one, a list of scalars.
-struct Rows {
-  const void* data;
-  int32_t length;
-  Format format;
-};
-
-struct MutableRows {
-  void* data;
-  int32_t length;
-  Format format;
-};
 
 template <class T>
 CDKD_DEVICE const T* elements_of(const Rows& rows) {

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[2] / "csrc"
-COMMON = ["-std=gnu++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fno-math-errno", "-fno-trapping-math"]
+COMMON = ["-std=gnu++17", "-fPIC", "-DCDKD_CUDA_ON_CPU", "-Wall", "-Wextra", "-Werror", "-fno-math-errno", "-fno-trapping-math"]
 # per variant: flags of all files, further flags of the kernels (not of the scheduler)
 VARIANTS = {
     "plain": (["-O2"], []),

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cuda/cca_kl.h"
+#include "cuda/scale_rows.h"
 
 namespace {
 
@@ -28,6 +29,7 @@ const char* run(cudaError_t (*launcher)(const Call&, cudaStream_t), const Call& 
   }
 
 CDKD_EXPORT_OP(cca_kl, CcaKl)
+CDKD_EXPORT_OP(scale_rows, ScaleRows)
 
 CDKD_EXPORT void cdkd_configure(uint64_t schedule, uint64_t max_blocks) {
   cdkd::emulation::configure(schedule, max_blocks);
