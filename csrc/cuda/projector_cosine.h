@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "cuda/element.h"
+#include "cuda/call.h"
 
 namespace cdkd::cuda {
 

@@ -485,6 +485,8 @@ template <class In, bool tensor>
 void launch_slab(const Typed<In, tensor>& p, const ProjectorCosine& call,
                  const Workspace<Accumulate<In>>& memory, cudaStream_t stream) {
   using T = Accumulate<In>;
+  static_assert(sizeof(FeatureShared<In, tensor>) <= kSharedLimit, "what every device gives without asking");
+  static_assert(sizeof(WeightShared<In, tensor>) <= kSharedLimit, "what every device gives without asking");
   const Division d = divide<T>(p);
   const RowScales<T> scales{memory.scales, memory.scales + p.rows, memory.scales + 2 * p.rows};
   const Incoming<T> incoming{static_cast<const T*>(call.gradient), static_cast<const T*>(call.products),

@@ -194,6 +194,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class In, bool tensor>
 void launch_project(const Typed<In, tensor>& p, void* partial, cudaStream_t stream) {
+  static_assert(sizeof(ProjectShared<In>) <= kSharedLimit, "what every device gives without asking");
   const int64_t blocks = divide_up(p.rows, kTile) * divide_up(p.targets, kTile);
   CDKD_LAUNCH("projector_cosine project", (&project_tile<In, tensor>), dim3(static_cast<unsigned>(blocks)),
               dim3(kThreads), sizeof(ProjectShared<In>), stream, p, static_cast<Accumulate<In>*>(partial));

@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 
+#include "cuda/launch.h"
 #include "cuda/projector_cosine.h"
 #include "cuda/projector_cosine_tiles.h"
 

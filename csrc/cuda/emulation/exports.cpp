@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cuda/cca_kl.h"
+#include "cuda/projector_cosine.h"
 #include "cuda/scale_rows.h"
 
 namespace {
@@ -23,13 +24,22 @@ const char* run(cudaError_t (*launcher)(const Call&, cudaStream_t), const Call& 
 }  // namespace
 
 #define CDKD_EXPORT extern "C" __attribute__((visibility("default")))
-#define CDKD_EXPORT_OP(name, Call)                               \
+#define CDKD_EXPORT_OP(name, Call)                                    \
   CDKD_EXPORT const char* cdkd_##name(const cdkd::cuda::Call* call) { \
-    return run(&cdkd::cuda::launch_##name, *call);               \
+    return run(&cdkd::cuda::launch_##name, *call);                    \
   }
 
 CDKD_EXPORT_OP(cca_kl, CcaKl)
+CDKD_EXPORT_OP(projector_cosine, ProjectorCosine)
+CDKD_EXPORT_OP(projector_cosine_backward, ProjectorCosine)
 CDKD_EXPORT_OP(scale_rows, ScaleRows)
+
+CDKD_EXPORT int64_t cdkd_projector_cosine_workspace(const cdkd::cuda::ProjectorCosine* call) {
+  return cdkd::cuda::projector_cosine_workspace(*call);
+}
+CDKD_EXPORT int64_t cdkd_projector_cosine_backward_workspace(const cdkd::cuda::ProjectorCosine* call) {
+  return cdkd::cuda::projector_cosine_backward_workspace(*call);
+}
 
 CDKD_EXPORT void cdkd_configure(uint64_t schedule, uint64_t max_blocks) {
   cdkd::emulation::configure(schedule, max_blocks);
