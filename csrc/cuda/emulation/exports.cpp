@@ -4,6 +4,7 @@
 
 #include "cuda/cca_kl.h"
 #include "cuda/projector_cosine.h"
+#include "cuda/sau_select.h"
 #include "cuda/scale_rows.h"
 
 namespace {
@@ -32,14 +33,20 @@ const char* run(cudaError_t (*launcher)(const Call&, cudaStream_t), const Call& 
 CDKD_EXPORT_OP(cca_kl, CcaKl)
 CDKD_EXPORT_OP(projector_cosine, ProjectorCosine)
 CDKD_EXPORT_OP(projector_cosine_backward, ProjectorCosine)
+CDKD_EXPORT_OP(sau_select, SauSelect)
+CDKD_EXPORT_OP(sau_select_backward, SauSelect)
 CDKD_EXPORT_OP(scale_rows, ScaleRows)
 
-CDKD_EXPORT int64_t cdkd_projector_cosine_workspace(const cdkd::cuda::ProjectorCosine* call) {
-  return cdkd::cuda::projector_cosine_workspace(*call);
-}
-CDKD_EXPORT int64_t cdkd_projector_cosine_backward_workspace(const cdkd::cuda::ProjectorCosine* call) {
-  return cdkd::cuda::projector_cosine_backward_workspace(*call);
-}
+// Bytes of the workspace that the launcher wants.
+#define CDKD_EXPORT_WORKSPACE(name, Call)                                     \
+  CDKD_EXPORT int64_t cdkd_##name##_workspace(const cdkd::cuda::Call* call) { \
+    return cdkd::cuda::name##_workspace(*call);                               \
+  }
+
+CDKD_EXPORT_WORKSPACE(projector_cosine, ProjectorCosine)
+CDKD_EXPORT_WORKSPACE(projector_cosine_backward, ProjectorCosine)
+CDKD_EXPORT_WORKSPACE(sau_select, SauSelect)
+CDKD_EXPORT_WORKSPACE(sau_select_backward, SauSelect)
 
 CDKD_EXPORT void cdkd_configure(uint64_t schedule, uint64_t max_blocks) {
   cdkd::emulation::configure(schedule, max_blocks);
