@@ -4,6 +4,8 @@
 
 #include "cuda/cca_kl.h"
 #include "cuda/scale_rows.h"
+#include "cuda/simcc_decode.h"
+#include "cuda/simcc_kl.h"
 
 namespace {
 
@@ -30,6 +32,8 @@ const char* run(cudaError_t (*launcher)(const Call&, cudaStream_t), const Call& 
 
 CDKD_EXPORT_OP(cca_kl, CcaKl)
 CDKD_EXPORT_OP(scale_rows, ScaleRows)
+CDKD_EXPORT_OP(simcc_decode, SimccDecode)
+CDKD_EXPORT_OP(simcc_kl, SimccKl)
 
 CDKD_EXPORT void cdkd_configure(uint64_t schedule, uint64_t max_blocks) {
   cdkd::emulation::configure(schedule, max_blocks);
