@@ -2,35 +2,12 @@
 // derivatives. One block per row.
 #include "cuda/cca_kl.h"
 
-#include <limits>
-
 #include "common/class_bins.h"
 #include "common/exponential.h"
 #include "cuda/launch.h"
-#include "cuda/reduce.h"
-#include "cuda/rows.h"
+#include "cuda/logits.h"
 
 namespace cdkd::cuda {
-
-// A row of logits: a copy in shared memory if staged, else read again where it is needed.
-template <class A, bool staged>
-struct Logits {
-  const Rows& rows;
-  int64_t row;
-  A* copy;
-
-  CDKD_DEVICE A operator[](int i) const { return staged ? copy[i] : read_element<A>(rows, row, i); }
-
-  // Stage, and return the maximum over this thread's part.
-  CDKD_DEVICE A stage(Group group) const {
-    A max = -std::numeric_limits<A>::infinity();
-    read_row<A>(rows, row, group, [&](int i, A value) {
-      if (staged) copy[i] = value;
-      max = Larger()(value, max);
-    });
-    return max;
-  }
-};
 
 // Sums over the bins of one class.
 template <class A>

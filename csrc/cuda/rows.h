@@ -122,6 +122,15 @@ CDKD_DEVICE void write_element(const MutableRows& rows, int64_t row, int i, A va
   with_row<A>(rows, row, [&](auto* elements) { store_narrow(elements + i, value); });
 }
 
+// Of rows in a wider type than A too; for single elements.
+template <class A>
+CDKD_DEVICE A read_any(const Rows& rows, int64_t row, int i) {
+  A value = 0;
+  with_row<double>(rows, row,
+                   [&](const auto* elements) { value = static_cast<A>(widen(load(elements + i))); });
+  return value;
+}
+
 // The one scalar at `index` that all lanes of a warp read; of any type.
 template <class A>
 CDKD_DEVICE A read_scalar(const Rows& scalars, int64_t index) {

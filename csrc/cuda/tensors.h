@@ -49,9 +49,19 @@ inline Format format_of(const char* argument, const Tensor& tensor) {
   return static_cast<Format>(cdkd::format_of(argument, tensor));
 }
 
+inline bool same_shape(const Tensor& a, const Tensor& b) {
+  return a.dim() == b.dim() && std::equal(a.sizes().begin(), a.sizes().end(), b.sizes().begin());
+}
+
 // Whether all sizes but the last agree.
 inline bool same_rows(const Tensor& a, const Tensor& b) {
   return a.dim() == b.dim() && std::equal(a.sizes().begin(), a.sizes().end() - 1, b.sizes().begin());
+}
+
+// Whether `scalars` has the shape of `rows` without its last size.
+inline bool is_one_per_row(const Tensor& scalars, const Tensor& rows) {
+  return scalars.dim() == rows.dim() - 1 &&
+         std::equal(scalars.sizes().begin(), scalars.sizes().end(), rows.sizes().begin());
 }
 
 inline bool is_wide(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }

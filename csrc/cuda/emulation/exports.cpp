@@ -6,6 +6,8 @@
 #include "cuda/projector_cosine.h"
 #include "cuda/sau_select.h"
 #include "cuda/scale_rows.h"
+#include "cuda/simcc_decode.h"
+#include "cuda/simcc_kl.h"
 
 namespace {
 
@@ -36,6 +38,8 @@ CDKD_EXPORT_OP(projector_cosine_backward, ProjectorCosine)
 CDKD_EXPORT_OP(sau_select, SauSelect)
 CDKD_EXPORT_OP(sau_select_backward, SauSelect)
 CDKD_EXPORT_OP(scale_rows, ScaleRows)
+CDKD_EXPORT_OP(simcc_decode, SimccDecode)
+CDKD_EXPORT_OP(simcc_kl, SimccKl)
 
 // Bytes of the workspace that the launcher wants.
 #define CDKD_EXPORT_WORKSPACE(name, Call)                                     \

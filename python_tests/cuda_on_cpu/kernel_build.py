@@ -32,9 +32,7 @@ def build(variant: str, folder: Path, *, sources: Path = SOURCES) -> Path:
     every, kernels = VARIANTS[variant]
     folder.mkdir(parents=True, exist_ok=True)
     running = []
-    for source in sorted((sources / "cuda").rglob("*.c*")):
-        if source.suffix not in (".cpp", ".cu") or source.name.endswith("_op.cpp"):
-            continue
+    for source in [*sources.glob("cuda/*.cu"), *sources.glob("cuda/emulation/*.cpp")]:
         output = folder / f"{source.name}.o"
         flags = [*COMMON, *every, *(kernels if source.name != "scheduler.cpp" else [])]
         command = [compiler(), *flags, f"-I{sources}", "-x", "c++", "-c", source, "-o", output]
