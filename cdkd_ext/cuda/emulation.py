@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-_FORMATS = {"float64": 0, "float32": 1, "uint16": 2, "float16": 3}  # numpy has no bfloat16: its bits
+FORMATS = {"float64": 0, "float32": 1, "uint16": 2, "float16": 3}  # numpy has no bfloat16: its bits
 
 
 class Rows(ctypes.Structure):
@@ -101,6 +101,12 @@ class Emulation:
         if message is not None:
             raise EmulationError(message.decode())
 
+    def workspace(self, op: str, arguments: ctypes.Structure) -> int:
+        """Bytes of memory that the launcher of `op` wants beside its results."""
+        function = getattr(self._library, f"cdkd_{op}_workspace")
+        function.restype = ctypes.c_int64
+        return int(function(ctypes.byref(arguments)))
+
     def clear_launches(self) -> None:
         """Forget the launches made so far."""
         self._library.cdkd_clear_launches()
@@ -137,7 +143,7 @@ def rows(array: np.ndarray | None, *, scalars: bool = False) -> Rows:
         return Rows(None, 0, 0)
     if not array.flags.c_contiguous:
         raise ValueError("array: expected a contiguous one")
-    return Rows(array.ctypes.data, 1 if scalars else array.shape[-1], _FORMATS[array.dtype.name])
+    return Rows(array.ctypes.data, 1 if scalars else array.shape[-1], FORMATS[array.dtype.name])
 
 
 def pointer(array: np.ndarray | None) -> int | None:

@@ -57,7 +57,7 @@ struct Workspace {
   T* scores;              // (B, K, C), gradient
   T* pooled;              // (B, C), gradient
   MapConstants<T>* maps;  // (M·C)
-  T* feature;             // (M, B, C, h, w), gradient's parts; null if there is one branch
+  T* feature;             // (M, B, C, h, w), gradient's parts; null if there is one or none is wanted
   T* weights;             // (splits, weights of all branches), gradient's parts
   int64_t weight_count, splits, bytes;
 
@@ -82,7 +82,7 @@ struct Workspace {
     pooled = take(call.samples * call.channels);
     maps = reinterpret_cast<MapConstants<T>*>(take(call.branches * call.channels * 8));
     const bool parts = call.feature_gradient != nullptr && call.branches > 1;
-    feature = take(parts ? call.branches * call.samples * call.channels * call.height * call.width : 0);
+    feature = parts ? take(call.branches * call.samples * call.channels * call.height * call.width) : nullptr;
     weights = take(splits * weight_count);
     bytes = static_cast<int64_t>(at - memory);
   }
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(kTileThreads)
         return widen(load(weight + (map * call.channels + channel) * taps + taps - 1 - tap));
       },
       sums);
-  T* const to = memory.feature != nullptr && call.branches > 1
+  T* const to = memory.feature != nullptr
                     ? memory.feature + branch * call.samples * call.channels * call.height * call.width
                     : static_cast<T*>(call.feature_gradient);
   CDKD_UNROLL
@@ -369,7 +369,7 @@ __global__ void __launch_bounds__(kThreads) sum_parts(SauSelect call, Workspace<
   }
   i -= memory.weight_count;
   const int64_t count = call.samples * call.channels * call.height * call.width;
-  if (i >= count) return;
+  if (memory.feature == nullptr || i >= count) return;
   for (int branch = 0; branch < call.branches; ++branch) sum += load(memory.feature + branch * count + i);
   store(static_cast<T*>(call.feature_gradient) + i, sum);
 }
@@ -406,9 +406,9 @@ void launch_backward(const SauSelect& call, cudaStream_t stream) {
   CDKD_LAUNCH("sau_select weight_gradient", (&weight_gradient<In>),
               dim3(static_cast<unsigned>(weight_blocks * memory.splits)), dim3(kThreads),
               static_cast<size_t>(weight_elements) * sizeof(T), stream, call, memory);
-  const bool parts = call.feature_gradient != nullptr && call.branches > 1;
   const int64_t sums =
-      memory.weight_count + (parts ? call.samples * call.channels * call.height * call.width : 0);
+      memory.weight_count +
+      (memory.feature != nullptr ? call.samples * call.channels * call.height * call.width : 0);
   CDKD_LAUNCH("sau_select sum_parts", (&sum_parts<T>), dim3(static_cast<unsigned>(divide_up(sums, kThreads))),
               dim3(kThreads), 0, stream, call, memory);
 }

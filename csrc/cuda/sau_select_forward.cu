@@ -293,8 +293,8 @@ template <class In>
 void launch_evaluation(const SauSelect& call, cudaStream_t stream) {
   using T = Accumulate<In>;
   const Tiling tiling(call, false);
-  const int sets =
-      static_cast<int>(std::min<int64_t>(sizeof(T) == 8 ? 2 : kSampleThreads / kTileThreads, divide_up(call.channels, kMaps)));
+  const int sets = static_cast<int>(
+      std::min<int64_t>(sizeof(T) == 8 ? 2 : kSampleThreads / kTileThreads, divide_up(call.channels, kMaps)));
   const int64_t sums = divide_up(call.channels + call.hidden + kSampleThreads / kWarp * kMaps * 3, 4) * 4;
   const auto kernel =
       call.responses != nullptr ? &select_in_evaluation<In, true> : &select_in_evaluation<In, false>;
