@@ -21,6 +21,14 @@ inline void clear(const Tensor& tensor, const Place& place) {
     check_launch(cudaMemsetAsync(tensor.mutable_data_ptr(), 0, static_cast<size_t>(bytes), place.stream()));
 }
 
+// Fill from memory of the device.
+inline void copy(const void* from, const Tensor& to, const Place& place) {
+  const int64_t bytes = to.numel() * to.element_size();
+  if (bytes > 0)
+    check_launch(cudaMemcpyAsync(to.mutable_data_ptr(), from, static_cast<size_t>(bytes),
+                                 cudaMemcpyDeviceToDevice, place.stream()));
+}
+
 // Major compute capability of the current device.
 inline int compute_capability() {
   int device = 0, major = 0;

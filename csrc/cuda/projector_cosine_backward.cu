@@ -72,7 +72,8 @@ CDKD_DEVICE SampleScale sample_scale(const Incoming<T>& in, int64_t sample, doub
   const bool clamped = sqrt(with_output) < in.eps || with_output == 0;
   const double output_norm = sqrt(with_output) < in.eps ? in.eps : sqrt(with_output);
   const double teacher_norm = sqrt(of_teacher) < in.eps ? in.eps : sqrt(of_teacher);
-  const double typical = of_teacher == 0 ? 1 : sqrt(of_teacher / size);
+  if (of_teacher == 0) return {0, 1, clamped ? 0 : with_teacher / with_output};  // the bracket is 0, or NaN
+  const double typical = sqrt(of_teacher / size);
   return {load(in.gradient + sample) / (output_norm * teacher_norm) * typical, 1 / typical,
           clamped ? 0 : with_teacher / with_output / typical};
 }
