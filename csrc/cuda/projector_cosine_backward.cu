@@ -181,140 +181,144 @@ struct FeatureShared {
 // feature: (parts, rows, S) or null; select: (splits, tiles of positions, K, rows).
 template <class In, bool tensor>
 __global__ void __launch_bounds__(kThreads, 2)
-    feature_gradient(Typed<In, tensor> p, Incoming<Accumulate<In>> incoming, Division d,
-                     RowScales<Accumulate<In>> scales, Accumulate<In>* to_feature,
-                     Accumulate<In>* to_select) {
-  using T = Accumulate<In>;
-  using P = Place<tensor>;
-  using Shared = FeatureShared<In, tensor>;
-  constexpr int depth = kDepth<In>, group_size = kGroup<T>;
-  constexpr int eights = depth / 8, slots = kTile * eights, rounds = (slots + kThreads - 1) / kThreads;
-  CDKD_DYNAMIC_SHARED(memory);
-  Shared& shared = *reinterpret_cast<Shared*>(memory);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int64_t first = blockIdx.x % d.row_tiles * kTile;
-  const int64_t tile = blockIdx.x / d.row_tiles % d.position_tiles, position = tile * kTile;
-  const int64_t part = blockIdx.x / d.row_tiles / d.position_tiles, split = part % d.splits;
-  const Group group(part / d.splits, d.groups, p.projectors);
-  for (int i = thread; i < kTile; i += kThreads) {
-    const int64_t row = first + i;
-    SampleScale scale{0, 0, 0};
-    if (row < p.rows)
-      scale = sample_scale(incoming, p.sample(row),
-                           static_cast<double>(p.channels) * static_cast<double>(p.targets));
-    shared.teacher_share[i] = static_cast<T>(scale.teacher_share);
-    shared.output_share[i] = static_cast<T>(scale.output_share);
-    for (int g = 0; g < group.count; ++g) {
-      const T factor = static_cast<T>(scale.factor);
-      const T select =
-          row < p.rows ? load(p.select + p.selected(row) + (group.first + g) * p.channels) : T(0);
-      shared.weigh[g][i] = factor * select;
-      shared.bias[g][i] = factor;
-      if (tile == 0 && split == 0 && row < p.rows)
-        store(scales.weigh + (group.first + g) * p.rows + row, factor * select);
-    }
-    if (tile == 0 && part == 0 && row < p.rows) {
-      store(scales.teacher_share + row, static_cast<T>(scale.teacher_share));
-      store(scales.output_share + row, static_cast<T>(scale.output_share));
-    }
-  }
-
-  T sums[group_size][P::kRows][P::kColumns] = {};
-  T with_bias[rounds][group_size] = {};
-  const int64_t chunks = divide_up(p.targets, depth);
-  for (int64_t chunk = split * chunks / d.splits; chunk < (split + 1) * chunks / d.splits; ++chunk) {
-    const int64_t target = chunk * depth;
-    __syncthreads();  // the tiles have been multiplied
-    CDKD_UNROLL
-    for (int g = 0; g < group_size; ++g)
-      if (g < group.count)
-        load_tile<depth, kTile, Shared::kWeightStride>(
-            shared.factors.weight[g],
-            p.weight + ((group.first + g) * p.targets + target) * p.positions + position, p.positions,
-            p.targets - target, p.positions - position, p.position_vectors);
-    commit_copies();
-    CDKD_UNROLL
-    for (int round = 0; round < rounds; ++round) {
-      const int slot = thread + round * kThreads, r = slot / eights, c = slot % eights * 8;
-      if (slot >= slots) break;
-      T values[8], passed[8];
-      bracket(p, first + r, target + c, shared.teacher_share[r], shared.output_share[r], values);
-      CDKD_UNROLL
-      for (int g = 0; g < group_size; ++g) {
-        if (g >= group.count) break;
-        stop_inactive(p, group.first + g, first + r, target + c, values, passed);
-        store_eight(shared.factors.gradient[g] + r * Shared::kGradientStride + c, passed);
-        if (tile != 0) continue;
-        const T* const bias = p.bias + (group.first + g) * p.targets + target + c;
-        CDKD_UNROLL
-        for (int e = 0; e < 8; ++e)
-          if (target + c + e < p.targets && passed[e] != T(0))
-            with_bias[round][g] += passed[e] * load(bias + e);
+    projector_cosine_feature_kernel(Typed<In, tensor> p, Incoming<Accumulate<In>> incoming, Division d,
+                                    RowScales<Accumulate<In>> scales, Accumulate<In>* to_feature,
+                                    Accumulate<In>* to_select) {
+  if constexpr (kCompiled<In, tensor>) {
+    using T = Accumulate<In>;
+    using P = Place<tensor>;
+    using Shared = FeatureShared<In, tensor>;
+    constexpr int depth = kDepth<In>, group_size = kGroup<T>;
+    constexpr int eights = depth / 8, slots = kTile * eights, rounds = (slots + kThreads - 1) / kThreads;
+    CDKD_DYNAMIC_SHARED(memory);
+    Shared& shared = *reinterpret_cast<Shared*>(memory);
+    const int thread = static_cast<int>(threadIdx.x);
+    const int64_t first = blockIdx.x % d.row_tiles * kTile;
+    const int64_t tile = blockIdx.x / d.row_tiles % d.position_tiles, position = tile * kTile;
+    const int64_t part = blockIdx.x / d.row_tiles / d.position_tiles, split = part % d.splits;
+    const Group group(part / d.splits, d.groups, p.projectors);
+    for (int i = thread; i < kTile; i += kThreads) {
+      const int64_t row = first + i;
+      SampleScale scale{0, 0, 0};
+      if (row < p.rows)
+        scale = sample_scale(incoming, p.sample(row),
+                             static_cast<double>(p.channels) * static_cast<double>(p.targets));
+      shared.teacher_share[i] = static_cast<T>(scale.teacher_share);
+      shared.output_share[i] = static_cast<T>(scale.output_share);
+      for (int g = 0; g < group.count; ++g) {
+        const T factor = static_cast<T>(scale.factor);
+        const T select =
+            row < p.rows ? load(p.select + p.selected(row) + (group.first + g) * p.channels) : T(0);
+        shared.weigh[g][i] = factor * select;
+        shared.bias[g][i] = factor;
+        if (tile == 0 && split == 0 && row < p.rows)
+          store(scales.weigh + (group.first + g) * p.rows + row, factor * select);
+      }
+      if (tile == 0 && part == 0 && row < p.rows) {
+        store(scales.teacher_share + row, static_cast<T>(scale.teacher_share));
+        store(scales.output_share + row, static_cast<T>(scale.output_share));
       }
     }
+
+    T sums[group_size][P::kRows][P::kColumns] = {};
+    T with_bias[rounds][group_size] = {};
+    const int64_t chunks = divide_up(p.targets, depth);
+    for (int64_t chunk = split * chunks / d.splits; chunk < (split + 1) * chunks / d.splits; ++chunk) {
+      const int64_t target = chunk * depth;
+      __syncthreads();  // the tiles have been multiplied
+      CDKD_UNROLL
+      for (int g = 0; g < group_size; ++g)
+        if (g < group.count)
+          load_tile<depth, kTile, Shared::kWeightStride>(
+              shared.factors.weight[g],
+              p.weight + ((group.first + g) * p.targets + target) * p.positions + position, p.positions,
+              p.targets - target, p.positions - position, p.position_vectors);
+      commit_copies();
+      CDKD_UNROLL
+      for (int round = 0; round < rounds; ++round) {
+        const int slot = thread + round * kThreads, r = slot / eights, c = slot % eights * 8;
+        if (slot >= slots) break;
+        T values[8], passed[8];
+        bracket(p, first + r, target + c, shared.teacher_share[r], shared.output_share[r], values);
+        CDKD_UNROLL
+        for (int g = 0; g < group_size; ++g) {
+          if (g >= group.count) break;
+          stop_inactive(p, group.first + g, first + r, target + c, values, passed);
+          store_eight(shared.factors.gradient[g] + r * Shared::kGradientStride + c, passed);
+          if (tile != 0) continue;
+          const T* const bias = p.bias + (group.first + g) * p.targets + target + c;
+          CDKD_UNROLL
+          for (int e = 0; e < 8; ++e)
+            if (target + c + e < p.targets && passed[e] != T(0))
+              with_bias[round][g] += passed[e] * load(bias + e);
+        }
+      }
+      wait_copies<0>();
+      __syncthreads();
+      CDKD_UNROLL
+      for (int g = 0; g < group_size; ++g)
+        if (g < group.count)
+          multiply<tensor, false, true, depth>(shared.factors.gradient[g], shared.factors.weight[g], sums[g]);
+    }
+
+    __syncthreads();
+    load_tile<kTile, kTile, Shared::kWeightStride>(shared.feature, p.feature + first * p.positions + position,
+                                                   p.positions, p.rows - first, p.positions - position,
+                                                   p.position_vectors);
+    commit_copies();
     wait_copies<0>();
     __syncthreads();
     CDKD_UNROLL
-    for (int g = 0; g < group_size; ++g)
-      if (g < group.count)
-        multiply<tensor, false, true, depth>(shared.factors.gradient[g], shared.factors.weight[g], sums[g]);
-  }
-
-  __syncthreads();
-  load_tile<kTile, kTile, Shared::kWeightStride>(shared.feature, p.feature + first * p.positions + position,
-                                                 p.positions, p.rows - first, p.positions - position,
-                                                 p.position_vectors);
-  commit_copies();
-  wait_copies<0>();
-  __syncthreads();
-  CDKD_UNROLL
-  for (int i = 0; i < P::kRows; ++i) {
-    T products[group_size] = {};
+    for (int i = 0; i < P::kRows; ++i) {
+      T products[group_size] = {};
+      CDKD_UNROLL
+      for (int j = 0; j < P::kColumns; ++j) {
+        const T x = widen(shared.feature[P::row(i) * Shared::kWeightStride + P::column(j)]);
+        T feature = 0;
+        CDKD_UNROLL
+        for (int g = 0; g < group_size; ++g) {
+          if (g >= group.count) break;
+          products[g] += sums[g][i][j] * x;
+          feature += sums[g][i][j] * shared.weigh[g][P::row(i)];
+        }
+        sums[0][i][j] = feature;
+      }
+      CDKD_UNROLL
+      for (int g = 0; g < group_size; ++g) {
+        products[g] = sum_over_lanes<P::kLanes>(products[g]);
+        if (thread % P::kLanes == 0) shared.sums[g][P::part()][P::row(i)] = products[g];
+      }
+    }
     CDKD_UNROLL
-    for (int j = 0; j < P::kColumns; ++j) {
-      const T x = widen(shared.feature[P::row(i) * Shared::kWeightStride + P::column(j)]);
-      T feature = 0;
+    for (int round = 0; round < rounds; ++round) CDKD_UNROLL
+    for (int g = 0; g < group_size; ++g) with_bias[round][g] = sum_over_lanes<eights>(with_bias[round][g]);
+    __syncthreads();
+    CDKD_UNROLL
+    for (int round = 0; round < rounds; ++round) {
+      const int slot = thread + round * kThreads, r = slot / eights;
+      if (slot >= slots || slot % eights != 0 || first + r >= p.rows) continue;
       CDKD_UNROLL
       for (int g = 0; g < group_size; ++g) {
         if (g >= group.count) break;
-        products[g] += sums[g][i][j] * x;
-        feature += sums[g][i][j] * shared.weigh[g][P::row(i)];
+        T sum = shared.sums[g][0][r] + with_bias[round][g];
+        if constexpr (P::kParts == 2) sum += shared.sums[g][1][r];
+        store(to_select + ((split * d.position_tiles + tile) * p.projectors + group.first + g) * p.rows +
+                  first + r,
+              sum * shared.bias[g][r]);
       }
-      sums[0][i][j] = feature;
     }
+    if (to_feature == nullptr) return;
     CDKD_UNROLL
-    for (int g = 0; g < group_size; ++g) {
-      products[g] = sum_over_lanes<P::kLanes>(products[g]);
-      if (thread % P::kLanes == 0) shared.sums[g][P::part()][P::row(i)] = products[g];
-    }
+    for (int i = 0; i < P::kRows; ++i) CDKD_UNROLL
+    for (int j = 0; j < P::kColumns; ++j)
+      shared.result[P::row(i) * Shared::kResultStride + P::column(j)] = sums[0][i][j];
+    __syncthreads();
+    store_tile<kTile, kTile, Shared::kResultStride, false>(
+        to_feature + (part * p.rows + first) * p.positions + position, shared.result, p.positions,
+        p.rows - first, p.positions - position, p.position_vectors);
+  } else {
+    not_compiled();
   }
-  CDKD_UNROLL
-  for (int round = 0; round < rounds; ++round) CDKD_UNROLL
-  for (int g = 0; g < group_size; ++g) with_bias[round][g] = sum_over_lanes<eights>(with_bias[round][g]);
-  __syncthreads();
-  CDKD_UNROLL
-  for (int round = 0; round < rounds; ++round) {
-    const int slot = thread + round * kThreads, r = slot / eights;
-    if (slot >= slots || slot % eights != 0 || first + r >= p.rows) continue;
-    CDKD_UNROLL
-    for (int g = 0; g < group_size; ++g) {
-      if (g >= group.count) break;
-      T sum = shared.sums[g][0][r] + with_bias[round][g];
-      if constexpr (P::kParts == 2) sum += shared.sums[g][1][r];
-      store(to_select + ((split * d.position_tiles + tile) * p.projectors + group.first + g) * p.rows +
-                first + r,
-            sum * shared.bias[g][r]);
-    }
-  }
-  if (to_feature == nullptr) return;
-  CDKD_UNROLL
-  for (int i = 0; i < P::kRows; ++i) CDKD_UNROLL
-  for (int j = 0; j < P::kColumns; ++j)
-    shared.result[P::row(i) * Shared::kResultStride + P::column(j)] = sums[0][i][j];
-  __syncthreads();
-  store_tile<kTile, kTile, Shared::kResultStride, false>(
-      to_feature + (part * p.rows + first) * p.positions + position, shared.result, p.positions,
-      p.rows - first, p.positions - position, p.position_vectors);
 }
 
 template <class In, bool tensor>
@@ -337,104 +341,109 @@ struct WeightShared {
 // Blocks: tiles of targets, then of positions, then groups of projectors. Adds to what is there, or writes.
 template <class In, bool tensor, bool add>
 __global__ void __launch_bounds__(kThreads, sizeof(In) == 8 ? 2 : 3)
-    weight_gradient(Typed<In, tensor> p, RowScales<Accumulate<In>> scales, int64_t groups,
-                    Accumulate<In>* to_weight, Accumulate<In>* to_bias) {
-  using T = Accumulate<In>;
-  using P = Place<tensor>;
-  using Shared = WeightShared<In, tensor>;
-  constexpr int depth = kDepth<In>, group_size = kGroup<T>;
-  constexpr int eights = kTile / 8, slots = depth * eights, rounds = (slots + kThreads - 1) / kThreads;
-  CDKD_DYNAMIC_SHARED(memory);
-  Shared& shared = *reinterpret_cast<Shared*>(memory);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int64_t target_tiles = divide_up(p.targets, kTile), position_tiles = divide_up(p.positions, kTile);
-  const int64_t target = blockIdx.x % target_tiles * kTile;
-  const int64_t position = blockIdx.x / target_tiles % position_tiles * kTile;
-  const Group group(blockIdx.x / target_tiles / position_tiles, groups, p.projectors);
+    projector_cosine_weight_kernel(Typed<In, tensor> p, RowScales<Accumulate<In>> scales, int64_t groups,
+                                   Accumulate<In>* to_weight, Accumulate<In>* to_bias) {
+  if constexpr (kCompiled<In, tensor>) {
+    using T = Accumulate<In>;
+    using P = Place<tensor>;
+    using Shared = WeightShared<In, tensor>;
+    constexpr int depth = kDepth<In>, group_size = kGroup<T>;
+    constexpr int eights = kTile / 8, slots = depth * eights, rounds = (slots + kThreads - 1) / kThreads;
+    CDKD_DYNAMIC_SHARED(memory);
+    Shared& shared = *reinterpret_cast<Shared*>(memory);
+    const int thread = static_cast<int>(threadIdx.x);
+    const int64_t target_tiles = divide_up(p.targets, kTile), position_tiles = divide_up(p.positions, kTile);
+    const int64_t target = blockIdx.x % target_tiles * kTile;
+    const int64_t position = blockIdx.x / target_tiles % position_tiles * kTile;
+    const Group group(blockIdx.x / target_tiles / position_tiles, groups, p.projectors);
 
-  // the largest weight becomes one, so that products fit 16 bits
-  T most[1] = {0};
-  if constexpr (tensor) {
-    for (int64_t i = thread; i < group.count * p.rows; i += kThreads) {
-      const T weigh = load(scales.weigh + group.first * p.rows + i);
-      const T size = weigh < 0 ? -weigh : weigh;
-      if (size > most[0]) most[0] = size;
+    // the largest weight becomes one, so that products fit 16 bits
+    T most[1] = {0};
+    if constexpr (tensor) {
+      for (int64_t i = thread; i < group.count * p.rows; i += kThreads) {
+        const T weigh = load(scales.weigh + group.first * p.rows + i);
+        const T size = weigh < 0 ? -weigh : weigh;
+        if (size > most[0]) most[0] = size;
+      }
+      reduce_block(most, shared.scratch, [](T a, T b) { return a > b ? a : b; });
     }
-    reduce_block(most, shared.scratch, [](T a, T b) { return a > b ? a : b; });
-  }
-  const T unit = most[0] > 0 ? most[0] : T(1);
+    const T unit = most[0] > 0 ? most[0] : T(1);
 
-  T sums[group_size][P::kRows][P::kColumns] = {};
-  T bias[group_size] = {};
-  const int column = thread % kTile, half = thread / kTile;  // what this thread adds to the bias's gradient
-  for (int64_t first = 0; first < p.rows; first += depth) {
-    __syncthreads();  // the tiles have been multiplied
-    load_tile<depth, kTile, Shared::kFeatureStride>(
-        shared.factors.feature, p.feature + first * p.positions + position, p.positions, p.rows - first,
-        p.positions - position, p.position_vectors);
-    commit_copies();
-    CDKD_UNROLL
-    for (int round = 0; round < rounds; ++round) {
-      const int slot = thread + round * kThreads, r = slot / eights, c = slot % eights * 8;
-      if (slot >= slots) break;
-      const int64_t row = first + r;
-      const bool exists = row < p.rows;
-      T values[8], passed[8];
-      bracket(p, row, target + c, exists ? load(scales.teacher_share + row) : T(0),
-              exists ? load(scales.output_share + row) : T(0), values);
+    T sums[group_size][P::kRows][P::kColumns] = {};
+    T bias[group_size] = {};
+    const int column = thread % kTile, half = thread / kTile;  // what this thread adds to the bias's gradient
+    for (int64_t first = 0; first < p.rows; first += depth) {
+      __syncthreads();  // the tiles have been multiplied
+      load_tile<depth, kTile, Shared::kFeatureStride>(
+          shared.factors.feature, p.feature + first * p.positions + position, p.positions, p.rows - first,
+          p.positions - position, p.position_vectors);
+      commit_copies();
+      CDKD_UNROLL
+      for (int round = 0; round < rounds; ++round) {
+        const int slot = thread + round * kThreads, r = slot / eights, c = slot % eights * 8;
+        if (slot >= slots) break;
+        const int64_t row = first + r;
+        const bool exists = row < p.rows;
+        T values[8], passed[8];
+        bracket(p, row, target + c, exists ? load(scales.teacher_share + row) : T(0),
+                exists ? load(scales.output_share + row) : T(0), values);
+        CDKD_UNROLL
+        for (int g = 0; g < group_size; ++g) {
+          if (g >= group.count) break;
+          const T weigh = exists ? load(scales.weigh + (group.first + g) * p.rows + row) / unit : T(0);
+          stop_inactive(p, group.first + g, row, target + c, values, passed);
+          CDKD_UNROLL
+          for (int e = 0; e < 8; ++e) passed[e] *= weigh;
+          store_eight(shared.factors.gradient[g] + r * Shared::kGradientStride + c, passed);
+        }
+      }
+      wait_copies<0>();
+      __syncthreads();
       CDKD_UNROLL
       for (int g = 0; g < group_size; ++g) {
         if (g >= group.count) break;
-        const T weigh = exists ? load(scales.weigh + (group.first + g) * p.rows + row) / unit : T(0);
-        stop_inactive(p, group.first + g, row, target + c, values, passed);
-        CDKD_UNROLL
-        for (int e = 0; e < 8; ++e) passed[e] *= weigh;
-        store_eight(shared.factors.gradient[g] + r * Shared::kGradientStride + c, passed);
+        multiply<tensor, true, true, depth>(shared.factors.gradient[g], shared.factors.feature, sums[g]);
+        if (position == 0)
+          for (int r = half * depth / 2; r < (half + 1) * depth / 2; ++r)
+            bias[g] += widen(shared.factors.gradient[g][r * Shared::kGradientStride + column]);
       }
     }
-    wait_copies<0>();
-    __syncthreads();
+
     CDKD_UNROLL
     for (int g = 0; g < group_size; ++g) {
       if (g >= group.count) break;
-      multiply<tensor, true, true, depth>(shared.factors.gradient[g], shared.factors.feature, sums[g]);
-      if (position == 0)
-        for (int r = half * depth / 2; r < (half + 1) * depth / 2; ++r)
-          bias[g] += widen(shared.factors.gradient[g][r * Shared::kGradientStride + column]);
+      __syncthreads();
+      CDKD_UNROLL
+      for (int i = 0; i < P::kRows; ++i) CDKD_UNROLL
+      for (int j = 0; j < P::kColumns; ++j)
+        shared.result[P::row(i) * Shared::kResultStride + P::column(j)] = sums[g][i][j] * unit;
+      __syncthreads();
+      store_tile<kTile, kTile, Shared::kResultStride, add>(
+          to_weight + ((group.first + g) * p.targets + target) * p.positions + position, shared.result,
+          p.positions, p.targets - target, p.positions - position, p.position_vectors);
     }
-  }
-
-  CDKD_UNROLL
-  for (int g = 0; g < group_size; ++g) {
-    if (g >= group.count) break;
+    if (position != 0) return;
+    if (half == 1) CDKD_UNROLL
+    for (int g = 0; g < group_size; ++g) shared.bias[g][column] = bias[g];
     __syncthreads();
+    if (half == 1 || target + column >= p.targets) return;
     CDKD_UNROLL
-    for (int i = 0; i < P::kRows; ++i) CDKD_UNROLL
-    for (int j = 0; j < P::kColumns; ++j)
-      shared.result[P::row(i) * Shared::kResultStride + P::column(j)] = sums[g][i][j] * unit;
-    __syncthreads();
-    store_tile<kTile, kTile, Shared::kResultStride, add>(
-        to_weight + ((group.first + g) * p.targets + target) * p.positions + position, shared.result,
-        p.positions, p.targets - target, p.positions - position, p.position_vectors);
-  }
-  if (position != 0) return;
-  if (half == 1) CDKD_UNROLL
-  for (int g = 0; g < group_size; ++g) shared.bias[g][column] = bias[g];
-  __syncthreads();
-  if (half == 1 || target + column >= p.targets) return;
-  CDKD_UNROLL
-  for (int g = 0; g < group_size; ++g) {
-    if (g >= group.count) break;
-    T* const to = to_bias + (group.first + g) * p.targets + target + column;
-    store(to, (add ? load(to) : T(0)) + (bias[g] + shared.bias[g][column]) * unit);
+    for (int g = 0; g < group_size; ++g) {
+      if (g >= group.count) break;
+      T* const to = to_bias + (group.first + g) * p.targets + target + column;
+      store(to, (add ? load(to) : T(0)) + (bias[g] + shared.bias[g][column]) * unit);
+    }
+  } else {
+    not_compiled();
   }
 }
 
 // Add the parts: a thread for each element of the feature's gradient, if it is in parts, then of select's.
 template <class In, bool tensor>
 __global__ void __launch_bounds__(kThreads)
-    sum_parts(Typed<In, tensor> p, Division d, const Accumulate<In>* feature, Accumulate<In>* to_feature,
-              const Accumulate<In>* select, Accumulate<In>* to_select) {
+    projector_cosine_sum_kernel(Typed<In, tensor> p, Division d, const Accumulate<In>* feature,
+                                Accumulate<In>* to_feature, const Accumulate<In>* select,
+                                Accumulate<In>* to_select) {
   using T = Accumulate<In>;
   const int64_t elements = to_feature == nullptr ? 0 : p.rows * p.positions;
   int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -496,20 +505,20 @@ void launch_slab(const Typed<In, tensor>& p, const ProjectorCosine& call,
   if (feature != nullptr) feature += p.first_row * p.positions;
   T* const parts = feature != nullptr && d.parts() > 1 ? memory.feature_parts : feature;
   const int64_t blocks = d.row_tiles * d.position_tiles * d.parts();
-  CDKD_LAUNCH("projector_cosine feature_gradient", (&feature_gradient<In, tensor>),
+  CDKD_LAUNCH("projector_cosine_feature", (&projector_cosine_feature_kernel<In, tensor>),
               dim3(static_cast<unsigned>(blocks)), dim3(kThreads), sizeof(FeatureShared<In, tensor>), stream,
               p, incoming, d, scales, parts, memory.select_parts);
   if (call.weight_gradient != nullptr) {
     const int64_t weight_blocks = divide_up(p.targets, kTile) * d.position_tiles * d.groups;
-    const auto kernel =
-        p.first_row > 0 ? &weight_gradient<In, tensor, true> : &weight_gradient<In, tensor, false>;
-    CDKD_LAUNCH("projector_cosine weight_gradient", kernel, dim3(static_cast<unsigned>(weight_blocks)),
-                dim3(kThreads), sizeof(WeightShared<In, tensor>), stream, p, scales, d.groups,
+    const auto kernel = p.first_row > 0 ? &projector_cosine_weight_kernel<In, tensor, true>
+                                        : &projector_cosine_weight_kernel<In, tensor, false>;
+    CDKD_LAUNCH("projector_cosine_weight", kernel, dim3(static_cast<unsigned>(weight_blocks)), dim3(kThreads),
+                sizeof(WeightShared<In, tensor>), stream, p, scales, d.groups,
                 static_cast<T*>(call.weight_gradient), static_cast<T*>(call.bias_gradient));
   }
   T* const sum = parts == feature ? nullptr : feature;
   const int64_t elements = (sum == nullptr ? 0 : p.rows * p.positions) + p.projectors * p.rows;
-  CDKD_LAUNCH("projector_cosine sum_parts", (&sum_parts<In, tensor>),
+  CDKD_LAUNCH("projector_cosine_sum", (&projector_cosine_sum_kernel<In, tensor>),
               dim3(static_cast<unsigned>(divide_up(elements, kThreads))), dim3(kThreads), 0, stream, p, d,
               static_cast<const T*>(parts), sum, static_cast<const T*>(memory.select_parts),
               static_cast<T*>(call.select_gradient));

@@ -24,6 +24,21 @@ using Accumulate = std::conditional_t<std::is_same_v<In, double>, double, float>
 template <class In>
 constexpr int kDepth = 64 / static_cast<int>(sizeof(In));
 
+// Which kernels are compiled for a device: bfloat16 goes to tensor cores where they take it.
+template <class In, bool tensor>
+#if defined(__CUDA_ARCH__)
+constexpr bool kCompiled = !std::is_same_v<In, BFloat16> || tensor == (__CUDA_ARCH__ >= 800);
+#else
+constexpr bool kCompiled = true;
+#endif
+
+// The launcher took a kernel that is not compiled.
+CDKD_DEVICE void not_compiled() {
+#if defined(__CUDA_ARCH__)
+  __trap();
+#endif
+}
+
 // Lines of tiles whose elements have `size` bytes.
 CDKD_INLINE constexpr int padded(int elements, int size) { return elements + 16 / size; }
 

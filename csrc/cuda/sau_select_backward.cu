@@ -90,7 +90,7 @@ struct Workspace {
 
 // Blocks: samples. Back through softmax, select and squeeze.
 template <class T>
-__global__ void __launch_bounds__(kThreads) pooled_gradient(SauSelect call, Workspace<T> memory) {
+__global__ void __launch_bounds__(kThreads) sau_select_pooled_kernel(SauSelect call, Workspace<T> memory) {
   CDKD_DYNAMIC_SHARED(bytes);
   T* const pooled = reinterpret_cast<T*>(bytes);  // (C,)
   T* const squeezed = pooled + call.channels;     // (d,)
@@ -148,7 +148,8 @@ CDKD_DEVICE T batch_product(int64_t samples, const Left& left, const Right& righ
 
 // A thread for each parameter beside the convolutions', and for each map.
 template <class T>
-__global__ void __launch_bounds__(kThreads) parameter_gradients(SauSelect call, Workspace<T> memory) {
+__global__ void __launch_bounds__(kThreads)
+    sau_select_parameters_kernel(SauSelect call, Workspace<T> memory) {
   const int64_t width = call.projectors * call.channels, maps = call.branches * call.channels;
   const int64_t hidden = call.hidden, channels = call.channels, samples = call.samples;
   int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -213,7 +214,7 @@ CDKD_DEVICE T response_gradient(const MapConstants<T>& map, T response, T gradie
 // gradient.
 template <class In>
 __global__ void __launch_bounds__(kTileThreads)
-    feature_gradient(SauSelect call, Tiling tiling, Workspace<Accumulate<In>> memory) {
+    sau_select_feature_kernel(SauSelect call, Tiling tiling, Workspace<Accumulate<In>> memory) {
   using T = Accumulate<In>;
   CDKD_DYNAMIC_SHARED(bytes);
   const int64_t tiles = tiling.tiles(), channel_tiles = divide_up(call.channels, kMaps);
@@ -256,7 +257,7 @@ __global__ void __launch_bounds__(kTileThreads)
 // the batch.
 template <class In>
 __global__ void __launch_bounds__(kThreads)
-    weight_gradient(SauSelect call, Workspace<Accumulate<In>> memory) {
+    sau_select_weight_kernel(SauSelect call, Workspace<Accumulate<In>> memory) {
   using T = Accumulate<In>;
   CDKD_DYNAMIC_SHARED(bytes);
   const int thread = static_cast<int>(threadIdx.x);
@@ -351,7 +352,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Add the parts: a thread for each weight, then for each element of the feature's gradient if it is in parts.
 template <class T>
-__global__ void __launch_bounds__(kThreads) sum_parts(SauSelect call, Workspace<T> memory) {
+__global__ void __launch_bounds__(kThreads) sau_select_sum_kernel(SauSelect call, Workspace<T> memory) {
   int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   T sum = 0;
   if (i < memory.weight_count) {
@@ -380,10 +381,10 @@ void launch_backward(const SauSelect& call, cudaStream_t stream) {
   const Workspace<T> memory(call);
   const int64_t width = call.projectors * call.channels, maps = call.branches * call.channels;
   const int64_t head = call.channels + (1 + kThreads / kWarp) * call.hidden;
-  CDKD_LAUNCH("sau_select pooled_gradient", (&pooled_gradient<T>), dim3(static_cast<unsigned>(call.samples)),
+  CDKD_LAUNCH("sau_select_pooled", (&sau_select_pooled_kernel<T>), dim3(static_cast<unsigned>(call.samples)),
               dim3(kThreads), static_cast<size_t>(head) * sizeof(T), stream, call, memory);
   const int64_t parameters = (width + 1) * call.hidden + call.hidden * call.channels + width + maps;
-  CDKD_LAUNCH("sau_select parameter_gradients", (&parameter_gradients<T>),
+  CDKD_LAUNCH("sau_select_parameters", (&sau_select_parameters_kernel<T>),
               dim3(static_cast<unsigned>(divide_up(parameters, kThreads))), dim3(kThreads), 0, stream, call,
               memory);
 
@@ -399,18 +400,19 @@ void launch_backward(const SauSelect& call, cudaStream_t stream) {
   }
   if (call.feature_gradient != nullptr) {
     const int64_t blocks = tiling.tiles() * divide_up(call.channels, kMaps) * call.branches;
-    CDKD_LAUNCH("sau_select feature_gradient", (&feature_gradient<In>), dim3(static_cast<unsigned>(blocks)),
+    CDKD_LAUNCH("sau_select_feature", (&sau_select_feature_kernel<In>), dim3(static_cast<unsigned>(blocks)),
                 dim3(kTileThreads), static_cast<size_t>(feature_elements) * sizeof(T), stream, call, tiling,
                 memory);
   }
-  CDKD_LAUNCH("sau_select weight_gradient", (&weight_gradient<In>),
+  CDKD_LAUNCH("sau_select_weight", (&sau_select_weight_kernel<In>),
               dim3(static_cast<unsigned>(weight_blocks * memory.splits)), dim3(kThreads),
               static_cast<size_t>(weight_elements) * sizeof(T), stream, call, memory);
   const int64_t sums =
       memory.weight_count +
       (memory.feature != nullptr ? call.samples * call.channels * call.height * call.width : 0);
-  CDKD_LAUNCH("sau_select sum_parts", (&sum_parts<T>), dim3(static_cast<unsigned>(divide_up(sums, kThreads))),
-              dim3(kThreads), 0, stream, call, memory);
+  CDKD_LAUNCH("sau_select_sum", (&sau_select_sum_kernel<T>),
+              dim3(static_cast<unsigned>(divide_up(sums, kThreads))), dim3(kThreads), 0, stream, call,
+              memory);
 }
 
 }  // namespace

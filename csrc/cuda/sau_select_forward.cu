@@ -37,7 +37,7 @@ CDKD_DEVICE int64_t response_at(const SauSelect& call, int64_t sample, int branc
 // mean and squared deviations of each tile.
 template <class In>
 __global__ void __launch_bounds__(kTileThreads)
-    respond_in_tiles(SauSelect call, Tiling tiling, Accumulate<In>* partial) {
+    sau_select_convolve_kernel(SauSelect call, Tiling tiling, Accumulate<In>* partial) {
   using T = Accumulate<In>;
   CDKD_DYNAMIC_SHARED(memory);
   T* const shared = reinterpret_cast<T*>(memory);
@@ -94,7 +94,7 @@ constexpr int kStatisticsThreads = 128;
 // Blocks: maps. Mean and biased variance from those of the tiles.
 template <class T>
 __global__ void __launch_bounds__(kStatisticsThreads)
-    batch_statistics(const T* partial, int64_t maps, int64_t tiles, T* to_mean, T* to_variance) {
+    sau_select_statistics_kernel(const T* partial, int64_t maps, int64_t tiles, T* to_mean, T* to_variance) {
   __shared__ double scratch[3 * kStatisticsThreads / kWarp];
   const T* const counts = partial + blockIdx.x * tiles;
   const T* const means = counts + maps * tiles;
@@ -151,7 +151,7 @@ constexpr int kSampleThreads = 256;
 
 // Blocks: samples. From responses and statistics to the selection.
 template <class T>
-__global__ void __launch_bounds__(kSampleThreads) select_from_responses(SauSelect call) {
+__global__ void __launch_bounds__(kSampleThreads) sau_select_select_kernel(SauSelect call) {
   CDKD_DYNAMIC_SHARED(memory);
   T* const pooled = reinterpret_cast<T*>(memory);
   const int64_t sample = blockIdx.x, count = call.height * call.width;
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(kSampleThreads) select_from_responses(SauSelec
 
 // Blocks: samples; 64 threads for each eight maps that are computed at a time. All of the evaluation.
 template <class In, bool keep>
-__global__ void __launch_bounds__(kSampleThreads) select_in_evaluation(SauSelect call, Tiling tiling) {
+__global__ void __launch_bounds__(kSampleThreads) sau_select_evaluate_kernel(SauSelect call, Tiling tiling) {
   using T = Accumulate<In>;
   CDKD_DYNAMIC_SHARED(memory);
   T* const pooled = reinterpret_cast<T*>(memory);  // (C,)
@@ -278,13 +278,13 @@ void launch_training(const SauSelect& call, cudaStream_t stream) {
   const int64_t maps = call.branches * call.channels;
   const int64_t blocks = tiling.tiles() * divide_up(call.channels, kMaps) * call.branches;
   const size_t reduction = (1 + 2 * kMaps) * kTileThreads / kWarp * sizeof(T);
-  CDKD_LAUNCH("sau_select convolve", (&respond_in_tiles<In>), dim3(static_cast<unsigned>(blocks)),
+  CDKD_LAUNCH("sau_select_convolve", (&sau_select_convolve_kernel<In>), dim3(static_cast<unsigned>(blocks)),
               dim3(kTileThreads), std::max(shared_bytes<T>(call, tiling, 1), reduction), stream, call, tiling,
               partial);
-  CDKD_LAUNCH("sau_select statistics", (&batch_statistics<T>), dim3(static_cast<unsigned>(maps)),
+  CDKD_LAUNCH("sau_select_statistics", (&sau_select_statistics_kernel<T>), dim3(static_cast<unsigned>(maps)),
               dim3(kStatisticsThreads), 0, stream, partial, maps, tiling.tiles(), static_cast<T*>(call.mean),
               static_cast<T*>(call.variance));
-  CDKD_LAUNCH("sau_select select", (&select_from_responses<T>), dim3(static_cast<unsigned>(call.samples)),
+  CDKD_LAUNCH("sau_select_select", (&sau_select_select_kernel<T>), dim3(static_cast<unsigned>(call.samples)),
               dim3(kSampleThreads), static_cast<size_t>(call.channels + call.hidden) * sizeof(T), stream,
               call);
 }
@@ -296,9 +296,9 @@ void launch_evaluation(const SauSelect& call, cudaStream_t stream) {
   const int sets = static_cast<int>(
       std::min<int64_t>(sizeof(T) == 8 ? 2 : kSampleThreads / kTileThreads, divide_up(call.channels, kMaps)));
   const int64_t sums = divide_up(call.channels + call.hidden + kSampleThreads / kWarp * kMaps * 3, 4) * 4;
-  const auto kernel =
-      call.responses != nullptr ? &select_in_evaluation<In, true> : &select_in_evaluation<In, false>;
-  CDKD_LAUNCH("sau_select evaluate", kernel, dim3(static_cast<unsigned>(call.samples)),
+  const auto kernel = call.responses != nullptr ? &sau_select_evaluate_kernel<In, true>
+                                                : &sau_select_evaluate_kernel<In, false>;
+  CDKD_LAUNCH("sau_select_evaluate", kernel, dim3(static_cast<unsigned>(call.samples)),
               dim3(static_cast<unsigned>(sets * kTileThreads)),
               static_cast<size_t>(sums) * sizeof(T) + shared_bytes<T>(call, tiling, sets), stream, call,
               tiling);
