@@ -11,7 +11,9 @@ from cdkd_ext.cuda.row_ops import scale_rows
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize(("rows", "length"), [(1, 1), (3, 7), (5, 31), (4, 32), (133, 65), (17, 192), (2, 4096)])
+@pytest.mark.parametrize(
+    ("rows", "length"), [(1, 1), (3, 7), (5, 31), (4, 32), (133, 65), (17, 192), (2, 4096)]
+)
 def test_agrees_with_float64(run: Any, rows: int, length: int, dtype: str) -> None:
     unscaled = normal(0, rows, length, dtype=dtype)
     scale = normal(1, rows, dtype="float64" if dtype == "float64" else "float32")

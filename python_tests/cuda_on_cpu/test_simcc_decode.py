@@ -57,7 +57,14 @@ def peaked(seed: int, *shape: int, dtype: str) -> np.ndarray:
     return convert(logits, dtype)
 
 
-SIZES = [(1, 1, 1, 1), (3, 1, 31, 2), (1, 133, 29, 37), (2, 17, 192, 256), (1, 3, 1021, 4096), (2, 5, 33, 257)]
+SIZES = [
+    (1, 1, 1, 1),
+    (3, 1, 31, 2),
+    (1, 133, 29, 37),
+    (2, 17, 192, 256),
+    (1, 3, 1021, 4096),
+    (2, 5, 33, 257),
+]
 
 
 @pytest.mark.parametrize("score", ["min", "max", "mean"])

@@ -25,9 +25,9 @@ const char* run(cudaError_t (*launcher)(const Call&, cudaStream_t), const Call& 
 }  // namespace
 
 #define CDKD_EXPORT extern "C" __attribute__((visibility("default")))
-#define CDKD_EXPORT_OP(name, Call)                               \
+#define CDKD_EXPORT_OP(name, Call)                                    \
   CDKD_EXPORT const char* cdkd_##name(const cdkd::cuda::Call* call) { \
-    return run(&cdkd::cuda::launch_##name, *call);               \
+    return run(&cdkd::cuda::launch_##name, *call);                    \
   }
 
 CDKD_EXPORT_OP(cca_kl, CcaKl)
