@@ -13,6 +13,8 @@ from cdkd_ext._checks import InputError, check
 try:
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+    from cdkd_ext.cuda.inspection import inspect_library, kernel_table
+    from cdkd_ext.cuda.launch_plan import LaunchSizes, plan_launches, plan_table
     from cdkd_ext.demo import DemoConfig, run_demo
     from cdkd_ext.info import describe_installation
     from cdkd_ext.recipes import list_recipes, recipe_path
@@ -75,6 +77,10 @@ def _eval(options: Namespace) -> None:
 
 
 def _info(options: Namespace) -> None:
+    if options.launch_plan:
+        return print(plan_table(plan_launches(options.sizes)))
+    if options.kernels:
+        return print(kernel_table(inspect_library()))
     info = describe_installation()
     print(json.dumps(info, indent=2) if options.json else _lines(info))
 
@@ -146,6 +152,19 @@ def _build_parser() -> ArgumentParser:
         "--output", type=str | None, default=None, help="also write the result as JSON"
     )
     parsers["info"].add_argument("--json", action="store_true", help="print JSON")
+    parsers["info"].add_argument(
+        "--launch-plan",
+        action="store_true",
+        help="run the CUDA kernels on the CPU; print launches and bytes moved",
+    )
+    parsers["info"].add_argument(
+        "--sizes", type=LaunchSizes, default=LaunchSizes(), help="of the launch plan"
+    )
+    parsers["info"].add_argument(
+        "--kernels",
+        action="store_true",
+        help="print registers, occupancy and loads of the compiled CUDA kernels",
+    )
     parsers["demo"].add_class_arguments(DemoConfig)
     for name, (_, purpose, _) in _COMMANDS.items():
         commands.add_subcommand(name, parsers[name], help=purpose)

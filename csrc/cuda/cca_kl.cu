@@ -1,9 +1,8 @@
 // Cross-class alignment: τ² · KL(merged softmax(teacher / τ) ‖ softmax(student / τ)) per row, with its
 // derivatives. One block per row.
-#include "cuda/cca_kl.h"
-
 #include "common/class_bins.h"
 #include "common/exponential.h"
+#include "cuda/cca_kl.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
 
@@ -30,7 +29,10 @@ CDKD_DEVICE ClassSums<A> sum_class(const Logits<A, staged>& teacher, const Class
   for (int i = static_cast<int>(bins.first); i <= static_cast<int>(bins.last); ++i) {
     const A z = (teacher[i] - max) * scale;
     const bool whole = bins.first == bins.last;
-    const A share = whole ? A(1) : i == bins.first ? bins.first_share : i == bins.last ? bins.last_share : A(1);
+    const A share = whole             ? A(1)
+                    : i == bins.first ? bins.first_share
+                    : i == bins.last  ? bins.last_share
+                                      : A(1);
     const A part = share * exp_nonpositive(z);
     sums.mass += part;
     if (wants_moment) sums.moment += part * finite_below(z);
@@ -56,7 +58,7 @@ CDKD_INLINE CcaKlLayout cca_kl_layout(const CcaKl& call, bool wants_tau, bool st
 }
 
 template <class A, bool wants_student, bool wants_tau, bool staged>
-__global__ void __launch_bounds__(256) cca_kl_kernel(const CcaKl call) {
+__global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl_kernel(const CcaKl call) {
   CDKD_DYNAMIC_SHARED(memory);
   A* const shared = reinterpret_cast<A*>(memory);
   const int bins = call.teacher.length;
@@ -101,8 +103,7 @@ __global__ void __launch_bounds__(256) cca_kl_kernel(const CcaKl call) {
     // Σ q log(q / p_s), Σ (p_s - q) z_s, Σ q z_t, Σ q z_t log(q / p_s)
     A terms[4] = {0, 0, 0, 0};
     for (int j = block.thread; j < classes; j += block.size) {
-      const ClassSums<A> sums =
-          staged ? ClassSums<A>{mass[j], wants_tau ? moment[j] : A(0)} : class_sums(j);
+      const ClassSums<A> sums = staged ? ClassSums<A>{mass[j], wants_tau ? moment[j] : A(0)} : class_sums(j);
       const A z = (student[j] - max[1]) * scale;
       const A q = sums.mass * teacher_norm;
       const A log_q = log_positive(sums.mass > tiny ? sums.mass : tiny);

@@ -1,10 +1,9 @@
 // cca_kl on CUDA tensors.
-#include "cuda/cca_kl.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
+#include "cuda/cca_kl.h"
 #include "cuda/scale_rows_op.h"
 #include "cuda/tensors.h"
 
@@ -23,8 +22,8 @@ Results run_cca_kl(const Tensor& student_logits, const Tensor& teacher_logits, c
   check_shape(same_rows(student_logits, teacher_logits), "teacher_logits",
               "(..., bins) with the rows of student_logits " + shape_text(student_logits), teacher_logits);
   const int64_t classes = last_size(student_logits);
-  check(last_size(teacher_logits) >= classes, "teacher_logits", text("at least the student's ", classes, " bins"),
-        last_size(teacher_logits));
+  check(last_size(teacher_logits) >= classes, "teacher_logits",
+        text("at least the student's ", classes, " bins"), last_size(teacher_logits));
   check(phase == "paper" || phase == "centered", "phase", "one of 'paper', 'centered'", "'" + phase + "'");
   check_shape(tau.numel() == 1, "tau", "() or (1)", tau);
 

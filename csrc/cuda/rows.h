@@ -66,7 +66,7 @@ CDKD_DEVICE void read_elements(const T* row, int length, Group group, Use use) {
   const Vector<T>* vectors = reinterpret_cast<const Vector<T>*>(row + cut.head);
   for (int v = first; v < cut.vectors; v += group.size) {
     const Vector<T> vector = load(vectors + v);
-CDKD_UNROLL
+    CDKD_UNROLL
     for (int e = 0; e < Vector<T>::kSize; ++e)
       use(cut.head + v * Vector<T>::kSize + e, static_cast<A>(widen(vector.at[e])));
   }
@@ -77,15 +77,13 @@ CDKD_UNROLL
 // Call use(i, value) for the elements of a row that fall to this thread, i ascending.
 template <class A, class Use>
 CDKD_DEVICE void read_row(const Rows& rows, int64_t row, Group group, Use use) {
-  with_row<A>(rows, row,
-              [&](const auto* elements) { read_elements<A>(elements, rows.length, group, use); });
+  with_row<A>(rows, row, [&](const auto* elements) { read_elements<A>(elements, rows.length, group, use); });
 }
 
 template <class A>
 CDKD_DEVICE A read_element(const Rows& rows, int64_t row, int i) {
   A value = 0;
-  with_row<A>(rows, row,
-              [&](const auto* elements) { value = static_cast<A>(widen(load(elements + i))); });
+  with_row<A>(rows, row, [&](const auto* elements) { value = static_cast<A>(widen(load(elements + i))); });
   return value;
 }
 
@@ -102,7 +100,7 @@ CDKD_DEVICE void write_elements(T* row, int length, Group group, Value value) {
   Vector<T>* vectors = reinterpret_cast<Vector<T>*>(row + cut.head);
   for (int v = first; v < cut.vectors; v += group.size) {
     Vector<T> vector;
-CDKD_UNROLL
+    CDKD_UNROLL
     for (int e = 0; e < Vector<T>::kSize; ++e)
       vector.at[e] = Narrow<T>::from(value(cut.head + v * Vector<T>::kSize + e));
     store(vectors + v, vector);

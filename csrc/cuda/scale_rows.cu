@@ -1,11 +1,10 @@
 // Scale rows, one warp per row, and sum scalars in two stages.
-#include "cuda/scale_rows.h"
-
 #include <type_traits>
 
 #include "cuda/launch.h"
 #include "cuda/reduce.h"
 #include "cuda/rows.h"
+#include "cuda/scale_rows.h"
 
 namespace cdkd::cuda {
 
@@ -30,16 +29,19 @@ CDKD_DEVICE void scale_elements(const T* from, T* to, int length, Group lanes, A
 }
 
 template <class A>
-__global__ void __launch_bounds__(kWarps* kWarp) scale_rows_kernel(const ScaleRows call) {
+__global__ void __launch_bounds__(kWarps* kWarp, blocks_per_multiprocessor<A>(kWarps* kWarp))
+    scale_rows_kernel(const ScaleRows call) {
   CDKD_DYNAMIC_SHARED(memory);
   double* const sums = reinterpret_cast<double*>(memory);  // (kWarps,)
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const Group lanes{static_cast<int>(threadIdx.x) % kWarp, kWarp};
   double sum = 0;
-  for (int64_t row = int64_t{blockIdx.x} * kWarps + warp; row < call.rows; row += int64_t{gridDim.x} * kWarps) {
+  for (int64_t row = int64_t{blockIdx.x} * kWarps + warp; row < call.rows;
+       row += int64_t{gridDim.x} * kWarps) {
     const A factor = read_scalar<A>(call.scale, row);
     with_row<A>(call.scaled, row, [&](auto* to) {
-      const auto* from = elements_of<std::remove_pointer_t<decltype(to)>>(call.unscaled) + row * call.unscaled.length;
+      const auto* from =
+          elements_of<std::remove_pointer_t<decltype(to)>>(call.unscaled) + row * call.unscaled.length;
       scale_elements(from, to, call.scaled.length, lanes, factor);
     });
     if (call.weighted.data && lanes.thread == 0 && factor != 0)
@@ -65,7 +67,8 @@ cudaError_t launch_scale_rows(const ScaleRows& call, cudaStream_t stream) {
   const unsigned grid = grid_for(call.rows, kWarps, kScaleRowsPartials);
   if (grid > 0) {
     const auto kernel = call.wide ? &scale_rows_kernel<double> : &scale_rows_kernel<float>;
-    CDKD_LAUNCH("scale_rows", kernel, dim3(grid), dim3(kWarps * kWarp), kWarps * sizeof(double), stream, call);
+    CDKD_LAUNCH("scale_rows", kernel, dim3(grid), dim3(kWarps * kWarp), kWarps * sizeof(double), stream,
+                call);
   }
   if (call.sum)
     CDKD_LAUNCH("sum_partials", sum_partials_kernel, dim3(1), dim3(kWarp), 0, stream, call.partials,

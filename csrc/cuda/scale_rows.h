@@ -1,5 +1,5 @@
-// What the backward passes of row losses have in common, on raw pointers: each row's derivative times the row's
-// incoming gradient, and the sum of tau's.
+// What the backward passes of row losses have in common, on raw pointers: each row's derivative times the
+// row's incoming gradient, and the sum of tau's.
 #pragma once
 #include "cuda/call.h"
 

@@ -1,9 +1,8 @@
 // From SimCC logits to keypoints: softmax, flip test, peak, score and affine map. One warp per joint.
-#include "cuda/simcc_decode.h"
-
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
+#include "cuda/simcc_decode.h"
 
 namespace cdkd::cuda {
 
@@ -73,13 +72,14 @@ CDKD_DEVICE SoftmaxOf<A> softmax_of(const Logits<A, staged>& logits, Group lanes
   reduce_warp(max, Larger());
   __syncwarp();
   A sum[] = {0};
-  for (int i = lanes.thread; i < logits.rows.length; i += lanes.size) sum[0] += exp_nonpositive(logits[i] - max[0]);
+  for (int i = lanes.thread; i < logits.rows.length; i += lanes.size)
+    sum[0] += exp_nonpositive(logits[i] - max[0]);
   reduce_warp(sum, Add());
   return {max[0], A(0.5) / sum[0]};
 }
 
-// Peak of the mean of two softmaxes: bin i of the first meets bin sum - i of the second if that is reversed, else
-// bin i. A bin that meets none keeps half of its own probability.
+// Peak of the mean of two softmaxes: bin i of the first meets bin sum - i of the second if that is reversed,
+// else bin i. A bin that meets none keeps half of its own probability.
 template <bool reversed, class A, bool staged>
 CDKD_DEVICE Peak<A> mean_peak(const Logits<A, staged>& own, const Logits<A, staged>& mirrored, int64_t sum,
                               Group lanes) {
@@ -128,7 +128,8 @@ CDKD_DEVICE void write_joint(const SimccDecode& call, int64_t joint, const Peak<
 }
 
 template <class A>
-__global__ void __launch_bounds__(128) simcc_decode_kernel(const SimccDecode call) {
+__global__ void __launch_bounds__(128, blocks_per_multiprocessor<A>(128))
+    simcc_decode_kernel(const SimccDecode call) {
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   const Group lanes{static_cast<int>(threadIdx.x) % kWarp, kWarp};
   const int64_t first = int64_t{blockIdx.x} * warps + threadIdx.x / kWarp;
@@ -141,7 +142,8 @@ __global__ void __launch_bounds__(128) simcc_decode_kernel(const SimccDecode cal
 
 // With the mirrored image. `room`: elements of shared memory that hold a row, if staged.
 template <class A, bool staged>
-__global__ void __launch_bounds__(128) simcc_decode_flipped_kernel(const SimccDecode call, int room) {
+__global__ void __launch_bounds__(128, blocks_per_multiprocessor<A>(128))
+    simcc_decode_flipped_kernel(const SimccDecode call, int room) {
   CDKD_DYNAMIC_SHARED(memory);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarp;
@@ -158,8 +160,9 @@ __global__ void __launch_bounds__(128) simcc_decode_flipped_kernel(const SimccDe
       continue;  // the whole warp
     }
     const int64_t mirror = sample * call.joints + counterpart;
-    const Peak<A> x = mean_peak<true>(Logits<A, staged>{call.x.logits, joint, own},
-                                      Logits<A, staged>{call.x.mirrored, mirror, other}, call.mirror_sum, lanes);
+    const Peak<A> x =
+        mean_peak<true>(Logits<A, staged>{call.x.logits, joint, own},
+                        Logits<A, staged>{call.x.mirrored, mirror, other}, call.mirror_sum, lanes);
     __syncwarp();  // y takes the memory of x
     const Peak<A> y = mean_peak<false>(Logits<A, staged>{call.y.logits, joint, own},
                                        Logits<A, staged>{call.y.mirrored, mirror, other}, 0, lanes);
@@ -178,14 +181,16 @@ void launch_in(const SimccDecode& call, cudaStream_t stream) {
     CDKD_LAUNCH("simcc_decode", kernel, dim3(grid_for(joints, 4)), dim3(4 * kWarp), 0, stream, call);
     return;
   }
-  const int64_t room = call.x.logits.length > call.y.logits.length ? call.x.logits.length : call.y.logits.length;
+  const int64_t room =
+      call.x.logits.length > call.y.logits.length ? call.x.logits.length : call.y.logits.length;
   const int64_t bytes = 2 * room * static_cast<int64_t>(sizeof(A));  // of a warp
   const bool staged = bytes <= kSharedLimit;
   int warps = 4;
   while (staged && warps * bytes > kSharedLimit) warps /= 2;
   const auto kernel = staged ? &simcc_decode_flipped_kernel<A, true> : &simcc_decode_flipped_kernel<A, false>;
   CDKD_LAUNCH("simcc_decode", kernel, dim3(grid_for(joints, warps)), dim3(warps * kWarp),
-              static_cast<size_t>(staged ? warps * bytes : 0), stream, call, static_cast<int>(staged ? room : 0));
+              static_cast<size_t>(staged ? warps * bytes : 0), stream, call,
+              static_cast<int>(staged ? room : 0));
 }
 
 }  // namespace

@@ -16,8 +16,9 @@ struct DecodeAxis {
 struct SimccDecode {
   DecodeAxis x;
   DecodeAxis y;
-  int64_t mirror_sum;          // of an x bin and its mirror image
-  const int64_t* permutation;  // (J,) the joint that takes a joint's place in the mirrored image; null without
+  int64_t mirror_sum;  // of an x bin and its mirror image
+  const int64_t*
+      permutation;  // (J,) the joint that takes a joint's place in the mirrored image; null without
   int64_t batch;
   int64_t joints;
   double split_ratio;

@@ -1,6 +1,4 @@
 // simcc_decode on CUDA tensors.
-#include "cuda/simcc_decode.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 #include <tuple>
 
 #include "common/mirror.h"
+#include "cuda/simcc_decode.h"
 #include "cuda/tensors.h"
 
 namespace cdkd::cuda {
@@ -26,7 +25,8 @@ std::tuple<Tensor, Tensor> simcc_decode(const Tensor& logits_x, const Tensor& lo
   check_shape(logits_x.dim() == 3 && logits_x.size(2) > 0, "logits_x", "(B, J, bins)", logits_x);
   check_shape(same_rows(logits_x, logits_y) && logits_y.size(2) > 0, "logits_y",
               text("(", logits_x.size(0), ", ", logits_x.size(1), ", bins)"), logits_y);
-  check(split_ratio > 0 && std::isfinite(split_ratio), "split_ratio", "a positive finite number", split_ratio);
+  check(split_ratio > 0 && std::isfinite(split_ratio), "split_ratio", "a positive finite number",
+        split_ratio);
 
   // tensors live as long as the pointers into them
   std::vector<Tensor> kept;
@@ -44,7 +44,8 @@ std::tuple<Tensor, Tensor> simcc_decode(const Tensor& logits_x, const Tensor& lo
   call.score = score_of(score);
   call.wide = is_wide(logits_x) || is_wide(logits_y);
   if (flipped) {
-    check(flipped->size() == 3, "flipped", "logits_x, logits_y and permutation", text(flipped->size(), " tensors"));
+    check(flipped->size() == 3, "flipped", "logits_x, logits_y and permutation",
+          text(flipped->size(), " tensors"));
     const Tensor& permutation = (*flipped)[2];
     check_shape(same_shape((*flipped)[0], logits_x), "flipped[0]", shape_text(logits_x), (*flipped)[0]);
     check_shape(same_shape((*flipped)[1], logits_y), "flipped[1]", shape_text(logits_y), (*flipped)[1]);

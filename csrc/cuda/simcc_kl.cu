@@ -1,10 +1,9 @@
 // SimCC's own loss per row, Σ t · (log t - log p), with its derivative; the targets t are never stored. One
 // block per row.
-#include "cuda/simcc_kl.h"
-
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
+#include "cuda/simcc_kl.h"
 
 namespace cdkd::cuda {
 
@@ -68,7 +67,8 @@ CDKD_DEVICE void sum_row(const Logits<A, staged>& logits, const Target<A>& targe
 }
 
 template <class A, bool wants_gradient, bool staged>
-__global__ void __launch_bounds__(256) simcc_kl_kernel(const SimccKl call) {
+__global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256))
+    simcc_kl_kernel(const SimccKl call) {
   CDKD_DYNAMIC_SHARED(memory);
   A* const scratch = reinterpret_cast<A*>(memory);
   A* const copy = scratch + 4 * kWarp;  // (N,) if staged
@@ -91,8 +91,7 @@ __global__ void __launch_bounds__(256) simcc_kl_kernel(const SimccKl call) {
     A sums[] = {0, 0, 0};
     sum_row(logits, target, max[0], block, sums);
     reduce_block(sums, scratch + kWarp, Add());
-    if (block.thread == 0)
-      store(static_cast<A*>(call.loss) + row, sums[2] + sums[1] * log_positive(sums[0]));
+    if (block.thread == 0) store(static_cast<A*>(call.loss) + row, sums[2] + sums[1] * log_positive(sums[0]));
     if (wants_gradient) {
       const A norm = sums[1] / sums[0];
       write_row<A>(call.gradient, row, block,
@@ -110,7 +109,8 @@ void launch_as(const SimccKl& call, cudaStream_t stream) {
     return (4 * kWarp + (staged ? int64_t{call.logits.length} : 0)) * static_cast<int64_t>(sizeof(A));
   };
   const bool staged = bytes(true) <= kSharedLimit;
-  const auto kernel = staged ? &simcc_kl_kernel<A, wants_gradient, true> : &simcc_kl_kernel<A, wants_gradient, false>;
+  const auto kernel =
+      staged ? &simcc_kl_kernel<A, wants_gradient, true> : &simcc_kl_kernel<A, wants_gradient, false>;
   CDKD_LAUNCH("simcc_kl", kernel, dim3(grid_for(call.rows)), dim3(threads_for(call.logits.length)),
               static_cast<size_t>(bytes(staged)), stream, call);
 }

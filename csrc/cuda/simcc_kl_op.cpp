@@ -1,6 +1,4 @@
 // simcc_kl on CUDA tensors.
-#include "cuda/simcc_kl.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 #include <tuple>
 
 #include "cuda/scale_rows_op.h"
+#include "cuda/simcc_kl.h"
 #include "cuda/tensors.h"
 
 namespace cdkd::cuda {
@@ -18,10 +17,12 @@ std::tuple<Tensor, Tensor> run_simcc_kl(const Tensor& logits_tensor, const Tenso
                                         bool wants_gradient) {
   const Place place("logits", logits_tensor);
   place.check_here("target", target_tensor);
-  check_shape(logits_tensor.dim() > 0 && last_size(logits_tensor) > 0, "logits", "(..., bins)", logits_tensor);
+  check_shape(logits_tensor.dim() > 0 && last_size(logits_tensor) > 0, "logits", "(..., bins)",
+              logits_tensor);
   check_shape(is_one_per_row(target_tensor, logits_tensor), "target",
               "of the rows of logits " + shape_text(logits_tensor), target_tensor);
-  check(label_smoothing >= 0 && label_smoothing < 1, "label_smoothing", "a number in [0, 1)", label_smoothing);
+  check(label_smoothing >= 0 && label_smoothing < 1, "label_smoothing", "a number in [0, 1)",
+        label_smoothing);
   if (sigma) {
     check(*sigma > 0 && std::isfinite(*sigma), "sigma", "a positive finite number of bins", *sigma);
     check(label_smoothing == 0, "label_smoothing", "0 with a Gaussian target", label_smoothing);

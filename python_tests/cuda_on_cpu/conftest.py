@@ -16,18 +16,25 @@ import kernel_build
 
 from cdkd_ext.cuda.emulation import Emulation
 
-SCHEDULES = range(10)  # in order, reversed, eight random ones
+# in order, reversed, eight random ones; sanitizers, which do not need them all, get fewer
+SCHEDULES = [0, 1, *range(2, 10)][: int(os.environ.get("CDKD_SCHEDULES", "10"))]
 
 
 @pytest.fixture(scope="session")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder in which a variant is compiled once."""
+    if kernel_build.compiler() is None:
+        pytest.skip("needs g++ to compile the kernels for the CPU")
+    return tmp_path_factory.mktemp("emulation")
+
+
+@pytest.fixture(scope="session")
+def emulation(request: pytest.FixtureRequest) -> Emulation:
     """The kernels of this checkout, compiled here, or those that CDKD_EMULATION names."""
     chosen = os.environ.get("CDKD_EMULATION")
     if chosen:
         return Emulation(Path(chosen))
-    if kernel_build.compiler() is None:
-        pytest.skip("needs g++ to compile the kernels for the CPU")
-    return Emulation(kernel_build.build("plain", tmp_path_factory.mktemp("emulation")))
+    return Emulation(kernel_build.build("plain", request.getfixturevalue("builds")))
 
 
 Run = Callable[..., tuple[np.ndarray, ...]]

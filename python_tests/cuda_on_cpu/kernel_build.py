@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[2] / "csrc"
-COMMON = ["-std=gnu++17", "-fPIC", "-DCDKD_CUDA_ON_CPU", "-Wall", "-Wextra", "-Werror", "-fno-math-errno", "-fno-trapping-math"]
+_COMMON = ["-std=gnu++17", "-fPIC", "-DCDKD_CUDA_ON_CPU", "-Wall", "-Wextra", "-Werror"]
+_UNDEFINED = "alignment,bounds,shift,signed-integer-overflow,integer-divide-by-zero,float-cast-overflow"
 # per variant: flags of all files, further flags of the kernels (not of the scheduler)
-VARIANTS = {
+_VARIANTS = {
     "plain": (["-O2"], []),
     "address": (
-        ["-O1", "-g", "-DCDKD_ASAN"],
-        ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+        ["-O1", "-g1", "-DCDKD_ASAN"],
+        [f"-fsanitize=address,{_UNDEFINED}", f"-fno-sanitize-recover={_UNDEFINED}"],
     ),
-    "thread": (["-O1", "-g", "-DCDKD_TSAN"], ["-fsanitize=thread"]),
+    "thread": (["-O1", "-g1", "-DCDKD_TSAN"], ["-fsanitize=thread"]),
 }
-RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}
+_RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
 def compiler() -> str | None:
@@ -27,49 +29,67 @@ def compiler() -> str | None:
     return shutil.which("g++")
 
 
-def build(variant: str, folder: Path, *, sources: Path = SOURCES) -> Path:
-    """Compile and link all kernels below `sources`; returns the library."""
-    every, kernels = VARIANTS[variant]
-    folder.mkdir(parents=True, exist_ok=True)
-    running = []
-    for source in [*sources.glob("cuda/*.cu"), *sources.glob("cuda/emulation/*.cpp")]:
-        output = folder / f"{source.name}.o"
-        flags = [*COMMON, *every, *(kernels if source.name != "scheduler.cpp" else [])]
-        command = [compiler(), *flags, f"-I{sources}", "-x", "c++", "-c", source, "-o", output]
-        running.append((output, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
-    for output, process in running:
+def _compile(variant: str, sources: Path, files: list[Path], folder: Path) -> dict[str, Path]:
+    every, kernels = _VARIANTS[variant]
+    running = {}
+    for file in files:
+        flags = [*_COMMON, *every, *(kernels if file.name != "scheduler.cpp" else [])]
+        output = folder / f"{file.name}.o"
+        command = [compiler(), *flags, f"-I{sources}", "-x", "c++", "-c", file, "-o", output]
+        running[output] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for output, process in running.items():
         _, message = process.communicate()
         assert process.returncode == 0, f"{output.name}: {message}"
-    library = folder / "emulation.so"
-    link = [compiler(), "-shared", *kernels, *(output for output, _ in running), "-o", library]
-    subprocess.run(link, check=True)
+    return {output.name: output for output in running}
+
+
+def _link(variant: str, objects: dict[str, Path], library: Path) -> Path:
+    subprocess.run(
+        [compiler(), "-shared", *_VARIANTS[variant][1], *objects.values(), "-o", library], check=True
+    )
     return library
 
 
-def planted(source: str, change: Mapping[str, str], folder: Path) -> Path:
-    """Copy the sources with some text of one file replaced; each text must occur exactly once."""
-    copy = folder / "csrc"
-    shutil.copytree(SOURCES, copy)
-    path = copy / source
-    text = path.read_text()
-    for old, new in change.items():
-        assert text.count(old) == 1, f"{source}: expected once, found {text.count(old)} times: {old}"
-        text = text.replace(old, new)
-    path.write_text(text)
-    return copy
+@functools.cache
+def _objects(variant: str, builds: Path) -> dict[str, Path]:
+    folder = builds / variant
+    folder.mkdir()
+    files = [*SOURCES.glob("cuda/*.cu"), *SOURCES.glob("cuda/emulation/*.cpp")]
+    return _compile(variant, SOURCES, files, folder)
 
 
-def environment(variant: str, library: Path) -> dict[str, str]:
-    """Environment in which a Python process can load the library of a sanitizer."""
-    variables = {**os.environ, "CDKD_EMULATION": str(library), "OMP_NUM_THREADS": "1"}
-    if variant in RUNTIMES:
+@functools.cache
+def build(variant: str, builds: Path) -> Path:
+    """Compile and link all kernels, once for each folder of builds; returns the library."""
+    return _link(variant, _objects(variant, builds), builds / variant / "emulation.so")
+
+
+def build_planted(
+    variant: str, builds: Path, folder: Path, file: str, old: str, new: str, kernel: str
+) -> Path:
+    """Build with a text of one file replaced, which must occur once, in the copy of one kernel's sources."""
+    sources = folder / "csrc"
+    shutil.copytree(SOURCES, sources)
+    text = (sources / file).read_text()
+    assert text.count(old) == 1, f"{file}: expected once, found {text.count(old)} times: {old}"
+    (sources / file).write_text(text.replace(old, new))
+    planted = _compile(variant, sources, [sources / "cuda" / f"{kernel}.cu"], folder)
+    return _link(variant, _objects(variant, builds) | planted, folder / "emulation.so")
+
+
+def run_python(
+    variant: str, library: Path, arguments: list[str], schedules: int = 10
+) -> subprocess.CompletedProcess:
+    """Run Python on a library, inside the sanitizer that it was built for."""
+    variables = {**os.environ, "CDKD_EMULATION": str(library), "CDKD_SCHEDULES": str(schedules)}
+    variables["OMP_NUM_THREADS"] = variables["OPENBLAS_NUM_THREADS"] = "1"
+    command = [sys.executable, *arguments]
+    if variant in _RUNTIMES:
         found = subprocess.run(
-            [compiler(), f"-print-file-name={RUNTIMES[variant]}"], capture_output=True, text=True, check=True
+            [compiler(), f"-print-file-name={_RUNTIMES[variant]}"], capture_output=True, text=True, check=True
         )
-        variables |= {
-            "LD_PRELOAD": found.stdout.strip(),
-            "ASAN_OPTIONS": "detect_leaks=0",
-            "UBSAN_OPTIONS": "print_stacktrace=1",
-            "TSAN_OPTIONS": "halt_on_error=1 report_signal_unsafe=0",
-        }
-    return variables
+        variables["LD_PRELOAD"] = found.stdout.strip()
+        variables["ASAN_OPTIONS"] = "detect_leaks=0"
+        variables["TSAN_OPTIONS"] = "halt_on_error=1 exitcode=66 report_signal_unsafe=0"
+        command = ["setarch", "-R", *command]  # ThreadSanitizer knows no randomised layout
+    return subprocess.run(command, env=variables, capture_output=True, text=True, cwd=Path(__file__).parent)

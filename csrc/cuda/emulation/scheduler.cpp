@@ -107,7 +107,8 @@ void switch_away() {
   EmulatedThread* const to = take_ready();
   if (to == from) return;
   current_thread = to;
-  switch_fiber(from ? from->fiber : scheduler, to ? to->fiber : scheduler, from && from->state == State::kDone);
+  switch_fiber(from ? from->fiber : scheduler, to ? to->fiber : scheduler,
+               from && from->state == State::kDone);
 }
 
 void wait_here(const char* what, int line) {
@@ -210,8 +211,8 @@ uint64_t nth_block(uint64_t i, uint64_t count) {
 
 void check_launch(const char* name, Extent grid, Extent block, size_t shared_bytes) {
   const uint64_t count = uint64_t{block.x} * block.y * block.z;
-  const bool grid_fits = grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x <= 0x7fffffffu &&
-                         grid.y <= 65535 && grid.z <= 65535;
+  const bool grid_fits =
+      grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
   if (!grid_fits || count == 0 || count > kMaxThreads || block.z > 64 || shared_bytes > 232448)
     throw std::runtime_error(std::string(name) + ": a device refuses this launch: grid (" +
                              std::to_string(grid.x) + ", " + std::to_string(grid.y) + ", " +
@@ -285,7 +286,8 @@ void fail(const char* message) {
 
 Votes barrier(int line, bool predicate) {
   if (barrier_arrived > 0 && barrier_line != line)
-    fail_at("divergent __syncthreads, lines " + std::to_string(barrier_line) + " and " + std::to_string(line));
+    fail_at("divergent __syncthreads, lines " + std::to_string(barrier_line) + " and " +
+            std::to_string(line));
   barrier_line = line;
   const unsigned generation = barrier_generation;
   Votes& votes = barrier_votes[generation % 2];
