@@ -23,7 +23,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find bench csrc -name '*.[ch]' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(find bench csrc -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu')
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

@@ -14,6 +14,8 @@ try:
     from accelerate import PartialState
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+    from cdkd_ext.cuda.inspection import inspect_library, kernel_table
+    from cdkd_ext.cuda.launch_plan import LaunchSizes, plan_launches, plan_table
     from cdkd_ext.demo import DemoConfig, run_demo
     from cdkd_ext.evaluation import table
     from cdkd_ext.info import describe_installation
@@ -74,6 +76,10 @@ def _eval(options: Namespace) -> None:
 
 
 def _info(options: Namespace) -> None:
+    if options.launch_plan:
+        return print(plan_table(plan_launches(options.sizes)))
+    if options.kernels:
+        return print(kernel_table(inspect_library()))
     info = describe_installation()
     print(json.dumps(info, indent=2) if options.json else _lines(info))
 
@@ -190,6 +196,19 @@ def _build_parser() -> ArgumentParser:
     models.add_argument("--json", action="store_true", help="print JSON")
     models.add_argument("names", type=str, nargs="*", help="which networks; all without")
     parsers["info"].add_argument("--json", action="store_true", help="print JSON")
+    parsers["info"].add_argument(
+        "--launch-plan",
+        action="store_true",
+        help="run the CUDA kernels on the CPU; print launches and bytes moved",
+    )
+    parsers["info"].add_argument(
+        "--sizes", type=LaunchSizes, default=LaunchSizes(), help="of the launch plan"
+    )
+    parsers["info"].add_argument(
+        "--kernels",
+        action="store_true",
+        help="print registers, occupancy and loads of the compiled CUDA kernels",
+    )
     parsers["demo"].add_class_arguments(DemoConfig)
     parsers["convert"].add_argument("weights", type=str, help="checkpoint, or the folder of a run")
     parsers["convert"].add_argument("output", type=str, help="the new file")

@@ -44,4 +44,6 @@ def _kernels(name: str) -> list[str]:
     if not hasattr(torch.ops.cdkd, name):
         return []
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    return [key for key in ("CPU", "CUDA", "Autograd", "Meta") if has_kernel(f"cdkd::{name}", key)]
+    # without nvcc the CUDA key holds what says so
+    keys = ("CPU", "CUDA", "Autograd", "Meta") if build_info()["cuda"] else ("CPU", "Autograd", "Meta")
+    return [key for key in keys if has_kernel(f"cdkd::{name}", key)]

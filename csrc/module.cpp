@@ -12,7 +12,11 @@ py::dict build_info() {
   info["version"] = CDKD_VERSION;
   info["torch"] = CDKD_TORCH;
   info["compiler"] = __VERSION__;
-  info["cuda"] = py::none();
+  if (*CDKD_CUDA) {
+    info["cuda"] = CDKD_CUDA;
+  } else {
+    info["cuda"] = py::none();
+  }
   return info;
 }
 

@@ -162,11 +162,12 @@ def _fake_forward(
     rows = samples * channels if keep else 0
     planes = (projectors + 7) // 8 if activation == "relu" else 0
     cosine = _fake(feature, weight, bias, select, teacher)
+    inner = 0 if feature.is_cuda else 2  # there select's gradient comes with the feature's
     return (
         cosine,
         cosine.new_empty(rows, targets),
         cosine.new_empty(planes, rows, targets, dtype=torch.uint8),
-        cosine.new_empty(2, samples, projectors, channels),
+        cosine.new_empty(inner, samples, projectors, channels),
         cosine.new_empty(samples, 3),
     )
 

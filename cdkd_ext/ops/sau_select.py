@@ -206,7 +206,8 @@ def _fake_forward(
     samples, channels, height, width = feature.shape
     branches = len(conv_weights)
     selection = feature.new_empty(samples, *select_bias.shape, dtype=accumulator_type(feature))
-    lanes = 64 // selection.element_size()  # samples lie side by side, a cache line of them
+    # on the CPU samples lie side by side, a cache line of them
+    lanes = 1 if feature.is_cuda else 64 // selection.element_size()
     groups = (samples + lanes - 1) // lanes
     return (
         selection,
