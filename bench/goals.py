@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench import cca_kl, projector_cosine, sau_select, simcc_decode
+from bench import cca_kl, projector_cosine, sau_select, simcc_decode, step
 from bench.case import COMPILED, EAGER, OURS, Sizes
 from bench.spread import added, ratio, spread
 
@@ -73,6 +73,16 @@ def in_floors(row: Row) -> float | None:
     return ratio(row["samples"][OURS], added(*row["floor"].values())).median if row["floor"] else None
 
 
+def in_times_of(name: str) -> Callable[[Row], float | None]:
+    """Our time in that of something measured beside the competitors."""
+
+    def value(row: Row) -> float | None:
+        samples = row["context"].get(name)
+        return ratio(row["samples"][OURS], samples).median if samples else None
+
+    return value
+
+
 def what_bounds(row: Row) -> str:
     """How far from its floor a case is, and what the floor is made of."""
     if not row["floor"]:
@@ -122,6 +132,14 @@ def _goals() -> Iterator[Goal]:
     yield Goal(f"{what}: extra memory in that of either", "projector_cosine", where, least, 1 / 4, False)
     least = memory_of(projector_cosine.RECOMPUTE, EAGER, COMPILED)
     yield Goal(f"{what}: extra memory, recomputing", "projector_cosine", where, least, 1 / 8, False)
+
+    for sizes in (step.STUDENT_64, step.STUDENT_32):
+        live, stored = (_at(sizes, variant=variant, threads=2) for variant in (step.LIVE, step.STORED))
+        what = f"distillation step, HRNet-W32, 256 × 256 to {sizes['student']} × {sizes['student']}, B = 16"
+        yield Goal(f"{what}: against eager", "step", live, faster_than(EAGER), 2.5)
+        yield Goal(f"{what}, teacher's outputs stored: against eager", "step", stored, faster_than(EAGER), 6)
+        bound = in_times_of(step.PLAIN)
+        yield Goal(f"{what}, stored: in times of plain training", "step", stored, bound, 1.15, False)
 
     yield from map(_near_floor, ("cca_kl", "simcc_decode", "simcc_kl"))
     for name in ("cca_kl", "simcc_decode", "simcc_kl", "sau_select", "projector_cosine"):

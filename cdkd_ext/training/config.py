@@ -243,7 +243,7 @@ class DistillationConfig(TrainingConfig):
         teacher: checkpoint of the teacher, as `cdkd train` writes it.
         teacher_precision: of the teacher's backbone: "bfloat16" takes half the time on a CPU with instructions for
             it (AVX-512 BF16) and changes the outputs by about one percent; "auto" is "bfloat16" there and
-            "float32" elsewhere, so write one of the two where runs of different machines must agree.
+            "float32" elsewhere.
         sape: feature distillation.
         cca: logit distillation.
         temperature: temperature of the logit distillation.
@@ -251,7 +251,7 @@ class DistillationConfig(TrainingConfig):
 
     output: str = "runs/distill"
     teacher: str = ""
-    teacher_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    teacher_precision: Literal["float32", "bfloat16", "auto"] = "float32"
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
