@@ -3,12 +3,11 @@
 #include <cstdint>
 #include <limits>
 
+#include "common/format.h"
 #include "common/half.h"
 #include "cpu/aligned_buffer.h"
 
 namespace cdkd::cpu {
-
-enum class Format { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
 // The format a kernel computing in A can use in place.
 template <class A>

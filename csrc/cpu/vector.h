@@ -38,8 +38,8 @@ CDKD_INLINE auto lanes_from(const V& v, std::integer_sequence<int, lane...>) {
   return __builtin_shufflevector(v, v, (first + lane)...);
 }
 
-// Folds the upper half onto the lower until one lane is left: always the same order. Halves are taken by shuffles,
-// for compilers send a copy of memory through memory.
+// Folds the upper half onto the lower until one lane is left: always the same order. Halves are taken by
+// shuffles, for compilers send a copy of memory through memory.
 template <class T, int bytes, class Fold>
 CDKD_INLINE T fold_lanes(const Vector<T, bytes>& v, Fold fold) {
   constexpr int half = VectorOf<T, bytes>::lanes / 2;

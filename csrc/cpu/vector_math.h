@@ -18,15 +18,16 @@ CDKD_INLINE V exp2_fraction(const V& f) {
   return (high * square + middle) * square + low;
 }
 
-// 2^t for t <= 0, exactly 1 at 0 and 0 at -inf. With `flush` exactly 0 below -126, so that a positive result never
-// is a denormal, which some processors multiply slowly. NaN stays NaN.
+// 2^t for t <= 0, exactly 1 at 0 and 0 at -inf. With `flush` exactly 0 below -126, so that a positive result
+// never is a denormal, which some processors multiply slowly. NaN stays NaN.
 template <int bytes, bool flush = true>
 CDKD_INLINE Vector<float, bytes> exp2_nonpositive(const Vector<float, bytes>& t) {
   using V = Vector<float, bytes>;
   using U = Vector<uint32_t, bytes>;
 #if defined(__x86_64__) && defined(__GNUC__)
   if constexpr (bytes == 64) {
-    // two instructions without a portable spelling: distance to the nearest integer, product with a power of two
+    // two instructions without a portable spelling: distance to the nearest integer, product with a power of
+    // two
     V f;
     V result;
     asm("vreduceps $0, %1, %0" : "=v"(f) : "v"(t));

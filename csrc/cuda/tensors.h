@@ -3,7 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <torch/csrc/stable/accelerator.h>
 
-#include "cpu/tensors.h"
+#include "common/tensors.h"
 #include "cuda/call.h"
 
 // Only a torch with CUDA has it; weak, the library also loads under one without.
