@@ -10,8 +10,9 @@ from torch import nn
 
 from cdkd_ext._checks import InputError
 from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.evaluation import predict_crops
 from cdkd_ext.inference import Predictor, read_rgb
-from cdkd_ext.models import HeatmapOutput, PoseOutput, create_model
+from cdkd_ext.models import HeatmapOutput, PoseOutput, create_model, decode_heatmaps, normalize_images
 
 
 class BrightestPixel(nn.Module):
@@ -80,6 +81,17 @@ def test_heatmaps_find_a_spot_where_it_is_in_the_picture(x, y, flip_test, decodi
     # a cell is four crop pixels, of 200 / 64 and 150 / 64 picture pixels; half of it is left, and the flip's eighth
     for keypoints, pixel in zip(poses.keypoints, (200 / 64, 150 / 64), strict=True):
         assert np.abs(keypoints - [x, y]).max() <= 2.5 * pixel
+
+
+def test_heatmaps_are_decoded_as_the_network_says():
+    crops = torch.from_numpy(picture_with_a_spot(33, 30, 64, 64)).permute(2, 0, 1)[None].contiguous()
+    found = {}
+    for decoding in ("quarter", "dark"):
+        model = LightMap(decoding)
+        found[decoding], _ = predict_crops(model, crops)
+        maps = model(normalize_images(crops)).heatmaps
+        torch.testing.assert_close(found[decoding], decode_heatmaps(maps, (64, 64), method=decoding)[0])
+    assert (found["quarter"] - found["dark"]).abs().max() > 0.05
 
 
 def test_flip_test_is_symmetric_for_the_mirrored_picture():

@@ -31,9 +31,10 @@ def test_published_numbers(
     with torch.device("meta"):
         model = create_model(name, input_size=(size, size), num_joints=17, split_ratio=split_ratio)
     assert f"{count_parameters(model) / 1e6:.3f}" == millions
-    assert f"{count_macs(model, linear=False) / 2**30:.3f}" == convolution_gibi
+    convolutions = count_macs(model, linear=False)
+    assert f"{convolutions / 2**30:.3f}" == convolution_gibi
     cells = (size // 4) ** 2
-    assert count_macs(model) - count_macs(model, linear=False) == 2 * 17 * cells * int(size * split_ratio)
+    assert count_macs(model) - convolutions == 2 * 17 * cells * int(size * split_ratio)
 
 
 @pytest.mark.parametrize(
@@ -61,18 +62,14 @@ def test_the_papers_tables_to_the_printed_digit(
 
 
 @pytest.mark.parametrize(
-    ("name", "head", "millions"),
-    [
-        ("hrnet_w32", "heatmap", "28.536"),
-        ("hrnet_w48", "heatmap", "63.596"),
-        ("resnet_50", "heatmap", "34.00"),
-        ("resnet_152", "heatmap", "68.64"),
-    ],
+    ("name", "millions"),
+    [("hrnet_w32", "28.536"), ("hrnet_w48", "63.596"), ("resnet_50", "34.00"), ("resnet_152", "68.64")],
 )
-def test_parameters_of_heatmap_networks(name: str, head: str, millions: str) -> None:
-    (profile,) = profile_models(input_size=(64, 64), head=head, names=[name])
+def test_parameters_of_heatmap_networks(name: str, millions: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name, input_size=(64, 64), num_joints=17, head="heatmap")
     digits = len(millions.split(".")[1])
-    assert f"{profile.parameters / 1e6:.{digits}f}" == millions
+    assert f"{count_parameters(model) / 1e6:.{digits}f}" == millions
 
 
 def test_the_teachers_cost() -> None:
