@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,18 +90,20 @@ def load_checkpoint(
         InputError: the file is missing, truncated or foreign, or its names or shapes are not the model's.
     """
     check_type("model", model, PoseNetwork, "a PoseNetwork")
-    weights, layout = _official_names(read_weights(path), path)
+    content = read_weights(path)
+    weights, layout = _official_names(content, path)
     expected = model.state_dict()
-    wanted = [name for name in expected if not (backbone_only and name.split(".")[0] in _HEAD)]
+    wanted = {name: value for name, value in expected.items() if not (backbone_only and _part(name) in _HEAD)}
     # torch before 0.4.1 did not store this counter, and nothing here uses it
     absent = [name for name in wanted if name not in weights]
     missing = [name for name in absent if not name.endswith("num_batches_tracked")]
     extra = [name for name in weights if name not in wanted]
-    unexpected = [name for name in extra if not (backbone_only and _is_other_head(name, wanted))]
+    parts = {_part(name) for name in wanted}
+    unexpected = [name for name in extra if not (backbone_only and _is_other_head(name, parts))]
     misfits = [
-        f"{name} {_describe(weights[name])} instead of {_describe(expected[name])}"
-        for name in wanted
-        if name in weights and _describe(weights[name]) != _describe(expected[name])
+        f"{name} {_describe(weights[name])} instead of {_describe(value)}"
+        for name, value in wanted.items()
+        if name in weights and _describe(weights[name]) != _describe(value)
     ]
     problems = [
         f"{len(entries)} {kind} ({_first(entries)})"
@@ -116,10 +118,11 @@ def load_checkpoint(
             came += "; the backbone fits, and backbone_only takes it alone"
         part = "backbone tensors" if backbone_only else "tensors"
         fail(str(path), came, f"the {len(wanted)} {part} of this {model.name}")
-    matched = [name for name in wanted if name in weights]
-    model.load_state_dict({name: weights[name] for name in matched}, strict=False)
-    left = [name for name in expected if name not in matched]
-    return CheckpointReport(str(path), layout, tuple(matched), tuple(left), tuple(extra))
+    matched = {name: weights[name] for name in wanted if name in weights}
+    model.load_state_dict(matched, strict=False)
+    left = tuple(name for name in expected if name not in matched)
+    dropped = (*extra, *filter(_NOT_WEIGHTS.search, content))
+    return CheckpointReport(str(path), layout, tuple(matched), left, dropped)
 
 
 def export_checkpoint(model: PoseNetwork, path: str | os.PathLike[str], *, layout: str = "official") -> None:
@@ -197,25 +200,28 @@ def _official_names(
 
 
 def _mmpose_name(name: str, nested: bool) -> str:
-    part = name.split(".")[0]
-    if part not in _HEAD:
+    if _part(name) not in _HEAD:
         return f"backbone.{name}"
-    inner = nested and part in ("deconv_layers", "final_layer")
+    inner = nested and _part(name) in ("deconv_layers", "final_layer")
     return f"head.deconv_head.{name}" if inner else f"head.{name}"
 
 
-def _is_other_head(name: str, backbone: Iterable[str]) -> bool:
-    """Whether a name outside of the backbone is no part of a larger backbone."""
-    parts = {inside.split(".")[0] for inside in backbone}
-    return name.split(".")[0] not in parts or _LOWER_RESOLUTIONS.match(name) is not None
+def _part(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _is_other_head(name: str, parts: Container[str]) -> bool:
+    """Whether a name that the backbone of these parts lacks is no part of a larger backbone."""
+    return _part(name) not in parts or _LOWER_RESOLUTIONS.match(name) is not None
 
 
 def _backbone_fits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
-    backbone = [name for name in expected if name.split(".")[0] not in _HEAD]
+    backbone = {name: value for name, value in expected.items() if _part(name) not in _HEAD}
     needed = [name for name in backbone if not name.endswith("num_batches_tracked")]
+    parts = {_part(name) for name in backbone}
     return all(
-        name in weights and _describe(weights[name]) == _describe(expected[name]) for name in needed
-    ) and all(name in backbone or _is_other_head(name, backbone) for name in weights)
+        name in weights and _describe(weights[name]) == _describe(backbone[name]) for name in needed
+    ) and all(name in backbone or _is_other_head(name, parts) for name in weights)
 
 
 def _describe(tensor: Tensor) -> str:

@@ -235,8 +235,9 @@ def test_training_checkpoint_of_mmengine(tmp_path: Path, monkeypatch: pytest.Mon
         torch.save(content, path)
     make, head, weights = OFFICIAL["SimCC"]
     model = make(head)
-    load_checkpoint(model, path)
+    report = load_checkpoint(model, path)
     assert_equal_weights(model, weights)
+    assert report.dropped == ("data_preprocessor.mean",) and report.missing == ()
 
 
 def imagenet_hrnet(start: str = "") -> Weights:

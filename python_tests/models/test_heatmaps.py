@@ -73,6 +73,13 @@ def test_golden_target() -> None:
     assert (centred > 0).sum() > (targets > 0).sum()
 
 
+def test_the_nearest_cell_is_found_by_truncation() -> None:
+    """int(x / stride + 0.5): halves go up, and a joint up to a cell and a half left of the map still to cell 0."""
+    keypoints = torch.tensor([[[2.0, 10.0], [-5.0, 6.0]]], dtype=torch.float64)
+    targets, _ = heatmap_targets(keypoints, torch.ones(1, 2), (32, 32), (8, 8), 1.0)
+    assert targets[0, 0, 3, 1] == 1 and targets[0, 1, 2, 0] == 1
+
+
 def test_a_joint_without_weight_may_be_anywhere() -> None:
     keypoints = torch.tensor([[[math.nan, math.inf], [8.0, 8.0]]])
     targets, used = heatmap_targets(keypoints, torch.tensor([[0.0, 0.5]]), (32, 32), (8, 8), 1.0)
