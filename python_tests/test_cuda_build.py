@@ -61,7 +61,7 @@ def test_the_kernel_for_cuda_refuses_other_tensors() -> None:
 
 @without_kernels
 def test_a_build_without_kernels_says_how_to_get_them() -> None:
-    with pytest.raises(RuntimeError, match="no CUDA kernels.*nvcc.*CDKD_CUDA=ON"):
+    with pytest.raises(RuntimeError, match=r"no CUDA kernels.*nvcc.*CDKD_CUDA=ON"):
         call_cuda_kernel(torch.zeros(1, 2), torch.zeros(1, 4), torch.tensor(1.0))
 
 

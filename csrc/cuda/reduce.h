@@ -21,9 +21,11 @@ struct Larger {
 template <int count, class T, class Combine>
 CDKD_DEVICE void reduce_warp(T (&values)[count], Combine combine) {
   CDKD_UNROLL
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) CDKD_UNROLL
-  for (int i = 0; i < count; ++i)
-    values[i] = combine(values[i], __shfl_xor_sync(kAllLanes, values[i], distance));
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    CDKD_UNROLL
+    for (int i = 0; i < count; ++i)
+      values[i] = combine(values[i], __shfl_xor_sync(kAllLanes, values[i], distance));
+  }
 }
 
 // Has a block-wide barrier inside. `scratch`, in shared memory: `count` values per warp, left alone until the
@@ -33,8 +35,10 @@ CDKD_DEVICE void reduce_block(T (&values)[count], T* scratch, Combine combine) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   reduce_warp(values, combine);
-  if (threadIdx.x % kWarp == 0) CDKD_UNROLL
-  for (int i = 0; i < count; ++i) scratch[warp * count + i] = values[i];
+  if (threadIdx.x % kWarp == 0) {
+    CDKD_UNROLL
+    for (int i = 0; i < count; ++i) scratch[warp * count + i] = values[i];
+  }
   __syncthreads();
   CDKD_UNROLL
   for (int i = 0; i < count; ++i) {

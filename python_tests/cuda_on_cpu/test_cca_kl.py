@@ -94,6 +94,13 @@ def test_more_rows_than_blocks(emulation: Emulation) -> None:
     assert_near(by_student, expected[1])
 
 
+def test_rows_that_lie_differently_in_memory(run: Any) -> None:
+    student, teacher = normal(0, 1 + 3 * 13)[1:].reshape(3, 13), normal(1, 2 + 3 * 29)[2:].reshape(3, 29)
+    results = run(cca_kl, student, teacher, np.array(1.5))
+    expected = run(cca_kl, student.copy(), teacher.copy(), np.array(1.5))
+    assert all((a == b).all() for a, b in zip(results, expected, strict=True))
+
+
 @pytest.mark.parametrize("wanted", [(False, False), (True, False)])
 def test_what_is_not_wanted_changes_nothing(emulation: Emulation, wanted: tuple[bool, bool]) -> None:
     emulation.configure()

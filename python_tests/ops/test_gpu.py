@@ -140,5 +140,5 @@ def test_empty_batches_give_empty_results(case: Any) -> None:
 
 def test_devices_must_agree(case: Any) -> None:
     args, options = case.inputs(torch.float32, 2)
-    with pytest.raises((ValueError, RuntimeError), match="device|cuda"):
+    with pytest.raises((ValueError, RuntimeError), match=r"device|cuda"):
         case.public(args[0].cuda(), *args[1:], **options)
