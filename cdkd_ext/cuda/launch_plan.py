@@ -215,14 +215,15 @@ def _plan_sau_select(emulation: Emulation, sizes: LaunchSizes) -> Iterator[Pass]
     shapes += [(sizes.projectors, channels, hidden), (sizes.projectors, channels)]
     parameters = [abs(_random(i, shape, wide)) for i, shape in enumerate(shapes)]
     gradient = _random(9, (sizes.batch, sizes.projectors, channels), wide)
-    inputs: Any = (feature, weights, *parameters)
+    inputs = (feature, weights, *parameters)
+    call: Any = dense_ops.sau_select
     read = (feature, *weights, *parameters)
     emulation.configure(max_blocks=_MOST_BLOCKS)
     for training in (False, True):
         emulation.clear_launches()
-        outputs = dense_ops.sau_select(emulation, *inputs, training=training)
+        outputs = call(emulation, *inputs, training=training)
         yield _done(emulation, f"sau_select, {'training' if training else 'evaluation'}", *read, *outputs)
-    gradients = dense_ops.sau_select(emulation, *inputs, gradient, training=True)[3:]
+    gradients = call(emulation, *inputs, gradient, training=True)[3:]
     responses = np.empty((len(kernels), *feature.shape), wide)
     launches = emulation.launches()[3:]
     yield Pass("sau_select backward", launches, _bytes(*read, gradient, responses, *gradients))
