@@ -7,7 +7,10 @@ from pathlib import Path
 import kernel_build
 import pytest
 
-TESTS = [f"test_{op}.py" for op in ("cca_kl", "scale_rows", "simcc_kl", "simcc_decode", "projector_cosine", "sau_select")]
+TESTS = [
+    f"test_{op}.py"
+    for op in ("cca_kl", "scale_rows", "simcc_kl", "simcc_decode", "projector_cosine", "sau_select")
+]
 
 
 @pytest.mark.parametrize("variant", ["address", "thread"])
