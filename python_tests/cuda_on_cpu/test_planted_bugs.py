@@ -133,7 +133,7 @@ BUGS = [
         "__shfl_xor_sync(0x7fffffffu, values[i], distance)",
         "scale_rows",
         "plain",
-        "the calling lane is not in the mask",
+        "reads a lane that takes no part",
     ),
 ]
 
