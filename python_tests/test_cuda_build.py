@@ -17,12 +17,28 @@ from cdkd_ext._C import build_info
 from cdkd_ext.cuda.inspection import inspect_library, readable_name
 
 COMMAND = str(Path(sys.executable).with_name("cdkd"))
-OPS = ["cca_kl", "simcc_kl", "simcc_decode"]
-HELPERS = ["cca_kl_gradients", "cca_kl_backward", "simcc_kl_gradients", "simcc_kl_backward"]
+OPS = ["cca_kl", "simcc_kl", "simcc_decode", "projector_cosine", "sau_select"]
+HELPERS = [f"{name}_{part}" for name in ("cca_kl", "simcc_kl") for part in ("gradients", "backward")]
+HELPERS += [
+    f"{name}_{part}" for name in ("projector_cosine", "sau_select") for part in ("forward", "backward")
+]
+# planes with padding, single numbers and sums of parts have no whole vectors
+NARROW = {
+    *("sum_partials", "projector_cosine_cosine", "projector_cosine_sum", "sau_select_convolve"),
+    *(
+        "sau_select_evaluate",
+        "sau_select_statistics",
+        "sau_select_pooled",
+        "sau_select_parameters",
+        "sau_select_sum",
+    ),
+}
 needs_kernels = pytest.mark.skipif(
     build_info()["cuda"] is None, reason="this build has no CUDA kernels: no nvcc"
 )
 without_kernels = pytest.mark.skipif(build_info()["cuda"] is not None, reason="this build has CUDA kernels")
+
+PRODUCTS = {f"projector_cosine_{kernel}" for kernel in ("project", "feature", "weight")}
 
 
 def call_cuda_kernel(*args, **options):
@@ -102,10 +118,18 @@ def test_machine_code() -> None:
         "simcc_decode_flipped",
         "scale_rows",
         "sum_partials",
+        *(f"projector_cosine_{kernel}" for kernel in ("project", "cosine", "feature", "weight", "sum")),
+        *(f"sau_select_{kernel}" for kernel in ("convolve", "statistics", "select", "evaluate")),
+        *(f"sau_select_{kernel}" for kernel in ("pooled", "parameters", "feature", "weight", "sum")),
     }
     for kernel in kernels:
         what = f"{readable_name(kernel.name)} for {kernel.architecture}"
         assert kernel.stack_bytes == kernel.local_bytes == kernel.local_accesses == 0, what
         assert 0 < kernel.registers <= 255 and kernel.occupancy(128, 0) > 0, what
-        if not readable_name(kernel.name).startswith("sum_partials"):
-            assert kernel.loads[16] > 0, what
+        name, _, arguments = readable_name(kernel.name).rstrip(">").partition("<")
+        if name in PRODUCTS:
+            tensor = arguments.split(", ")[1] == "1"
+            if arguments.startswith("BFloat16") and tensor == (kernel.architecture == "sm_75"):
+                continue  # the launcher takes the other one there
+            assert (kernel.tensor_core_instructions > 0) == tensor, what
+        assert name in NARROW or kernel.loads[16] > 0, what

@@ -127,7 +127,7 @@ def _parse_usage(text: str) -> list[KernelCode]:
     return kernels
 
 
-_INSTRUCTION = re.compile(r"\b(LDG|LDL|STL|[HI]MMA|HGMMA)\b([.\w]*)")
+_INSTRUCTION = re.compile(r"\b(LDG|LDGSTS|LDL|STL|[HI]MMA|HGMMA)\b([.\w]*)")
 _WIDTHS = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
 
 
@@ -140,7 +140,7 @@ def _count_instructions(lines: object, kernels: dict[tuple[str, str], KernelCode
             kernel = kernels.get((architecture, line.split("Function :")[1].strip()))
         elif kernel is not None and (found := _INSTRUCTION.search(line)):
             operation, modifiers = found.groups()
-            if operation == "LDG":
+            if operation in ("LDG", "LDGSTS"):
                 width = next((_WIDTHS[m] for m in modifiers.split(".") if m in _WIDTHS), 4)
                 kernel.loads[width] += 1
             elif operation in ("LDL", "STL"):
@@ -149,14 +149,17 @@ def _count_instructions(lines: object, kernels: dict[tuple[str, str], KernelCode
                 kernel.tensor_core_instructions += 1
 
 
+_TYPE = r"NS\w?_\d+(B?Float16)E"
+
+
 def readable_name(name: str) -> str:
     """Name of a kernel with its template arguments, from the mangled one."""
-    found = re.search(r"\d+([a-z_]+_kernel)(I(?:[fd]|L[bi]\d+E|N[\w]*E)*E)?", name)
+    found = re.search(rf"\d+([a-z_]+_kernel)(?:I((?:{_TYPE.replace('(', '(?:')}|[fd]|L[bi]\d+E)*)E)?", name)
     if not found:
         return name
-    arguments = []
-    for kind, value in re.findall(r"([fd])|L[bi](\d+)E", found.group(2) or ""):
-        arguments.append({"f": "float", "d": "double"}[kind] if kind else value)
+    words = {"f": "float", "d": "double"}
+    tokens = re.findall(rf"{_TYPE}|([fd])|L[bi](\d+)E", found.group(2) or "")
+    arguments = [kind or words.get(letter) or value for kind, letter, value in tokens]
     return found.group(1).removesuffix("_kernel") + (f"<{', '.join(arguments)}>" if arguments else "")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from cdkd_ext._checks import check, check_option
-from cdkd_ext.cuda import row_ops
+from cdkd_ext.cuda import dense_ops, row_ops
 from cdkd_ext.cuda.emulation import Emulation, Launch
 
 
@@ -21,6 +22,9 @@ class LaunchSizes:
         joints: J.
         student_bins: bins of the student's axes.
         teacher_bins: bins of the teacher's axes, at least the student's.
+        student_side: height and width of the student's feature.
+        teacher_side: height and width of the teacher's.
+        projectors: K.
         dtype: of the logits: "float32", "float64", "float16" or "bfloat16".
     """
 
@@ -28,10 +32,14 @@ class LaunchSizes:
     joints: int = 17
     student_bins: int = 192
     teacher_bins: int = 768
+    student_side: int = 16
+    teacher_side: int = 64
+    projectors: int = 3
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("batch", "joints", "student_bins", "teacher_bins"):
+        sides = ("student_side", "teacher_side", "projectors")
+        for name in ("batch", "joints", "student_bins", "teacher_bins", *sides):
             check(getattr(self, name) >= 1, name, getattr(self, name), "a positive integer")
         check(
             self.teacher_bins >= self.student_bins,
@@ -69,21 +77,23 @@ def plan_launches(sizes: LaunchSizes, emulation: Emulation | None = None) -> lis
     """
     emulation = emulation or Emulation()
     emulation.configure()
-    return [done for plan in _PLANS for done in plan(emulation, sizes)]
+    passes = [done for plan in _PLANS for done in plan(emulation, sizes)]
+    emulation.configure()
+    return passes
 
 
 def plan_table(passes: list[Pass]) -> str:
     """Lay the launches out as text."""
     lines = [
-        f"{'pass and kernel':<28} {'grid':>6} {'block':>6} {'shared':>7} {'read':>12} {'written':>12} {'in 16 B':>8}"
+        f"{'pass and kernel':<34} {'grid':>6} {'block':>6} {'shared':>7} {'read':>12} {'written':>12} {'in 16 B':>8}"
         f" {'fewest':>12} {'ratio':>6}"
     ]
     for done in passes:
-        lines.append(f"{done.name:<75}{done.fewest:>22} {done.ratio:>6.3f}")
+        lines.append(f"{done.name:<81}{done.fewest:>22} {done.ratio:>6.3f}")
         for launch in done.launches:
             wide = launch.read_by_width.get(16, 0) + launch.written_by_width.get(16, 0)
             lines.append(
-                f"  {launch.kernel:<26} {_product(launch.grid):>6} {_product(launch.block):>6}"
+                f"  {launch.kernel:<32} {_product(launch.grid):>6} {_product(launch.block):>6}"
                 f" {launch.shared_bytes:>7} {launch.read:>12} {launch.written:>12}"
                 f" {wide / (launch.read + launch.written):>8.1%}"
             )
@@ -168,8 +178,61 @@ def _plan_simcc_decode(emulation: Emulation, sizes: LaunchSizes) -> Iterator[Pas
     yield _done(emulation, "simcc_decode with flip test", *moved)
 
 
+_MOST_BLOCKS = 6  # that the dense ops run of each launch
+
+
+def _plan_projector_cosine(emulation: Emulation, sizes: LaunchSizes) -> Iterator[Pass]:
+    wide = "float64" if sizes.dtype == "float64" else "float32"
+    positions, targets = sizes.student_side**2, sizes.teacher_side**2
+    inputs = (
+        _random(0, (sizes.batch, sizes.joints, positions), sizes.dtype),
+        _random(1, (sizes.projectors, targets, positions), sizes.dtype),
+        _random(2, (sizes.projectors, targets), wide),
+        _random(3, (sizes.batch, sizes.projectors, sizes.joints), wide),
+        _random(4, (sizes.batch, sizes.joints, targets), sizes.dtype),
+    )
+    gradient = _random(5, (sizes.batch,), wide)
+    emulation.configure(max_blocks=_MOST_BLOCKS)
+    emulation.clear_launches()
+    cosine, *_ = dense_ops.projector_cosine(emulation, *inputs)
+    yield _done(emulation, "projector_cosine", *inputs, cosine)
+    cosine, *gradients = dense_ops.projector_cosine(emulation, *inputs, gradient)
+    output = _random(6, (sizes.batch, sizes.joints, targets), wide)  # kept, with a bit per projector
+    bits = np.empty((-(-sizes.projectors // 8), *output.shape), np.uint8)
+    launches = emulation.launches()
+    forward = _bytes(*inputs, cosine, output, bits)
+    yield Pass("projector_cosine, kept for backward", launches[:2], forward)
+    yield Pass("projector_cosine backward", launches[2:], _bytes(*inputs, gradient, output, bits, *gradients))
+
+
+def _plan_sau_select(emulation: Emulation, sizes: LaunchSizes) -> Iterator[Pass]:
+    wide = "float64" if sizes.dtype == "float64" else "float32"
+    channels, side, kernels = sizes.joints, sizes.student_side, (3, 5, 7, 7)
+    hidden, maps = max(channels // 16, 32), (len(kernels), channels)
+    feature = _random(0, (sizes.batch, channels, side, side), sizes.dtype)
+    weights = [_random(k, (channels, channels, k, k), sizes.dtype) for k in kernels]
+    shapes: list[tuple[int, ...]] = [maps, maps, maps, maps, (hidden, channels), (hidden,)]
+    shapes += [(sizes.projectors, channels, hidden), (sizes.projectors, channels)]
+    parameters = [abs(_random(i, shape, wide)) for i, shape in enumerate(shapes)]
+    gradient = _random(9, (sizes.batch, sizes.projectors, channels), wide)
+    inputs = (feature, weights, *parameters)
+    call: Any = dense_ops.sau_select
+    read = (feature, *weights, *parameters)
+    emulation.configure(max_blocks=_MOST_BLOCKS)
+    for training in (False, True):
+        emulation.clear_launches()
+        outputs = call(emulation, *inputs, training=training)
+        yield _done(emulation, f"sau_select, {'training' if training else 'evaluation'}", *read, *outputs)
+    gradients = call(emulation, *inputs, gradient, training=True)[3:]
+    responses = np.empty((len(kernels), *feature.shape), wide)
+    launches = emulation.launches()[3:]
+    yield Pass("sau_select backward", launches, _bytes(*read, gradient, responses, *gradients))
+
+
 _PLANS: list[Callable[[Emulation, LaunchSizes], Iterator[Pass]]] = [
     _plan_cca_kl,
     _plan_simcc_kl,
     _plan_simcc_decode,
+    _plan_projector_cosine,
+    _plan_sau_select,
 ]

@@ -16,7 +16,7 @@ Results = tuple[object, ...]
 
 
 def projector_cosine(emulation: Emulation, dtype: str = "float16") -> Results:
-    samples, channels, positions, targets, projectors = 3, 23, 40, 80, 4
+    samples, channels, positions, targets, projectors = 3, 23, 40, 84, 4
     return dense_ops.projector_cosine(
         emulation,
         normal(0, samples, channels, positions, dtype=dtype),

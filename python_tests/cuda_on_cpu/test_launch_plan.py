@@ -57,3 +57,23 @@ def test_the_table_names_every_kernel(emulation: Emulation) -> None:
 def test_sizes_are_checked(sizes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LaunchSizes(**sizes)
+
+
+def test_dense_ops_in_few_launches_and_wide_accesses(emulation: Emulation) -> None:
+    sizes = LaunchSizes(batch=2, student_side=8, teacher_side=32, dtype="float16")
+    passes = {done.name: done for done in plan_launches(sizes, emulation)}
+    counts = {
+        "projector_cosine": 2,
+        "projector_cosine, kept for backward": 2,
+        "projector_cosine backward": 3,
+        "sau_select, evaluation": 1,
+        "sau_select, training": 3,
+        "sau_select backward": 5,
+    }
+    assert {name: len(passes[name].launches) for name in counts} == counts
+    for name in ("projector_cosine", "projector_cosine backward"):
+        main = passes[name].launches[0]
+        assert main.read_by_width[16] / main.read > 0.5, main
+    written = sum(launch.written for launch in passes["projector_cosine"].launches)
+    maps = sizes.projectors * sizes.batch * sizes.joints * sizes.teacher_side**2 * 2
+    assert written < maps / 8  # no projected map leaves a block

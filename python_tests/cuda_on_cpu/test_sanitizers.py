@@ -7,7 +7,10 @@ from pathlib import Path
 import kernel_build
 import pytest
 
-TESTS = ["test_cca_kl.py", "test_scale_rows.py", "test_simcc_kl.py", "test_simcc_decode.py"]
+TESTS = [
+    f"test_{op}.py"
+    for op in ("cca_kl", "scale_rows", "simcc_kl", "simcc_decode", "projector_cosine", "sau_select")
+]
 
 
 @pytest.mark.parametrize("variant", ["address", "thread"])

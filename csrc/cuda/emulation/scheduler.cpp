@@ -59,7 +59,8 @@ unsigned barrier_arrived;
 unsigned barrier_generation;
 int barrier_line;
 Votes barrier_votes[2];
-char barrier_tag, start_tag, end_tag;
+// whose addresses stand for memory orders; two barriers, for a fast thread reaches the next one first
+char barrier_tags[2], start_tag, end_tag;
 
 uint64_t schedule_seed;
 uint64_t random_state;
@@ -294,14 +295,14 @@ Votes barrier(int line, bool predicate) {
   votes.count += predicate;
   votes.all = votes.all && predicate;
   votes.any = votes.any || predicate;
-  release(&barrier_tag);
+  release(&barrier_tags[generation % 2]);
   self().at_barrier = true;
   self().waits_for = "__syncthreads";
   self().line = line;
   self().state = State::kWaiting;
   if (++barrier_arrived == alive) open_barrier();
   switch_away();
-  acquire(&barrier_tag);
+  acquire(&barrier_tags[generation % 2]);
   return barrier_votes[generation % 2];
 }
 
