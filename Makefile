@@ -16,7 +16,7 @@ test: $(VENV)/.test
 	$(BIN)/pytest
 
 bench: $(VENV)/.demo
-	$(BIN)/python -m bench --all --json runs/bench.json
+	$(BIN)/python -m bench --all --seconds 0.5 --json runs/bench.json
 	$(BIN)/python -m bench.report runs/bench.json --output docs/performance.md
 
 lint: $(VENV)/.test

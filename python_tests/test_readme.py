@@ -37,13 +37,18 @@ def run(command, folder):
     return done.stdout
 
 
+def commands():
+    """Arguments of the printed `cdkd` commands: those that need nothing but each other, and the rest."""
+    lines = [line for snippet in snippets("sh") for line in snippet.splitlines() if line.startswith("cdkd ")]
+    parsed = [[part.strip('"') for part in re.findall(r'"[^"]*"|\S+', line)][1:] for line in lines]
+    own = [arguments for arguments in parsed if any("runs/teacher" in argument for argument in arguments)]
+    return own, [arguments for arguments in parsed if arguments not in own]
+
+
 def test_commands_and_then_snippets(workplace):
-    commands = [
-        line for snippet in snippets("sh") for line in snippet.splitlines() if line.startswith("cdkd ")
-    ]
-    assert len(commands) == 3
-    for command in commands:
-        arguments = [argument.strip('"') for argument in re.findall(r'"[^"]*"|\S+', command)][1:]
+    own, _ = commands()
+    assert len(own) == 3
+    for arguments in own:
         smaller = [] if arguments[0] == "eval" else SMALLER
         run([sys.executable, "-m", "cdkd_ext.cli", *arguments, *smaller], workplace)
     python = snippets("python")
@@ -51,6 +56,13 @@ def test_commands_and_then_snippets(workplace):
     for snippet in python:
         run([sys.executable, "-c", snippet], workplace)
     assert (workplace / "pose.png").stat().st_size > 1000
+
+
+def test_commands_that_need_other_files_have_options_that_exist(workplace):
+    _, others = commands()
+    assert len(others) == 4
+    for arguments in others:
+        run([sys.executable, "-m", "cdkd_ext.cli", *arguments, "--print_config"], workplace)
 
 
 def test_make_targets_that_it_names_exist():

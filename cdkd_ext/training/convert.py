@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from cdkd_ext._checks import check, check_option, fail
-from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS, JointSet
-from cdkd_ext.models import create_model, export_checkpoint, load_checkpoint
+from cdkd_ext.models import export_checkpoint, load_checkpoint
 from cdkd_ext.training.checkpoint import load_model, save_model
 from cdkd_ext.training.config import ModelConfig
-
-_JOINTS = {"coco": COCO_JOINTS, "mpii": MPII_JOINTS}
+from cdkd_ext.training.evaluate import build_model
+from cdkd_ext.training.sources import named_joints
 
 
 def convert_checkpoint(
@@ -54,17 +53,8 @@ def convert_checkpoint(
     else:
         if joints is None:
             fail("joints", "nothing", "the joints of the weights: coco, mpii or a YAML file")
-        joint_set = _JOINTS[joints] if joints in _JOINTS else JointSet.from_yaml(joints)
-        network = create_model(
-            model.name,
-            input_size=model.input_size,
-            num_joints=len(joint_set),
-            head=model.head,
-            split_ratio=model.split_ratio,
-            channels_per_joint=model.channels_per_joint,
-            decoding=model.decoding,
-            color_order=model.color_order,
-        )
+        joint_set = named_joints(joints)
+        network = build_model(model, len(joint_set))
         report = str(load_checkpoint(network, weights))
     if layout == "cdkd":
         save_model(network, joint_set, target)

@@ -138,10 +138,17 @@ def _existing_root(config: DataConfig) -> Path:
     return root
 
 
+def named_joints(name: str) -> JointSet:
+    """The joints called "coco" or "mpii", or those of a YAML file.
+
+    Raises:
+        InputError: there is no such file, or it is malformed.
+    """
+    return {"coco": COCO_JOINTS, "mpii": MPII_JOINTS}.get(name) or JointSet.from_yaml(name)
+
+
 def _told_joints(config: DataConfig) -> JointSet | None:
-    if config.joints is None:
-        return None
-    return {"coco": COCO_JOINTS, "mpii": MPII_JOINTS}.get(config.joints) or JointSet.from_yaml(config.joints)
+    return named_joints(config.joints) if config.joints else None
 
 
 def training_set(

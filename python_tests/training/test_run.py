@@ -334,7 +334,8 @@ def test_the_temperature_s_step_is_its_own_whatever_the_clipping(figures, tmp_pa
             train(config)
         state = torch.load(tmp_path / f"clip_{clip}/state.pt", weights_only=True)
         moves[clip] = state["task"]["loss.tau.theta"].item() - config.temperature.theta
-    assert moves[0.0] > 0.01
+    # small, for an untrained student's logits hardly differ; clipped along, it would round to nothing
+    assert abs(moves[0.0]) > 1e-6
     assert moves[1e-6] == moves[0.0]
 
 
