@@ -68,7 +68,7 @@ Tensor scale_rows(const Tensor& rows_tensor, const Tensor& scale_tensor) {
   with_accumulator(wide, [&](auto zero) {
     using A = decltype(zero);
     const ScaleRows<A> call{rows_of(rows, format), factors_of<A>(scale), mutable_rows_of(scaled, format)};
-    for_rows(scale.numel(), call.rows.length,
+    for_rows(scale.numel(), call.rows.length / 4,
              [&](int64_t begin, int64_t end) { run<ScaleRowRange>(call, begin, end); });
   });
   return scaled;
