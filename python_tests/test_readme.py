@@ -62,7 +62,14 @@ def test_commands_that_need_other_files_have_options_that_exist(workplace):
     _, others = commands()
     assert len(others) == 4
     for arguments in others:
-        run([sys.executable, "-m", "cdkd_ext.cli", *arguments, "--print_config"], workplace)
+        command = [sys.executable, "-m", "cdkd_ext.cli", *arguments]
+        if arguments[0] == "convert":
+            done = subprocess.run(command, cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True)
+            assert (done.returncode, done.stderr.startswith(f"cdkd: {arguments[1]}: ")) == (2, True), (
+                done.stderr
+            )
+        else:
+            run([*command, "--print_config"], workplace)
 
 
 def test_make_targets_that_it_names_exist():

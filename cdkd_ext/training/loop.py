@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,23 @@ class NonFiniteLossError(ArithmeticError):
 
 class InterruptedRun(Exception):  # noqa: N818 (not an error: the user asked for it)
     """Ctrl-C; the last checkpoint is kept."""
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: in TensorBoard's queue it would leave a thread waiting forever."""
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not raises or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 class Trainer:
@@ -113,8 +133,9 @@ class Trainer:
                     }
                     display.epoch(epoch, epochs, self.step, scalars)
                     if writer is not None:
-                        for name, value in scalars.items():
-                            writer.add_scalar(name, value, self.step)
+                        with _interrupts_held():
+                            for name, value in scalars.items():
+                                writer.add_scalar(name, value, self.step)
         except KeyboardInterrupt:
             raise InterruptedRun(f"interrupted in step {self.step}; {self._kept()}") from None
         finally:

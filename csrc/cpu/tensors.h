@@ -43,8 +43,8 @@ void with_accumulator(bool wide, F f) {
 }
 
 // Run f(begin, end) over rows in parallel; f must treat each row by itself, so bits do not depend on the
-// threads. The cost of a row is counted in exponentials: waking a thread that sleeps takes as long as 200,000 of
-// them.
+// threads. The cost of a row is counted in exponentials: waking a thread that sleeps takes as long as 200,000
+// of them.
 template <class F>
 void for_rows(int64_t rows, int64_t row_cost, F f) {
   const int64_t grain = std::max<int64_t>(1, 262144 / std::max<int64_t>(1, row_cost));

@@ -213,7 +213,7 @@ CDKD_DEVICE T response_gradient(const MapConstants<T>& map, T response, T gradie
 // Blocks of 64 threads: tiles of pixels, then of channels, then branches: the branch's part of the feature's
 // gradient.
 template <class In>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 4)  // few blocks at least, or the compiler spills for more
     sau_select_feature_kernel(SauSelect call, Tiling tiling, Workspace<Accumulate<In>> memory) {
   using T = Accumulate<In>;
   CDKD_DYNAMIC_SHARED(bytes);

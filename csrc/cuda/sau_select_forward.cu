@@ -36,7 +36,7 @@ CDKD_DEVICE int64_t response_at(const SauSelect& call, int64_t sample, int branc
 // Blocks of 64 threads: tiles of pixels, then of maps, then branches. partial: (3, M·C, tiles), the count,
 // mean and squared deviations of each tile.
 template <class In>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 4)  // few blocks at least, or the compiler spills for more
     sau_select_convolve_kernel(SauSelect call, Tiling tiling, Accumulate<In>* partial) {
   using T = Accumulate<In>;
   CDKD_DYNAMIC_SHARED(memory);
@@ -151,7 +151,7 @@ constexpr int kSampleThreads = 256;
 
 // Blocks: samples. From responses and statistics to the selection.
 template <class T>
-__global__ void __launch_bounds__(kSampleThreads) sau_select_select_kernel(SauSelect call) {
+__global__ void __launch_bounds__(kSampleThreads, 1) sau_select_select_kernel(SauSelect call) {
   CDKD_DYNAMIC_SHARED(memory);
   T* const pooled = reinterpret_cast<T*>(memory);
   const int64_t sample = blockIdx.x, count = call.height * call.width;
@@ -187,7 +187,8 @@ __global__ void __launch_bounds__(kSampleThreads) sau_select_select_kernel(SauSe
 
 // Blocks: samples; 64 threads for each eight maps that are computed at a time. All of the evaluation.
 template <class In, bool keep>
-__global__ void __launch_bounds__(kSampleThreads) sau_select_evaluate_kernel(SauSelect call, Tiling tiling) {
+__global__ void __launch_bounds__(kSampleThreads, 1)
+    sau_select_evaluate_kernel(SauSelect call, Tiling tiling) {
   using T = Accumulate<In>;
   CDKD_DYNAMIC_SHARED(memory);
   T* const pooled = reinterpret_cast<T*>(memory);  // (C,)

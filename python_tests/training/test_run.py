@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext._checks import InputError
 from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS
@@ -337,6 +340,26 @@ def test_the_temperature_s_step_is_its_own_whatever_the_clipping(figures, tmp_pa
     # small, for an untrained student's logits hardly differ; clipped along, it would round to nothing
     assert abs(moves[0.0]) > 1e-6
     assert moves[1e-6] == moves[0.0]
+
+
+def test_ctrl_c_waits_for_tensorboard(figures, tmp_path, monkeypatch):
+    """Raised inside of the event queue, KeyboardInterrupt would leave the writer's thread waiting at the end."""
+    written = []
+    add_scalar = SummaryWriter.add_scalar
+
+    def interrupted(self, name, value, step):
+        os.kill(os.getpid(), signal.SIGINT)
+        add_scalar(self, name, value, step)
+        written.append(name)
+
+    # a shell's background jobs ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(SummaryWriter, "add_scalar", interrupted)
+    with pytest.raises(InterruptedRun):
+        train(plain(figures, tmp_path, epochs=3))
+    signal.signal(signal.SIGINT, before)
+    epochs = json.loads((tmp_path / "metrics.json").read_text())["epochs"]
+    assert len(epochs) == 1 and set(written) >= {"step", "total"}
 
 
 def test_metrics_are_json_before_anything_was_measured(figures, tmp_path, monkeypatch):
