@@ -22,7 +22,7 @@ INTRODUCTION = """\
 # Performance
 
 Made by `make bench`, which runs `python -m bench --all`, keeps every raw sample in `runs/bench.json` and writes this
-page from it. One op alone: `python -m bench.cca_kl --help`.
+page from it. One op alone: `python -m bench.cca_kl --help`; `python -m bench.report A.json B.json …` puts runs together.
 
 All competitors of a case take turns in one process, in random order; each is first shown to compute the same
 numbers. Only ratios are given: the median over the rounds, and its quartiles, of two times taken in the same round.
@@ -80,6 +80,7 @@ def _page(found: dict[str, Any], figure: str, notes: str) -> Iterator[str]:
         for group in groups(bench):
             yield f"\n### {_heading(bench, group)}\n"
             yield from _table(_columns(bench, group))
+        yield from _profiles(bench)
     yield f"\n{notes.strip()}\n"
 
 
@@ -117,6 +118,24 @@ def _columns(bench: dict[str, Any], group: str) -> list[Column]:
     columns += ratios(cases)
     columns += [(f"memory: {name}", *cells) for name, *cells in memory(cases)]
     return columns
+
+
+def _profiles(bench: dict[str, Any]) -> Iterator[str]:
+    """Where our time goes, for the cases that were profiled: a row for each part, a column for each case."""
+    cases = [case for case in bench["cases"] if case.get("profile")]
+    for name in dict.fromkeys(name for case in cases for name in case["profile"]):
+        parts = dict.fromkeys(part for case in cases for part in case["profile"][name])
+        yield f"\n### Share of {OURS}'s time by {name}\n"
+        shares = [case["profile"][name] for case in cases]
+        yield from _table(
+            [
+                (name, *parts),
+                *(
+                    (case["title"], *(f"{share[part]:.1%}" if part in share else "" for part in parts))
+                    for case, share in zip(cases, shares, strict=True)
+                ),
+            ]
+        )
 
 
 def _table(columns: Sequence[Column]) -> Iterator[str]:

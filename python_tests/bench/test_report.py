@@ -43,6 +43,7 @@ RUN = {
                     [80.0, 40.0, 30.0],
                     extra_bytes={"cdkd_ext": 10, "eager": 2500},
                     context={"a loop": [4.0, 2.0, 3.0]},
+                    profile={"part": {"sum": 0.75, "peak": 0.25}},
                 ),
                 case("paper", 256, [5.0, 5.0, 5.0], [5.0, 5.0, 5.0], threads=2, floor={}),
                 case("batch", 1, [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]),
@@ -90,6 +91,13 @@ Floor: read + exponentials.
 |---|---|---|---|
 | batch 1 | 1.00 | 0.50 (0.50 to 0.50) | 1.50 (1.50 to 1.50) |
 | batch 256 | 2.50 | 1.25 (1.25 to 1.25) | 10.0 (10.0 to 10.0) |
+
+### Share of cdkd_ext's time by part
+
+| part | batch 256 |
+|---|---|
+| sum | 75.0% |
+| peak | 25.0% |
 
 ## Tried
 
