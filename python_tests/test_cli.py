@@ -100,7 +100,10 @@ def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp
     while not (output / "metrics.json").exists() and time.monotonic() < deadline and process.poll() is None:
         process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert error.strip().splitlines()[-1].startswith("cdkd: interrupted in step")
     assert f"cdkd train --resume {output}" in error
