@@ -21,8 +21,8 @@ NOTES = Path(__file__).with_name("notes.md")
 INTRODUCTION = """\
 # Performance
 
-Made by `make bench`, which runs `python -m bench --all`, keeps every raw sample in `runs/bench.json` and writes this
-page from it. One op alone: `python -m bench.cca_kl --help`; `python -m bench.report A.json B.json …` puts runs together.
+Made by `make bench`, which runs `python -m bench --all --seconds 0.5`, keeps every raw sample in `runs/bench.json` and
+writes this page from it. One op alone: `python -m bench.cca_kl --help`; `python -m bench.report A.json B.json …` puts runs together.
 
 All competitors of a case take turns in one process, in random order; each is first shown to compute the same
 numbers. Only ratios are given: the median over the rounds, and its quartiles, of two times taken in the same round.

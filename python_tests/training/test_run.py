@@ -355,9 +355,11 @@ def test_ctrl_c_waits_for_tensorboard(figures, tmp_path, monkeypatch):
     # a shell's background jobs ignore Ctrl-C
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(SummaryWriter, "add_scalar", interrupted)
-    with pytest.raises(InterruptedRun):
-        train(plain(figures, tmp_path, epochs=3))
-    signal.signal(signal.SIGINT, before)
+    try:
+        with pytest.raises(InterruptedRun):
+            train(plain(figures, tmp_path, epochs=3))
+    finally:
+        signal.signal(signal.SIGINT, before)
     epochs = json.loads((tmp_path / "metrics.json").read_text())["epochs"]
     assert len(epochs) == 1 and set(written) >= {"step", "total"}
 
