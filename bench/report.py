@@ -22,7 +22,8 @@ INTRODUCTION = """\
 # Performance
 
 Made by `make bench`, which runs `python -m bench --all --seconds 0.5`, keeps every raw sample in `runs/bench.json` and
-writes this page from it. One op alone: `python -m bench.cca_kl --help`; `python -m bench.report A.json B.json …` puts runs together.
+writes this page from it. One op alone: `python -m bench.cca_kl --help`; `python -m bench.report A.json B.json …`
+puts runs together.
 
 All competitors of a case take turns in one process, in random order; each is first shown to compute the same
 numbers. Only ratios are given: the median over the rounds, and its quartiles, of two times taken in the same round.
