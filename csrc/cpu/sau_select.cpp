@@ -53,11 +53,7 @@ struct Inputs {
     check_shape(select_weight_.dim() == 3, "select_weight", text("(K, ", channels, ", ", hidden, ")"),
                 select_weight_);
     projectors = select_weight_.size(0);
-    if (format == Format::kFloat64) {
-      shape.cut<double>(margin);
-    } else {
-      shape.cut<float>(margin);
-    }
+    with_accumulator(format == Format::kFloat64, [&](auto zero) { shape.cut<decltype(zero)>(margin); });
     select_weight = parameter("select_weight", select_weight_, {projectors, channels, hidden});
     select_bias = parameter("select_bias", select_bias_, {projectors, channels});
   }

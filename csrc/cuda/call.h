@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "common/format.h"
+
 #if defined(CDKD_CUDA_ON_CPU)
 #include "cuda/emulation/language.h"
 #else
@@ -9,8 +11,6 @@
 #endif
 
 namespace cdkd::cuda {
-
-enum class Format : int32_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
 // A contiguous matrix of `length` columns; of a single one, a list of scalars.
 struct Rows {

@@ -45,10 +45,6 @@ inline void check_launch(cudaError_t error) {
     throw std::runtime_error(text("cdkd: a CUDA kernel did not start: ", cudaGetErrorString(error)));
 }
 
-inline Format format_of(const char* argument, const Tensor& tensor) {
-  return static_cast<Format>(cdkd::format_of(argument, tensor));
-}
-
 inline bool same_shape(const Tensor& a, const Tensor& b) {
   return a.dim() == b.dim() && std::equal(a.sizes().begin(), a.sizes().end(), b.sizes().begin());
 }
