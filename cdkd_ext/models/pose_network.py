@@ -136,15 +136,15 @@ class PoseNetwork(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> SimCCOutput | HeatmapOutput:
-        """Predict from normalised RGB images (B, 3, H, W), floating point, as `normalize_images` returns them.
+        """Predict from RGB images (B, 3, H, W): uint8, or floating point as `normalize_images` returns them.
+
+        The network normalises and orders the channels itself.
 
         Raises:
             InputError: the shape is not that of the network's input.
-            TypeError: the images are not a floating-point tensor.
+            TypeError: the images are not a tensor of one of these types.
         """
         check_type("images", images, Tensor, "a torch.Tensor")
-        if not images.is_floating_point():
-            raise TypeError(f"images: expected floating point (see normalize_images), got {images.dtype}")
         height, width = self.input_size
         check(
             images.dim() == 4 and tuple(images.shape[1:]) == (3, height, width),
@@ -152,8 +152,13 @@ class PoseNetwork(nn.Module):
             f"shape {tuple(images.shape)}",
             f"shape (B, 3, {height}, {width}) for this {self.name}",
         )
-        if self.color_order == "bgr":
-            images = _rgb_to_bgr(images)
+        swapped = self.color_order == "bgr"
+        if images.is_floating_point():
+            images = _rgb_to_bgr(images) if swapped else images
+        elif images.dtype == torch.uint8:
+            images = normalize_images(images.flip(1) if swapped else images)
+        else:
+            raise TypeError(f"images: expected uint8, or normalised floating point, got {images.dtype}")
         feature = self.final_layer(self.features(images))
         if self.head == "heatmap":
             return HeatmapOutput(feature)
