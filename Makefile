@@ -17,7 +17,7 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m bench --all --seconds 0.5 --json runs/bench.json
-	$(BIN)/python -m bench.report runs/bench.json --output docs/performance.md
+	$(BIN)/python -m bench.harness.report runs/bench.json --output docs/performance.md
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What a benchmark consists of: cases, and what is timed side by side in each."""
+"""The cases of a benchmark, and what is timed side by side in each."""
 
 from __future__ import annotations
 
@@ -80,29 +80,6 @@ class Setup:
     floor: Mapping[str, Loop] = field(default_factory=dict)
     context: Mapping[str, Loop] = field(default_factory=dict)
     profile: Callable[[], Mapping[str, Mapping[str, float]]] | None = None
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A benchmark: the name of its module, what it compares in one line, and its cases.
-
-    Attributes:
-        name: of the module in bench/.
-        title: one line.
-        cases: all of them, in the order of the table.
-        quick: a few small ones, to try the benchmark out.
-        prepare: draws a case's inputs, on a device, and wraps the competitors.
-    """
-
-    name: str
-    title: str
-    cases: Sequence[Case]
-    quick: Sequence[Case]
-    prepare: Callable[[Case, torch.device], Setup]
-
-    def select(self, *, quick: bool, only: str) -> list[Case]:
-        """The cases, or the quick ones, whose title contains a text."""
-        return [case for case in (self.quick if quick else self.cases) if only in case.title]
 
 
 def grid(paper: Sequence[Sizes], *, variant: str = "", backward: bool = True) -> Iterator[Case]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bench.case import Loop, total_bytes
-from bench.native import NativeError, build
+from bench.harness.case import Loop, total_bytes
+from bench.harness.native import NativeError, build
 
 _ALIGNMENT = 64
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from bench import limits, machine, memory
-from bench.agreement import DisagreementError, difference
-from bench.case import COMPILED, EAGER, Bench, Case, repeated
-from bench.table import print_bench, print_machine
-from bench.timing import Effort, interleave
+from bench.harness import limits, machine, memory
+from bench.harness.agreement import DisagreementError, difference
+from bench.harness.benchmark import Bench
+from bench.harness.case import COMPILED, EAGER, Case, repeated
+from bench.harness.table import print_bench, print_machine
+from bench.harness.timing import Effort, interleave
 from cdkd_ext.files import write_json
 
 FEWEST, MOST = 5, 60  # rounds
@@ -56,7 +57,7 @@ def run(benches: Sequence[Bench], options: argparse.Namespace) -> None:
         if options.json:  # after each: an interrupted run has measured something
             write_json(found, options.json)
     if options.plot:
-        from bench.plot import draw
+        from bench.harness.plot import draw
 
         draw(found, options.plot)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import memory
+from bench.harness import memory
 
 pytestmark = pytest.mark.skipif(memory.missing() is not None, reason="allocations cannot be counted here")
 
@@ -10,7 +10,7 @@ SCRIPT = """
 import ctypes, threading
 import numpy as np
 import torch
-from bench.memory import peak_extra
+from bench.harness.memory import peak_extra
 
 MB = 1 << 20
 libc = ctypes.CDLL(None)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 
-from bench import goals, report
-from bench.goals import GOALS
-from bench.table import print_bench
+from bench.harness import goals, report
+from bench.harness.benchmark import load, names
+from bench.harness.table import print_bench
 from cdkd_ext.errors import InputError
 
 
@@ -105,18 +106,18 @@ Floor: read + exponentials.
 """
 
 
-def test_page(tmp_path, monkeypatch):
+def test_page(tmp_path):
     near = goals.Goal(
         "simcc_decode: paper's sizes, float32, one and two threads, in floors",
-        "simcc_decode",
         lambda row: row["group"] == "paper",
         goals.in_floors,
         1.4,
         at_least=False,
     )
-    chosen = [goal for goal in GOALS if goal.what.startswith("simcc_decode, 8704")]
-    monkeypatch.setattr(report, "GOALS", [*chosen, near])
-    report.write_report(RUN, tmp_path / "page.md", "\n## Tried\n\n- Luck.\n\n")
+    bench = load("simcc_decode")
+    chosen = [goal for goal in bench.goals if goal.what.startswith("simcc_decode, 8704")]
+    benches = [replace(bench, goals=[*chosen, near])]
+    report.write_report(RUN, tmp_path / "page.md", "\n## Tried\n\n- Luck.\n\n", benches)
     text = (tmp_path / "page.md").read_text()
     assert text.startswith("# Performance\n\nMade by `make bench`")
     assert text[text.index("## Machine") :] == EXPECTED
@@ -130,7 +131,7 @@ def test_command_merges_files_and_names_its_notes(python, tmp_path):
     (tmp_path / "older.json").write_text(json.dumps(older))
     (tmp_path / "newer.json").write_text(json.dumps(RUN))
     python(
-        *("-m", "bench.report", tmp_path / "older.json", tmp_path / "newer.json"),
+        *("-m", "bench.harness.report", tmp_path / "older.json", tmp_path / "newer.json"),
         *("--output", tmp_path / "page.md"),
     )
     text = (tmp_path / "page.md").read_text()
@@ -147,24 +148,22 @@ def test_runs_of_different_machines_do_not_mix():
 def test_goals_take_the_worst_case_and_find_each_competitor():
     slow, quick = case("one sample", 1, [2.0], [1.0]), case("one sample", 1, [2.0], [9.0])
     quick["samples"]["numpy"] = [4.0]
-    run = {"benches": [{"name": "simcc_decode", "cases": [quick, slow]}]}
-    (goal,) = (goal for goal in GOALS if goal.what.startswith("simcc_decode, a batch of one"))
-    assert goal.worst(run) == (0.5, slow)
+    (goal,) = (goal for goal in load("simcc_decode").goals if "a batch of one" in goal.what)
+    assert goal.worst([quick, slow]) == (0.5, slow)
     assert not goal.reached(0.5)
     assert goal.reached(1.0)
-    assert goal.worst({"benches": [{"name": "simcc_decode", "cases": [quick]}]}) == (2.0, quick)
-    assert goal.worst({"benches": []}) is None
+    assert goal.worst([quick]) == (2.0, quick)
+    assert goal.worst([]) is None
     memory = goals.memory_of("cdkd_ext", "eager", "torch.compile")
     assert memory(slow) is None
     assert memory({"extra_bytes": {"cdkd_ext": 3, "eager": 12, "torch.compile": 6}}) == 0.5
 
 
 def test_every_goal_is_about_a_case_that_is_measured():
-    import importlib
-
-    for goal in GOALS:
-        bench = importlib.import_module(f"bench.{goal.bench}").BENCH
-        assert any(goal.where(row.describe()) for row in bench.cases), goal.what
+    for bench in map(load, names()):
+        assert bench.goals, bench.name
+        for goal in bench.goals:
+            assert any(goal.where(row.describe()) for row in bench.cases), goal.what
 
 
 def test_terminal(capsys):

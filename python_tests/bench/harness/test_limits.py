@@ -5,7 +5,7 @@ import ctypes
 import pytest
 import torch
 
-from bench import limits, native
+from bench.harness import limits, native
 
 needs_compiler = pytest.mark.skipif(limits.missing() is not None, reason="no C compiler with OpenMP")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.agreement import DisagreementError, difference
+from bench.harness.agreement import DisagreementError, difference
 
 
 def test_largest_relative_difference_of_nested_results():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.spread import Spread, added, digits, ratio, spread
+from bench.harness.spread import Spread, added, digits, ratio, spread
 
 
 def test_median_and_quartiles_of_unsorted_samples():

@@ -1,4 +1,7 @@
-"""Writes docs/performance.md from the raw samples: `python -m bench.report runs/bench.json --output docs/performance.md`."""
+"""Writes docs/performance.md from the raw samples.
+
+`python -m bench.harness.report runs/bench.json --output docs/performance.md`
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.case import OURS
-from bench.goals import GOALS, Goal, what_bounds
-from bench.plot import draw
-from bench.spread import digits, spread
-from bench.table import Column, cases_of, floor_parts, groups, memory, ratios
+from bench.harness.benchmark import Bench, load, names
+from bench.harness.case import OURS
+from bench.harness.goals import Goal, what_bounds
+from bench.harness.plot import draw
+from bench.harness.spread import digits, spread
+from bench.harness.table import Column, cases_of, floor_parts, groups, memory, ratios
 from cdkd_ext.errors import check
 from cdkd_ext.files import replacing
 
@@ -22,7 +26,7 @@ INTRODUCTION = """\
 # Performance
 
 Made by `make bench`, which runs `python -m bench --all --seconds 0.5`, keeps every raw sample in `runs/bench.json` and
-writes this page from it. One op alone: `python -m bench.cca_kl --help`; `python -m bench.report A.json B.json …`
+writes this page from it. One op alone: `python -m bench.cca_kl --help`; `python -m bench.harness.report A.json B.json …`
 puts runs together.
 
 All competitors of a case take turns in one process, in random order; each is first shown to compute the same
@@ -32,7 +36,7 @@ numbers. Only ratios are given: the median over the rounds, and its quartiles, o
 
 The *floor* is the least time this processor needs: to read the inputs and write the results once, and for the
 exponentials, multiply-adds or matrix products alone (`torch.mm` of the same sizes). It is measured in the same rounds,
-by loops in `bench/limits.c` that share no code with the package and pay for no call, and its parts are added up as if
+by loops in `bench/harness/limits.c` that share no code with the package and pay for no call, and its parts are added up as if
 nothing overlapped. Logarithms, maxima and sums are not in it. `torch.mm` also stores its products, which
 `projector_cosine` need not, so that can go below; beside it stand as many multiply-adds as the registers take.
 
@@ -40,18 +44,19 @@ nothing overlapped. Logarithms, maxima and sums are not in it. `torch.mm` also s
 """
 
 
-def write_report(found: dict[str, Any], target: Path, notes: str) -> None:
+def write_report(found: dict[str, Any], target: Path, notes: str, benches: Sequence[Bench]) -> None:
     """Write the page and, beside it, its figure.
 
     Args:
         found: what `python -m bench --json` wrote.
         target: the page; the figure has its name with the suffix .png.
         notes: put in as they are, Markdown.
+        benches: whose goals are listed.
     """
     figure = target.with_suffix(".png")
     draw(found, figure)
     with replacing(target) as temporary:
-        temporary.write_text("\n".join(_page(found, figure.name, notes)))
+        temporary.write_text("\n".join(_page(found, figure.name, notes, benches)))
 
 
 def merge(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -69,12 +74,12 @@ def merge(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"machine": runs[0]["machine"], "benches": list(benches.values())}
 
 
-def _page(found: dict[str, Any], figure: str, notes: str) -> Iterator[str]:
+def _page(found: dict[str, Any], figure: str, notes: str, benches: Sequence[Bench]) -> Iterator[str]:
     yield INTRODUCTION
     yield "## Machine\n"
     yield from _table([("", *found["machine"]), ("", *found["machine"].values())])
     yield "\n## Goals\n"
-    yield from _table(_goals(found))
+    yield from _table(_goals(found, benches))
     yield f"\n## Growth\n\n![Time against each size]({figure})"
     for bench in found["benches"]:
         yield f"\n## `{bench['name']}`: {bench['title']}\n\nFloor: {floor_parts(bench)}."
@@ -85,10 +90,12 @@ def _page(found: dict[str, Any], figure: str, notes: str) -> Iterator[str]:
     yield f"\n{notes.strip()}\n"
 
 
-def _goals(found: dict[str, Any]) -> list[Column]:
+def _goals(found: dict[str, Any], benches: Sequence[Bench]) -> list[Column]:
+    measured = {result["name"]: result["cases"] for result in found["benches"]}
     rows = [("goal", "wanted", "measured", "", "the case's distance from its floor")]
-    for goal in GOALS:
-        worst = goal.worst(found)
+    listed = [(goal, measured.get(bench.name, [])) for bench in benches for goal in bench.goals]
+    for goal, cases in listed:
+        worst = goal.worst(cases)
         if worst is None:
             rows.append((goal.what, _wanted(goal), "not measured", "", ""))
         else:
@@ -149,7 +156,7 @@ def _table(columns: Sequence[Column]) -> Iterator[str]:
 
 def main() -> None:
     """Write the page as a program."""
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.harness.report", description=__doc__)
     parser.add_argument(
         "samples", type=Path, nargs="+", help="what --json wrote; later files replace earlier ones"
     )
@@ -157,7 +164,7 @@ def main() -> None:
     parser.add_argument("--notes", type=Path, default=NOTES, help="Markdown to put at the end")
     options = parser.parse_args()
     found = merge([json.loads(path.read_text()) for path in options.samples])
-    write_report(found, options.output, options.notes.read_text())
+    write_report(found, options.output, options.notes.read_text(), [load(name) for name in names()])
 
 
 if __name__ == "__main__":

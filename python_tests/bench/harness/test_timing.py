@@ -5,8 +5,8 @@ import gc
 import pytest
 import torch
 
-from bench import timing
-from bench.timing import Effort, interleave
+from bench.harness import timing
+from bench.harness.timing import Effort, interleave
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.case import Loop
+from bench.harness.case import Loop
 
 _Timer = Callable[[Loop, int], float]
 

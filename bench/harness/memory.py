@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import importlib
 import json
 import os
 import subprocess
@@ -19,8 +18,9 @@ from typing import Any
 import torch
 
 from bench import CHECKOUT
-from bench.case import COMPILED, Bench, Call
-from bench.native import NativeError, build
+from bench.harness.benchmark import Bench, load
+from bench.harness.case import COMPILED, Call
+from bench.harness.native import NativeError, build
 
 
 def missing() -> str | None:
@@ -44,7 +44,7 @@ def peak_extra(call: Call) -> int:
     """
     counter = ctypes.CDLL(None)
     if not hasattr(counter, "allocated_peak"):
-        raise RuntimeError("allocations are counted only where bench/allocations.c was preloaded")
+        raise RuntimeError("allocations are counted only where bench/harness/allocations.c was preloaded")
     for function in (counter.allocated_now, counter.allocated_peak):
         function.restype = ctypes.c_long
     call()
@@ -63,7 +63,7 @@ def measure(bench: Bench, *options: str) -> list[dict[str, int]]:
         options: of this module as a program.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "bench.memory", bench.name, *options],
+        [sys.executable, "-m", "bench.harness.memory", bench.name, *options],
         cwd=CHECKOUT,
         env=counting(),
         capture_output=True,
@@ -87,7 +87,7 @@ def _main() -> None:
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = parser.parse_args()
     del os.environ["LD_PRELOAD"]  # compilers that torch starts need not count
-    bench: Bench = importlib.import_module(f"bench.{options.name}").BENCH
+    bench = load(options.name)
     found: list[dict[str, Any]] = []
     for case in bench.select(quick=options.quick, only=options.only):
         if case.memory:

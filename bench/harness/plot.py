@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from bench.case import EAGER, OURS
-from bench.spread import added, spread
+from bench.harness.case import EAGER, OURS
+from bench.harness.spread import added, spread
 from cdkd_ext.errors import check
 from cdkd_ext.files import replacing
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import limits, memory, run
-from bench.__main__ import NAMES
-from bench.agreement import DisagreementError
-from bench.case import OURS, Bench, Case, Setup
+from bench.harness import limits, memory, run
+from bench.harness.agreement import DisagreementError
+from bench.harness.benchmark import Bench, names
+from bench.harness.case import OURS, Case, Setup
 
-OPS = [name for name in NAMES if name != "step"]
+OPS = [name for name in names() if name != "step"]
 
 
 def options(**changed):
@@ -95,12 +94,3 @@ def test_random_inputs_are_the_same_in_every_run():
     for _ in range(2):
         run.measure(replace(make(), prepare=prepare), options())
     assert drawn[0] == drawn[1]
-
-
-def test_unknown_name_is_refused(monkeypatch, capsys):
-    from bench.__main__ import main
-
-    monkeypatch.setattr("sys.argv", ["bench", "cca_kll"])
-    with pytest.raises(SystemExit):
-        main()
-    assert re.search("name some of cca_kl, .*, or --all", capsys.readouterr().err)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.case import OURS
-from bench.spread import Spread, added, digits, ratio, spread
+from bench.harness.case import OURS
+from bench.harness.spread import Spread, added, digits, ratio, spread
 
 
 def print_machine(machine: dict[str, str]) -> None:
