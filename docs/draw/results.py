@@ -1,4 +1,4 @@
-"""PCKh on photographs, every seed a dot: the numbers of docs/lsp.md."""
+"""PCKh on photographs, every seed a dot: the numbers of docs/results.md."""
 
 from __future__ import annotations
 
