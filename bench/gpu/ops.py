@@ -13,7 +13,7 @@ import torch
 
 from bench.gpu import clock
 from bench.gpu.cases import OPS, SIZES, TINY, Inputs, Op, inputs, least_bytes, run
-from bench.gpu.report import Findings, Table, stage_options
+from bench.gpu.report import Table, stage_options
 from bench.harness.agreement import difference
 from bench.harness.case import EAGER, OURS
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.data import Augmentation, CropRegion, Person, PoseDataset, crop_matrix, invert_affine, warp_crop
-from cdkd_ext.data.batches import EpochBatches, make_loader
+from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.device_crops import crops_on_device, warp_crops
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import InputError
@@ -220,7 +220,7 @@ def test_a_folder_is_built_once_and_told_from_others(people: list[Person], tmp_p
 def test_a_loader_gives_whole_batches(people: list[Person], tmp_path: Path) -> None:
     drawn = dataset(people)
     stored = StoredCrops(drawn, build_stored_crops(drawn, tmp_path, workers=1))
-    batches = list(make_loader(stored, EpochBatches(range(3), 2, seed=0)))
+    batches = list(EpochLoader(stored, EpochBatches(range(3), 2, seed=0)).epoch(0))
     assert [tuple(batch["stored_image"].shape) for batch in batches] == [(2, 3, 192, 192)]
 
 

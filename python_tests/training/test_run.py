@@ -409,7 +409,10 @@ def test_a_teacher_of_other_joints_is_refused(figures, tmp_path):
         ({"model": ModelConfig(name="hrnet_w8_small", input_size=(33, 32))}, "input_size: expected"),
         ({"model": ModelConfig(name="resnet9000")}, "name: expected one of"),
         ({"model": ModelConfig(name="resnet50_upsample_free", head="heatmap")}, "head: expected 'simcc'"),
-        ({"model": ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=0.01)}, "split_ratio: expected"),
+        (
+            {"model": ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=0.01)},
+            "split_ratio: expected",
+        ),
         ({"data": DataConfig(root="/nowhere")}, r"data\.root: expected an existing folder"),
     ],
 )
