@@ -99,16 +99,16 @@ def print_table(results: Sequence[Result]) -> None:
     for result in results:
         for table in result.tables:
             print(f"\n{result.stage}: {table['title']}")
-            _print_columns([table["columns"], *table["rows"]])
+            print_columns([table["columns"], *table["rows"]])
     print()
-    _print_columns([["stage", "result", "seconds", ""], *map(_line, results)])
+    print_columns([["stage", "result", "seconds", ""], *map(_line, results)])
 
 
 def _line(result: Result) -> list[str]:
     return [result.stage, result.status, f"{result.seconds:.0f}", result.summary]
 
 
-def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -39,16 +39,21 @@ def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tens
         raise TypeError(f"images: expected torch.uint8, got {images.dtype}")
     if to_source.dtype != torch.float32:
         raise TypeError(f"to_source: expected torch.float32, got {to_source.dtype}")
+    return _sample(images.float(), to_source, size)
+
+
+def _sample(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tensor:
+    """`warp_crops` of images (B, C, H, W) in float32."""
+    height, width = images.shape[2:]
     x = torch.arange(size[1], device=images.device, dtype=torch.float32)
     y = torch.arange(size[0], device=images.device, dtype=torch.float32)[:, None]
     # no matrix product: in TF32 or under autocast it would be a tenth of a pixel off
     a, b, x_offset, c, d, y_offset = to_source.flatten(1)[..., None, None].unbind(1)  # (B, 1, 1) each
-    x_source = a * x + b * y + x_offset  # (B, height, width)
-    y_source = c * x + d * y + y_offset
     # align_corners puts -1 and 1 on the centres of the first and the last pixel
-    places = torch.stack((x_source * (2 / (width - 1)) - 1, y_source * (2 / (height - 1)) - 1), -1)
-    crops = F.grid_sample(images.float(), places, "bilinear", "zeros", align_corners=True)
-    return crops.round().to(torch.uint8)
+    x_place = (a * x + b * y + x_offset) * (2 / (width - 1)) - 1  # (B, height, width)
+    y_place = (c * x + d * y + y_offset) * (2 / (height - 1)) - 1
+    places = torch.stack((x_place, y_place), -1)
+    return F.grid_sample(images, places, "bilinear", "zeros", align_corners=True).round_().to(torch.uint8)
 
 
 def crops_on_device(
@@ -66,11 +71,12 @@ def crops_on_device(
         instead of ``stored_image`` and ``to_stored``.
     """
     batch = dict(batch)
-    stored, to_stored = batch.pop("stored_image"), batch.pop("to_stored")
-    batch["image"] = warp_crops(stored, to_stored, size)
+    # converted once for both
+    stored, to_stored = batch.pop("stored_image").float(), batch.pop("to_stored")
+    batch["image"] = _sample(stored, to_stored, size)
     if teacher_size is not None:
         # a crop n times as large has coordinates n times as large
         scale = to_stored.new_full((3,), size[1] / teacher_size[1])
         scale[2] = 1
-        batch["teacher_image"] = warp_crops(stored, to_stored * scale, teacher_size)
+        batch["teacher_image"] = _sample(stored, to_stored * scale, teacher_size)
     return batch

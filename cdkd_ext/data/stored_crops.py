@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from cdkd_ext.data.batches import Batch, Key
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
 from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.data.images import read_image
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import new_folder
@@ -71,6 +72,10 @@ class StoredCrops(Dataset[Batch]):
 
     def __getitem__(self, keys: list[Key]) -> Batch:
         return self.batch(keys)
+
+    def on_device(self, batch: Batch) -> Batch:
+        """Turn a batch into what `PoseDataset`'s samples would be, on the device where it is."""
+        return crops_on_device(batch, self.dataset.size, self.dataset.teacher_size)
 
 
 def stored_size(dataset: PoseDataset, margin: float) -> tuple[int, int]:

@@ -74,9 +74,9 @@ class SimCCLoss(nn.Module):
         # float32 at least: float16 cannot hold a bin coordinate to a fraction of a bin
         target = torch.promote_types(keypoints.dtype, torch.float32)
         bins = keypoints.to(target) * self.split_ratio  # (B, J, 2)
-        counts = torch.tensor([axis.shape[-1] for axis in logits], device=bins.device)
         labels = bins.round()
-        used = ((labels >= 0) & (labels < counts)).all(-1) & (weights > 0)  # (B, J)
+        inside = [labels[..., axis] < logits[axis].shape[-1] for axis in range(2)]  # (B, J) each
+        used = (labels >= 0).all(-1) & inside[0] & inside[1] & (weights > 0)  # (B, J)
         bins = torch.where(used[..., None], bins, _OUTSIDE)
 
         total = logits[0].new_zeros((), dtype=target)
