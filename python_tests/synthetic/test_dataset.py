@@ -134,7 +134,7 @@ def test_round_trip_through_the_coco_reader(drawn_set, content):
     for person, annotation in zip(persons, content["annotations"], strict=True):
         keypoints = np.reshape(annotation["keypoints"], (16, 3))
         np.testing.assert_allclose(person.keypoints, keypoints[:, :2], atol=1e-4)
-        np.testing.assert_array_equal(person.visible, keypoints[:, 2] > 0)
+        np.testing.assert_array_equal(person.annotated, keypoints[:, 2] > 0)
         assert person.head_size == pytest.approx(annotation["head_size"])
         assert Path(person.image_path).is_file()
 
