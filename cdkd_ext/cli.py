@@ -27,6 +27,7 @@ try:
         InterruptedRun,
         NonFiniteLossError,
         TrainingConfig,
+        read_config,
         train,
     )
 except ModuleNotFoundError as error:
@@ -50,7 +51,7 @@ def _expand(arguments: Sequence[str]) -> list[str]:
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-        expanded += [f"--resume={value}", "--config", str(path)]
+        expanded += [f"--resume={value}", "--config", json.dumps(read_config(path))]
     return expanded
 
 
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _dispatch(arguments)
     except InputError as error:
         # an error from a loading process carries that process's traceback before its own last line
-        status, message = 2, str(error).strip().splitlines()[-1].removeprefix("cdkd_ext._checks.InputError: ")
+        status, message = 2, str(error).strip().splitlines()[-1].removeprefix("cdkd_ext.errors.InputError: ")
     except NonFiniteLossError as error:
         status, message = 3, str(error)
     except InterruptedRun as error:

@@ -140,6 +140,7 @@ def evaluate_checkpoint(
         )
     accelerator = make_accelerator(cpu)
     network = _load_network(weights, model, truth.joints).to(accelerator.device)
+    truth = truth if data.padding is not None else replace(truth, padding=network.spec.padding)
     main = accelerator.is_main_process
     showing = people_progress(len(truth.persons), accelerator.num_processes) if main else nullcontext(None)
     with showing as progress:

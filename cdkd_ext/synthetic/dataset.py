@@ -29,7 +29,7 @@ _DESCRIPTION = (
 )
 
 
-def make_figures(
+def draw_people(
     folder: str | os.PathLike[str],
     count: int,
     *,

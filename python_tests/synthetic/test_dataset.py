@@ -15,7 +15,7 @@ from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.synthetic import dataset as figures_module
 from cdkd_ext.synthetic.body import build_body
 from cdkd_ext.synthetic.clothes import random_outfit
-from cdkd_ext.synthetic.dataset import make_figures
+from cdkd_ext.synthetic.dataset import draw_people
 from cdkd_ext.synthetic.drawing import draw_figure
 from cdkd_ext.synthetic.mesh import PART_LABELS
 from cdkd_ext.synthetic.pose import (
@@ -44,7 +44,7 @@ def digests(folder: Path) -> dict[str, str]:
 def figure_set(tmp_path_factory):
     """A set of 90 pictures: more than one task of a worker process."""
     folder = tmp_path_factory.mktemp("figures") / "set"
-    path = make_figures(folder, 90, seed=5)
+    path = draw_people(folder, 90, seed=5)
     assert path == folder / "annotations.json"
     return folder
 
@@ -61,17 +61,17 @@ def drawn():
 
 
 def test_same_bytes_for_any_number_of_workers(figure_set, tmp_path):
-    make_figures(tmp_path / "two", 90, seed=5, workers=2)
+    draw_people(tmp_path / "two", 90, seed=5, workers=2)
     assert digests(tmp_path / "two") == digests(figure_set)
 
 
 def test_picture_depends_on_seed_and_index_only(figure_set, content, tmp_path):
-    path = make_figures(tmp_path / "shorter", 7, seed=5)
+    path = draw_people(tmp_path / "shorter", 7, seed=5)
     assert json.loads(path.read_text())["annotations"] == content["annotations"][:7]
     shorter, longer = digests(tmp_path / "shorter"), digests(figure_set)
     assert all(longer[name] == shorter[name] for name in shorter if name.endswith(".jpg"))
 
-    make_figures(tmp_path / "other", 7, seed=6)
+    draw_people(tmp_path / "other", 7, seed=6)
     other = digests(tmp_path / "other")
     assert not any(longer[name] == other[name] for name in other)
 
@@ -82,7 +82,7 @@ def test_pictures_differ(figure_set):
 
 
 def test_images_have_the_asked_size_and_are_colourful(tmp_path):
-    path = make_figures(tmp_path / "set", 12, size=72)
+    path = draw_people(tmp_path / "set", 12, size=72)
     listed = json.loads(path.read_text())["images"]
     for image in listed:
         assert (image["width"], image["height"]) == (72, 72)
@@ -272,22 +272,22 @@ def test_visible_joints_lie_on_the_person(monkeypatch):
 def test_an_empty_folder_is_filled_and_progress_reported(tmp_path):
     (tmp_path / "empty").mkdir()
     counts: list[int] = []
-    path = make_figures(tmp_path / "empty", 3, size=32, progress=counts.append)
+    path = draw_people(tmp_path / "empty", 3, size=32, progress=counts.append)
     assert path.is_file()
     assert counts[-1] == 3
     assert sorted(os.listdir(tmp_path)) == ["empty"]
 
 
 def test_parent_folders_are_created(tmp_path):
-    assert make_figures(tmp_path / "a" / "b", 1, size=32).is_file()
+    assert draw_people(tmp_path / "a" / "b", 1, size=32).is_file()
 
 
 def test_refuses_to_mix_with_existing_files(tmp_path):
     (tmp_path / "keep.txt").write_text("mine")
     with pytest.raises(InputError, match="expected a new or empty folder, got a folder with files"):
-        make_figures(tmp_path, 1)
+        draw_people(tmp_path, 1)
     with pytest.raises(InputError, match="expected a new or empty folder, got a file"):
-        make_figures(tmp_path / "keep.txt", 1)
+        draw_people(tmp_path / "keep.txt", 1)
     assert sorted(os.listdir(tmp_path)) == ["keep.txt"]
 
 
@@ -297,7 +297,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figures_module, "draw_figure", broken)
     with pytest.raises(KeyboardInterrupt):
-        make_figures(tmp_path / "set", 2)
+        draw_people(tmp_path / "set", 2)
     assert os.listdir(tmp_path) == []
 
 
@@ -312,10 +312,10 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 )
 def test_bad_arguments(tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
-        make_figures(tmp_path / "set", **{"count": 1, **arguments})
+        draw_people(tmp_path / "set", **{"count": 1, **arguments})
     assert os.listdir(tmp_path) == []
 
 
 def test_wrong_types(tmp_path):
     with pytest.raises(TypeError, match="count: expected an integer, got float"):
-        make_figures(tmp_path / "set", 1.5)
+        draw_people(tmp_path / "set", 1.5)
