@@ -20,7 +20,7 @@ try:
     from cdkd_ext.demo import DemoConfig, run_demo
     from cdkd_ext.evaluation import evaluate_checkpoint, table
     from cdkd_ext.info import describe_installation
-    from cdkd_ext.models import format_profiles, profile_models
+    from cdkd_ext.models import ModelOptions, format_profiles, profile_models
     from cdkd_ext.recipes import list_recipes, load_recipe
     from cdkd_ext.training import (
         DistillationConfig,
@@ -47,7 +47,11 @@ def _expand(arguments: Sequence[str]) -> list[str]:
         if name == "--recipe":
             # an evaluation has no training to configure
             sections = ("model", "data", "flip_test", "simcc_score") if arguments[0] == "eval" else None
-            expanded += ["--config", json.dumps(load_recipe(value, sections))]
+            recipe = load_recipe(value, sections)
+            if sections and "model" in recipe:
+                known = {field.name for field in fields(ModelOptions)}
+                recipe["model"] = {name: option for name, option in recipe["model"].items() if name in known}
+            expanded += ["--config", json.dumps(recipe)]
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
