@@ -34,7 +34,7 @@ def write(folder: Path, count: int, seed: int) -> None:
     (folder / "annotations.json").write_text(json.dumps(content))
 
 
-write(Path("lamps/train"), 64, seed=0)
-write(Path("lamps/val"), 16, seed=1)
-config = TrainingConfig(output="runs/lamps", data=DataConfig(root="lamps", workers=0), epochs=12)
-print(cdkd_ext.train(config))
+write(Path("lamps/train"), 320, seed=0)
+write(Path("lamps/val"), 32, seed=1)
+data = DataConfig(root="lamps", workers=0)
+cdkd_ext.train(TrainingConfig(output="runs/lamps", data=data, epochs=5, batch_size=16))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cdkd_ext
 from cdkd_ext.data import DataConfig
-from cdkd_ext.inference import draw_pose, read_rgb, save_image
+from cdkd_ext.inference import draw_pose, read_image, save_image
 from cdkd_ext.synthetic import draw_people
 from cdkd_ext.training import TrainingConfig
 
@@ -14,7 +14,7 @@ if not Path(RUN).exists():  # a network to try this with, trained for seconds
 if not Path("people").exists():
     draw_people("people", 1)
 
-image = read_rgb("people/images/000000.jpg")
+image = read_image("people/images/000000.jpg")
 predictor = cdkd_ext.Predictor.load(RUN)
 poses = predictor(image, boxes=[(10, 5, 100, 120)])  # x, y, width, height of each person
 
