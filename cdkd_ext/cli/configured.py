@@ -14,7 +14,7 @@ from cdkd_ext.cli.parsing import COMMANDS, CommandError
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
-from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, train
+from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
 
 
 def configured_parser(name: str) -> ArgumentParser:
@@ -44,9 +44,7 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     """
     parser = configured_parser(name)
     parser.add_argument("--config", action="config", help="YAML file of the options below")
-    parser.add_argument(
-        "--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}"
-    )
+    parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
     parser.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
     parser.add_class_arguments(config_class)
     options = parse(parser, expand(arguments))
@@ -75,7 +73,7 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-        expanded += [f"--resume={value}", "--config", str(path)]
+        expanded += [f"--resume={value}", "--config", json.dumps(read_config(path))]
     return expanded
 
 

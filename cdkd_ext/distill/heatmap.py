@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext.codecs.heatmap import heatmap_sigma, heatmap_targets
-from cdkd_ext.distill.outputs import FeatureOutputs
+from cdkd_ext.distill.outputs import DescribedNetwork
 from cdkd_ext.errors import check
+from cdkd_ext.models import HeatmapOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
@@ -50,7 +51,19 @@ class HeatmapLoss(nn.Module):
         self.quantized = quantized
         self.scale = float(scale)
 
-    def forward(self, student: FeatureOutputs, keypoints: Tensor, weights: Tensor) -> Tensor:
+    @classmethod
+    def of(cls, student: DescribedNetwork, *, sigma: float | None = None, scale: float = 1.0) -> HeatmapLoss:
+        """The loss of a heatmap network: the targets of its crops' size, as its decoding was published.
+
+        Args:
+            student: a network with a heatmap head.
+            sigma: see `HeatmapLoss`.
+            scale: see `HeatmapLoss`.
+        """
+        spec = student.spec
+        return cls(spec.input_size, sigma=sigma, quantized=spec.decoding == "quarter", scale=scale)
+
+    def forward(self, student: HeatmapOutput, keypoints: Tensor, weights: Tensor) -> Tensor:
         """Mean loss, a scalar.
 
         Args:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext import ops
-from cdkd_ext.distill.outputs import PoseOutputs
 from cdkd_ext.errors import check, check_option
+from cdkd_ext.models import SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 _OUTSIDE = -1.0
@@ -57,7 +57,7 @@ class SimCCLoss(nn.Module):
         self.reduction = reduction
         self.scale = float(scale)
 
-    def forward(self, student: PoseOutputs, keypoints: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, student: SimCCOutput, keypoints: Tensor, weights: Tensor) -> Tensor:
         """Reduced loss, a scalar.
 
         Args:
