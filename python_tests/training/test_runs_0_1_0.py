@@ -101,7 +101,10 @@ def test_what_has_no_old_spelling_stays_as_it_is(tmp_path):
     ("text", "message"),
     [
         ("labels: {}\nlabel_loss: {}\n", "labels: expected label_loss alone, got both labels and label_loss"),
-        ("data: {figures: 1, synthetic_people: 2}\n", r"data\.figures: expected data\.synthetic_people alone"),
+        (
+            "data: {figures: 1, synthetic_people: 2}\n",
+            r"data\.figures: expected data\.synthetic_people alone",
+        ),
         ("- a list\n", "config: expected a YAML mapping of options"),
         ("a: [\n", "cannot be read as YAML"),
     ],
