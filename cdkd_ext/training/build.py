@@ -13,13 +13,13 @@ from cdkd_ext.checkpoints.native import describes_itself
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
-from cdkd_ext.data.config import DEFAULT_PADDING
 from cdkd_ext.data.loading import People, training_set
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
+from cdkd_ext.models.spec import DEFAULT_PADDING
 from cdkd_ext.teachers import FrozenTeacher, StoredOutputs, build_teacher_outputs
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
