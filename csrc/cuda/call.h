@@ -5,7 +5,7 @@
 #include "common/format.h"
 
 #if defined(CDKD_CUDA_ON_CPU)
-#include "cuda/emulation/language.h"
+#include "emulation/device_language.h"
 #else
 #include <cuda_runtime_api.h>
 #endif

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #if defined(CDKD_CUDA_ON_CPU)
-#include "cuda/emulation/language.h"
+#include "emulation/device_language.h"
 #define CDKD_UNROLL
 #else
 #include <cuda_runtime.h>
