@@ -160,9 +160,9 @@ CDKD_DEVICE void convolve(const SauSelect& call, const Tiling& tiling, const Pix
   }
 }
 
-// Call f(In{}) with the type of the elements.
+// Call f(In{}) with the type of the elements; returns its error.
 template <class F>
-void with_input_type(Format format, F f) {
+cudaError_t with_input_type(Format format, F f) {
   switch (format) {
     case Format::kFloat64:
       return f(double{});
@@ -173,6 +173,7 @@ void with_input_type(Format format, F f) {
     case Format::kFloat16:
       return f(Float16{});
   }
+  return cudaSuccess;  // there are no other formats
 }
 
 }  // namespace cdkd::cuda::sau
