@@ -50,6 +50,11 @@ class Derivative:
         raise NotImplementedError
 
     @staticmethod
+    def inputs_to_keep(*args: Any) -> tuple[Tensor, ...]:
+        """Tensors among the arguments; what the op does not read and others may write to is replaced."""
+        return tuple(x for x in args if isinstance(x, Tensor))
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the leading arguments, from that of the result."""
         raise NotImplementedError
@@ -158,7 +163,7 @@ def _plain(derivative: type[Derivative]) -> type[torch.autograd.Function]:
     class Plain(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
-            outputs = forward_of(ctx.needs_input_grad, *args)
+            outputs = _fast_path.below_autograd(forward_of, ctx.needs_input_grad, *args)
             ctx.save_for_backward(*keep(ctx, args, outputs))
             if results == 1:
                 return outputs[0]
@@ -244,7 +249,7 @@ def _register_op(derivative: type[Derivative]) -> None:
     ) -> None:
         ctx.like = _structure(inputs)
         ctx.options = tuple(keyword_only_inputs.values())
-        ctx.save_for_backward(*_spread(inputs))
+        ctx.save_for_backward(*derivative.inputs_to_keep(*_spread(inputs), *ctx.options))
         if derivative.results > 1:
             ctx.mark_non_differentiable(*output[1:])
 

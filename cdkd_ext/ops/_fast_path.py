@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+_is_compiling = torch.compiler.is_compiling
 try:
     from torch._C import _any_requires_grad, _are_functorch_transforms_active, _AutoDispatchBelowAutograd
 
@@ -23,7 +24,7 @@ except (AttributeError, ImportError):
 def is_plain() -> bool:
     """Whether no compiler, function transform or forward mode has to see the call. False where torch does not say."""
     return _AVAILABLE and not (
-        torch.compiler.is_compiling()
+        _is_compiling()
         or _are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import numbers
 import re
 import types
 import typing
@@ -40,11 +41,13 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return op(*args, **options)
         except (AttributeError, RuntimeError, TypeError) as error:
-            mistake = _translated(error) or _misfit(op, args, options)
+            mistake = _misfit(op, args, options) or _translated(error)
             if mistake is None:
                 raise
             raise mistake from None
 
+    # the compiler counts how often it has compiled a piece of code: it must not be the same for all ops
+    call.__code__ = call.__code__.replace(co_name=op.__name__)
     return call
 
 
@@ -86,7 +89,7 @@ def _elements(name: str, values: Sequence[Any], hint: Any) -> Iterator[tuple[str
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    return not typing.get_origin(hint) and isinstance(value, (int, float) if hint is float else hint)
+    return not typing.get_origin(hint) and isinstance(value, numbers.Real if hint is float else hint)
 
 
 def _words(hint: Any) -> str:

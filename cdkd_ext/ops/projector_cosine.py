@@ -77,7 +77,7 @@ def projector_cosine(
         converted(weight, narrow),
         converted(bias, wide),
         converted(select, wide),
-        converted(teacher, narrow),
+        converted(teacher.detach(), narrow),
         activation,
         eps,
         recompute,

@@ -120,7 +120,14 @@ class _SauSelect(Derivative):
     @staticmethod
     def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         ctx.training, ctx.eps = inputs[-2:]
-        return *inputs[:-2], *outputs
+        return *_SauSelect.inputs_to_keep(*inputs), *outputs
+
+    @staticmethod
+    def inputs_to_keep(*args: Any) -> tuple[Tensor, ...]:
+        *inputs, training, _ = args
+        if training:  # the running statistics are not read, and move
+            inputs[-6:-4] = inputs[-8:-6]
+        return tuple(inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
