@@ -7,6 +7,8 @@ computed twice. A `Derivative` says how the two belong together; `differentiable
 - an `autograd.Function` with forward mode and a vmap rule for `torch.func` and for dual numbers;
 - the registration of the twin, which is what compilers see where a gradient is needed, and of the op itself.
 
+In function transforms that are compiled, plain PyTorch takes the op's place.
+
 Derivatives are of first order: a second one is refused.
 """
 
@@ -42,6 +44,11 @@ class Derivative:
         raise NotImplementedError
 
     @staticmethod
+    def reference(*args: Any) -> Any:
+        """Call the op's twin in plain PyTorch."""
+        raise NotImplementedError
+
+    @staticmethod
     def keep(ctx: Any, inputs: Arguments, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Tensors that `backward` and `jvp` find in `ctx.saved_tensors`; the last are the twin's outputs but the first.
 
@@ -73,6 +80,8 @@ def differentiable(derivative: type[Derivative]) -> Callable[..., Any]:
     result, forward, results = derivative.result, derivative.forward, derivative.results
 
     def compiled(*args: Any) -> Any:
+        if _fast_path.is_transformed(*args):  # compilers cannot see through a Function with a rule for each
+            return derivative.reference(*args)
         # an exported graph shows one op; it is trained less often than read
         needs = [isinstance(x, Tensor) and x.requires_grad for x in args]
         if torch.compiler.is_exporting() or not (torch.is_grad_enabled() and any(needs)):

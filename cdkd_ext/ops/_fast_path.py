@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 _is_compiling = torch.compiler.is_compiling
@@ -28,6 +29,13 @@ def is_plain() -> bool:
         or _are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
+
+
+def is_transformed(*args: Any) -> bool:
+    """Whether a function transform or forward mode has to see a call that is being compiled."""
+    if _AVAILABLE and _are_functorch_transforms_active():
+        return True
+    return any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in args)
 
 
 def needs_gradient(*args: Any) -> bool:

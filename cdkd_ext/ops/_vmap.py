@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 Rule = Callable[..., tuple[Any, Any]]
+_library = torch.library.Library("cdkd", "IMPL")
 
 
 def register_vmap(name: str, rule: Rule | None = None) -> None:
     """Register a rule for `cdkd::name`; without one the op is called for each sample."""
     torch.library.register_vmap(f"cdkd::{name}", rule or one_by_one(getattr(torch.ops.cdkd, name).default))
+
+
+def refuse_batched_gradients(name: str, sentence: str) -> None:
+    """Say what is wrong where autograd maps an op over gradients and has no way of its own: it maps no lists.
+
+    It does so for `is_grads_batched=True`, by an older mechanism than `torch.vmap`.
+    """
+
+    def refuse(*args: Any, **options: Any) -> NoReturn:
+        raise RuntimeError(sentence)
+
+    _library.impl(name, refuse, "Batched")
 
 
 def one_by_one(op: Callable[..., Any]) -> Rule:

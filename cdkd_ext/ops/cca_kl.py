@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cdkd_ext._checks import check, check_option, fail
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
+from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._mistakes import named
 from cdkd_ext.ops._tensors import accumulator_type, as_scalar, check_device, check_dtype, check_rows
@@ -70,6 +71,10 @@ class _CcaKl(Derivative):
         needs: Sequence[bool], student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str
     ) -> tuple[Tensor, ...]:
         return _gradients(student_logits, teacher_logits, tau, phase, needs[2])
+
+    @staticmethod
+    def reference(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> Tensor:
+        return reference.cca_kl(student_logits, teacher_logits, tau, phase=phase)
 
     @staticmethod
     def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

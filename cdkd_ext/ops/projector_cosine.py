@@ -104,6 +104,11 @@ class _ProjectorCosine(Derivative):
         return _forward(*others, not recompute and any(needs[:3]))
 
     @staticmethod
+    def reference(*args: Any) -> Tensor:
+        *inputs, activation, eps, _ = args
+        return reference.projector_cosine(*inputs, activation=activation, eps=eps)
+
+    @staticmethod
     def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         ctx.activation, ctx.eps = inputs[5:7]
         return *inputs[:5], *outputs[1:]
@@ -128,12 +133,10 @@ class _ProjectorCosine(Derivative):
 
 
 def _cosine_tangent(activation: str, eps: float, *args: Any) -> Tensor:
-    inputs, tangents = args[:4], args[5:]
-
     def cosine(*inputs: Tensor) -> Tensor:
-        return reference.projector_cosine(*inputs, args[4], activation=activation, eps=eps)
+        return _ProjectorCosine.reference(*inputs, args[4], activation, eps, False)
 
-    return tangent_of(cosine, inputs, tangents)
+    return tangent_of(cosine, args[:4], args[5:])
 
 
 _tangent = first_order("projector_cosine", _cosine_tangent)

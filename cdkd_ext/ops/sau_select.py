@@ -21,7 +21,7 @@ from cdkd_ext.ops._tensors import (
     common_type,
     converted,
 )
-from cdkd_ext.ops._vmap import one_by_one, register_vmap
+from cdkd_ext.ops._vmap import one_by_one, refuse_batched_gradients, register_vmap
 
 
 @named
@@ -118,6 +118,13 @@ class _SauSelect(Derivative):
         return _forward(feature, conv_weights, *args[-10:])
 
     @staticmethod
+    def reference(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        feature, *conv_weights = args[:-10]
+        return reference.selection_and_statistics(
+            feature, conv_weights, *args[-10:-2], training=args[-2], eps=args[-1]
+        )
+
+    @staticmethod
     def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         ctx.training, ctx.eps = inputs[-2:]
         return *_SauSelect.inputs_to_keep(*inputs), *outputs
@@ -161,14 +168,10 @@ _backward = first_order("sau_select", _all_gradients)
 
 
 def _selection_tangent(training: bool, eps: float, *args: Any) -> Tensor:
-    count = len(args) // 2
-
     def selection(*inputs: Tensor) -> Tensor:
-        feature, *conv_weights = inputs[:-8]
-        return reference.selection_and_statistics(
-            feature, conv_weights, *inputs[-8:], training=training, eps=eps
-        )[0]
+        return _SauSelect.reference(*inputs, training, eps)[0]
 
+    count = len(args) // 2
     return tangent_of(selection, args[:count], args[count:])
 
 
@@ -178,11 +181,16 @@ _tangent = first_order("sau_select", _selection_tangent)
 def _move_statistics(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
 ) -> None:
-    if _fast_path.is_plain() or torch.compiler.is_compiling():
-        with torch.no_grad():
-            _move(running_mean, running_var, mean, variance, count, momentum)
-    else:
+    if not (_fast_path.is_plain() or torch.compiler.is_compiling()):
         _Move.apply(running_mean, running_var, mean, variance, count, momentum)
+        return
+    if torch.compiler.is_compiling() and _fast_path.is_transformed(mean):
+        raise RuntimeError(
+            "cdkd: sau_select in training does not update running statistics in compiled function transforms; "
+            "set momentum=0"
+        )
+    with torch.no_grad():
+        _move(running_mean, running_var, mean, variance, count, momentum)
 
 
 def _move(
@@ -367,4 +375,8 @@ def _check_convolution(name: str, weight: Tensor, feature: Tensor) -> None:
 no_derivative("sau_select_backward")
 for _name in ("sau_select", "sau_select_forward", "sau_select_backward"):
     register_vmap(_name)
+refuse_batched_gradients(
+    "sau_select_backward",
+    "cdkd: sau_select takes no batch of gradients (is_grads_batched, vectorize=True); use torch.func.jacrev",
+)
 _call = differentiable(_SauSelect)

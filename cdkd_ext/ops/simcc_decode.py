@@ -57,7 +57,10 @@ def simcc_decode(
         >>> keypoints.tolist()
         [[[15.0, 10.0], [15.0, 10.0]]]
     """
-    if _fast_path.is_plain() or torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    if compiling and _fast_path.is_transformed(logits_x, logits_y):
+        raise RuntimeError("cdkd: simcc_decode is not for compiled function transforms; decode outside of them")
+    if compiling or _fast_path.is_plain():
         return _op(logits_x, logits_y, split_ratio, flipped=flipped, to_image=to_image, score=score)
     return _NoDerivative.apply(logits_x, logits_y, split_ratio, to_image, score, *(flipped or ()))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cdkd_ext._checks import check
 from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
+from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._mistakes import named
 from cdkd_ext.ops._tensors import (
@@ -74,6 +75,10 @@ class _SimccKl(Derivative):
     @staticmethod
     def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
         return _gradients(*args)
+
+    @staticmethod
+    def reference(logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None) -> Tensor:
+        return reference.simcc_kl(logits, target, label_smoothing=label_smoothing, sigma=sigma)
 
     @staticmethod
     def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -6,6 +6,8 @@ The expected values come from the plain PyTorch twin in float64 and torch's ordi
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.checkpoint import checkpoint
+
+from cdkd_ext import ops
+from python_tests.ops.conftest import CASES
 
 Function = Callable[..., Tensor]
 NO_SECOND = r"^cdkd: \w+ has no second derivative"
@@ -168,6 +173,8 @@ TANGENTS: dict[str, Callable[[Problem], Tensor]] = {
 
 @pytest.mark.parametrize("way", JACOBIANS)
 def test_jacobians(problem: Problem, way: str) -> None:
+    if problem.case.op == "sau_select" and way in ("vectorized", "batch of gradients"):
+        pytest.skip("is refused")
     assert_close(JACOBIANS[way](problem), jacobians(problem, problem.inputs))
 
 
@@ -319,3 +326,175 @@ def test_second_derivatives_are_refused(problem: Problem, way: str) -> None:
     with pytest.raises(RuntimeError, match=NO_SECOND) as caught:
         SECOND[way](problem, f, problem.inputs[0], problem.tangents[0])
     assert problem.case.op in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_batch_of_gradients_of_sau_select_is_refused(problem: Problem) -> None:
+    if problem.case.op != "sau_select":
+        pytest.skip("has a batch of gradients")
+    with pytest.raises(RuntimeError, match=r"^cdkd: sau_select takes no batch of gradients"):
+        with_a_batch_of_gradients(problem)
+
+
+def test_constants_get_no_gradient(problem: Problem) -> None:
+    """What is documented to get none, such as a teacher's logits: not even where it requires one."""
+    places = [i for i, x in enumerate(problem.leaves) if isinstance(x, Tensor) and i not in problem.places]
+    leaves = [x.clone() if isinstance(x, Tensor) else x for x in problem.leaves]
+    for place in places:
+        leaves[place].requires_grad_(leaves[place].is_floating_point() and problem.case.op != "sau_select")
+    inputs = [leaves[place].requires_grad_() for place in problem.places]
+    weighted(problem.case.public(*tree_unflatten(leaves, problem.spec), **problem.options)).backward()
+    assert all(leaves[place].grad is None for place in places)
+    assert_close([x.grad for x in inputs], gradients(problem, problem.inputs))
+
+
+def test_without_a_graph(problem: Problem) -> None:
+    expected = problem.exact(*problem.inputs)
+    with torch.inference_mode():
+        assert_close(problem.op(*problem.inputs), expected)
+    with torch.no_grad():
+        result = problem.op(*(x.clone().requires_grad_() for x in problem.inputs))
+        assert not result.requires_grad
+        assert_close(result, expected)
+        found = grad(problem.total)(*problem.inputs)  # a transform inside of no_grad sees its own graph
+    assert_close(found, gradients(problem, problem.inputs)[0])
+
+
+def test_autocast(problem: Problem) -> None:
+    inputs = [x.clone().requires_grad_() for x in problem.inputs]
+    with torch.autocast("cpu", torch.bfloat16):
+        total = problem.total(*inputs)
+    assert_close(torch.autograd.grad(total, inputs), gradients(problem, problem.inputs))
+
+
+def transformed(problem: Problem, way: str) -> Function:
+    tangent_of_first = problem.tangents[0]
+    ways: dict[str, Function] = {
+        "grad": lambda *x: grad(problem.total)(*x),
+        "jvp": lambda x, *rest: jvp(lambda x: problem.op(x, *rest), (x,), (tangent_of_first,))[1],
+        "vmap": lambda x, *rest: vmap(lambda s: problem.op(s * x, *rest))(torch.tensor([1.0, 0.5]).double()),
+        "jacrev": lambda *x: jacrev(problem.op)(*x),
+    }
+    return ways[way]
+
+
+@pytest.mark.parametrize("way", ["grad", "jvp", "vmap", "jacrev"])
+def test_compiled_transforms(problem: Problem, way: str) -> None:
+    mappable(problem)
+    torch._dynamo.reset()
+    compiled = torch.compile(transformed(problem, way), fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*problem.inputs), transformed(problem, way)(*problem.inputs))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_derivatives_are_computed_once(problem: Problem, dynamic: bool) -> None:
+    from torch._dynamo.testing import AotEagerAndRecordGraphs
+
+    torch._dynamo.reset()
+    backend = AotEagerAndRecordGraphs()
+    inputs = [x.clone().requires_grad_() for x in problem.inputs]
+    total = torch.compile(problem.total, fullgraph=True, backend=backend, dynamic=dynamic)(*inputs)
+    assert_close(torch.autograd.grad(total, inputs), gradients(problem, problem.inputs))
+    called = [
+        str(node.target)
+        for graph in (*backend.fw_graphs, *backend.bw_graphs)
+        for node in graph.graph.nodes
+        if str(node.target).startswith("cdkd.")
+    ]
+    twin = {"cca_kl": "gradients", "simcc_kl": "gradients"}.get(problem.case.op, "forward")
+    assert called == [f"cdkd.{problem.case.op}_{twin}.default", f"cdkd.{problem.case.op}_backward.default"]
+
+
+def test_the_raw_op_is_differentiable(case: Any) -> None:
+    if case.op == "simcc_decode":
+        pytest.skip("has no derivative")
+    args, options = case.inputs(torch.float64, 2)
+
+    def first(*args: Any) -> Tensor:
+        return tree_leaves(case.raw(*args, **options))[0]
+
+    assert torch.autograd.gradcheck(first, args)
+    public = case.inputs(torch.float64, 2)[0]
+    leaves, others = ([x for x in tree_leaves(a) if isinstance(x, Tensor) and x.requires_grad] for a in (args, public))
+    found = torch.autograd.grad(weighted(first(*args)), leaves)
+    assert_close(found, torch.autograd.grad(weighted(case.public(*public, **options)), others))
+
+
+def test_running_statistics_move_below_transforms() -> None:
+    """As without a transform, once per call."""
+    moved = []
+    for transform in (lambda f, x: f(x), lambda f, x: grad(f)(x), lambda f, x: jvp(f, (x,), (x,)), lambda f, x: jacfwd(f)(x)):
+        inputs = selection_inputs()
+
+        def total(x: Tensor, inputs: dict[str, Any] = inputs) -> Tensor:
+            return weighted(ops.sau_select(**{**inputs, "feature": x}, training=True))
+
+        transform(total, inputs["feature"])
+        moved.append((inputs["running_mean"], inputs["running_var"]))
+    assert not torch.equal(moved[0][0], selection_inputs()["running_mean"])
+    for statistics in moved[1:]:
+        assert_close(statistics, moved[0])
+
+
+def test_samples_do_not_share_running_statistics_in_training() -> None:
+    inputs = selection_inputs()
+    features = stacked(inputs.pop("feature"))
+    with pytest.raises(RuntimeError, match=r"^cdkd: sau_select in training cannot be mapped .* momentum=0"):
+        vmap(lambda x: ops.sau_select(feature=x, **inputs, training=True))(features)
+
+
+def test_an_ensemble_has_running_statistics_of_its_own() -> None:
+    inputs = selection_inputs()
+    names = [name for name in inputs if name != "conv_weights"]
+    batch = {name: stacked(inputs[name]) for name in names}
+    batch["conv_weights"] = [stacked(x) for x in inputs["conv_weights"]]
+    alone = [
+        {name: x[i].clone() if isinstance(x, Tensor) else [k[i] for k in x] for name, x in batch.items()} for i in range(3)
+    ]
+    found = vmap(lambda inputs: ops.sau_select(**inputs, training=True))(batch)
+    for i, inputs in enumerate(alone):
+        assert_close(found[i], ops.sau_select(**inputs, training=True))
+        assert_close(batch["running_mean"][i], inputs["running_mean"])
+        assert_close(batch["running_var"][i], inputs["running_var"])
+
+
+def selection_inputs() -> dict[str, Any]:
+    case = next(case for case in CASES if case.op == "sau_select")
+    names = list(inspect.signature(ops.sau_select).parameters)
+    args = tree_map(lambda x: x.detach(), case.inputs(torch.float64, 2)[0])
+    return dict(zip(names, args, strict=False))
+
+
+DECODED = [case for case in CASES if case.op == "simcc_decode"]
+
+
+@pytest.mark.parametrize("case", DECODED, ids=lambda case: case.variant)
+def test_decoding_is_mapped_and_not_differentiated(case: Any) -> None:
+    (x, y, ratio), options = case.inputs(torch.float64, 2)
+    x = x.detach()
+    found = vmap(lambda x: case.public(x, y, ratio, **options))(stacked(x))
+    expected = [case.public(sample, y, ratio, **options) for sample in stacked(x)]
+    assert_close(found, tuple(map(torch.stack, zip(*expected, strict=True))))
+    assert vmap(lambda x: case.public(x, y, ratio, **options))(stacked(x)[:0])[0].shape == (0, 2, 3, 2)
+
+    def score(x: Tensor) -> Tensor:
+        return case.public(x, y, ratio, **options)[1].sum()
+
+    for differentiate in (
+        lambda: grad(score)(x),
+        lambda: jvp(score, (x,), (x,)),
+        lambda: vmap(grad(score))(stacked(x)),
+        lambda: jacfwd(score)(x),
+    ):
+        with pytest.raises(RuntimeError, match=r"^cdkd: simcc_decode has no derivative"):
+            differentiate()
+    # beside a derivative of something else it is welcome
+    assert torch.equal(grad(lambda x: (x.sum(), score(x)), has_aux=True)(x)[0], torch.ones_like(x))
+
+
+def test_a_tangent_of_zero_would_be_noticed(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(f"cdkd_ext.ops.{problem.case.op}")
+    zeros = torch.zeros_like(problem.exact(*problem.inputs))
+    monkeypatch.setattr(module, "_tangent", lambda *args: zeros)
+    for way in TANGENTS:
+        with pytest.raises(AssertionError):
+            test_forward_mode(problem, way)
