@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.ops import _fast_path
+from cdkd_ext.ops._library import library
 
 Arguments = tuple[Any, ...]
 
@@ -142,7 +143,7 @@ def refuse_second_order(name: str) -> NoReturn:
 def no_derivative(*names: str) -> None:
     """Let autograd step over ops whose results never need a gradient."""
     for name in names:
-        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
 
 
 def tangent_of(function: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[Any]) -> Tensor:
@@ -150,14 +151,16 @@ def tangent_of(function: Callable[..., Tensor], primals: Sequence[Tensor], tange
 
     `torch.func.jvp` would open a level of forward mode inside the one that asks for this derivative.
     """
-    result, pull_back = torch.func.vjp(function, *primals)
-    _, push_forward = torch.func.vjp(pull_back, torch.zeros_like(result))
-    given = (torch.zeros_like(x) if t is None else t.to(x.dtype) for x, t in zip(primals, tangents, strict=True))
+    result, pull_back = _pulled_back(function, *primals)
+    _, push_forward = _pulled_back(pull_back, torch.zeros_like(result))
+    given = (
+        torch.zeros_like(x) if t is None else t.to(x.dtype) for x, t in zip(primals, tangents, strict=True)
+    )
     (tangent,) = push_forward(tuple(given))
     return tangent
 
 
-_library = torch.library.Library("cdkd", "IMPL")
+_pulled_back: Callable[..., tuple[Any, Callable[..., Any]]] = torch.func.vjp  # type: ignore[assignment]
 
 
 def _own(outputs: tuple[Tensor, ...], results: int) -> Any:
@@ -181,7 +184,9 @@ def _plain(derivative: type[Derivative]) -> type[torch.autograd.Function]:
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor, *_: Any) -> Arguments:
-            if torch.is_grad_enabled():  # what was kept has no graph: a second derivative would silently miss it
+            if (
+                torch.is_grad_enabled()
+            ):  # what was kept has no graph: a second derivative would silently miss it
                 refuse_second_order(name)
             return _padded(backward_of(ctx, gradient), len(ctx.needs_input_grad))
 
@@ -211,7 +216,7 @@ def _general(derivative: type[Derivative]) -> type[torch.autograd.Function]:
             return _padded(_only_first(derivative, ctx, gradients), ctx.arguments)
 
         @staticmethod
-        def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
+        def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
             # what else depends on what the twin kept is a second derivative: it is refused where it uses these
             # tangents, and would be no number if it were not
             kept = ctx.saved_tensors[1 - ctx.outputs :]
@@ -253,9 +258,7 @@ def _register_twin(derivative: type[Derivative]) -> None:
 def _register_op(derivative: type[Derivative]) -> None:
     """Differentiate the op by calling its twin in the backward pass."""
 
-    def setup_context(
-        ctx: Any, inputs: Arguments, output: Any, keyword_only_inputs: dict[str, Any]
-    ) -> None:
+    def setup_context(ctx: Any, inputs: Arguments, output: Any, keyword_only_inputs: dict[str, Any]) -> None:
         ctx.like = _structure(inputs)
         ctx.options = tuple(keyword_only_inputs.values())
         ctx.save_for_backward(*derivative.inputs_to_keep(*_spread(inputs), *ctx.options))

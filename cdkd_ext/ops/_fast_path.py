@@ -25,9 +25,7 @@ except (AttributeError, ImportError):
 def is_plain() -> bool:
     """Whether no compiler, function transform or forward mode has to see the call. False where torch does not say."""
     return _AVAILABLE and not (
-        _is_compiling()
-        or _are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
+        _is_compiling() or _are_functorch_transforms_active() or forward_ad._current_level >= 0
     )
 
 

@@ -47,7 +47,8 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
             raise mistake from None
 
     # the compiler counts how often it has compiled a piece of code: it must not be the same for all ops
-    call.__code__ = call.__code__.replace(co_name=op.__name__)
+    wrapper: Any = call
+    wrapper.__code__ = wrapper.__code__.replace(co_name=op.__name__)
     return call
 
 

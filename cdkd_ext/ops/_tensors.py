@@ -6,6 +6,8 @@ Kernels check their own arguments. A fake, which runs where no kernel does, chec
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -54,38 +56,57 @@ def as_scalar(value: float | Tensor, like: Tensor) -> Tensor:
     return constant
 
 
-def check_dtype(argument: str, tensor: Tensor, *dtypes: torch.dtype) -> None:
-    """Raise TypeError unless the tensor is of one of the types; without any, of those that kernels read."""
-    if tensor.dtype not in (dtypes or _TYPES):
-        names = [str(dtype).removeprefix("torch.") for dtype in dtypes or _TYPES]
-        expected = " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-        raise TypeError(f"{argument}: expected dtype {expected}, got {str(tensor.dtype).removeprefix('torch.')}")
-
-
-def check_shape(argument: str, tensor: Tensor, *sizes: int | torch.SymInt | str) -> None:
-    """Check for a shape; names are free sizes, of which only samples and joints may be none."""
+def check_tensor(
+    argument: str,
+    tensor: Tensor,
+    sizes: Sequence[int | torch.SymInt | str],
+    *,
+    like: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Check that a tensor lies on the device of `like`, is of a type and has a shape; names stand for any size."""
+    if like is not None:
+        check_device(argument, tensor, like)
+    check_dtype(argument, tensor, dtype)
     fits = tensor.dim() == len(sizes) and all(
-        (wanted in ("B", "J") or size != 0) if isinstance(wanted, str) else size == wanted
-        for size, wanted in zip(tensor.shape, sizes, strict=True)
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(tensor.shape, sizes, strict=True)
     )
     if not fits:
-        comma = "," if len(sizes) == 1 else ""
-        fail(argument, tuple(tensor.shape), f"shape ({', '.join(map(str, sizes))}{comma})")
+        fail_shape(argument, tensor, sizes)
 
 
-def check_rows(argument: str, tensor: Tensor) -> None:
+def check_bins(argument: str, tensor: Tensor) -> None:
     """Check for a floating tensor whose last axis has at least one bin."""
     check_dtype(argument, tensor)
     if tensor.dim() == 0 or tensor.shape[-1] == 0:
-        fail(argument, tuple(tensor.shape), "shape (..., bins) with at least one bin")
+        fail_shape(argument, tensor, ("...", "bins"), " with at least one bin")
+
+
+def check_dtype(argument: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Raise TypeError unless the tensor is of this type; without one, of a type that kernels read."""
+    if tensor.dtype not in ((dtype,) if dtype else _TYPES):
+        expected = _name(dtype) if dtype else "float32, float64, bfloat16 or float16"
+        raise TypeError(f"{argument}: expected dtype {expected}, got {_name(tensor.dtype)}")
 
 
 def check_device(argument: str, tensor: Tensor, like: Tensor) -> None:
     """Check that a tensor lies on the device of `like`."""
     if tensor.device != like.device:
-        fail(argument, tensor.device, f"a tensor on {like.device}")
+        fail(argument, f"one on {tensor.device}", f"a tensor on {like.device}")
 
 
-def check_positive(argument: str, value: float, expected: str = "a positive finite number") -> None:
+def check_positive(argument: str, value: float, unit: str = "") -> None:
     """Check for a positive finite number."""
-    check(0 < value < math.inf, argument, value, expected)
+    check(0 < value < math.inf, argument, value, "a positive finite number" + unit)
+
+
+def fail_shape(
+    argument: str, tensor: Tensor, sizes: Sequence[int | torch.SymInt | str], more: str = ""
+) -> NoReturn:
+    """Raise InputError for a tensor's shape; `more` says what the sizes do not."""
+    comma = "," if len(sizes) == 1 else ""
+    fail(argument, tuple(tensor.shape), f"shape ({', '.join(map(str, sizes))}{comma}){more}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

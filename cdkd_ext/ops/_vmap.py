@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from cdkd_ext.ops._library import library
+
 Rule = Callable[..., tuple[Any, Any]]
-_library = torch.library.Library("cdkd", "IMPL")
 
 
 def register_vmap(name: str, rule: Rule | None = None) -> None:
@@ -26,7 +27,7 @@ def refuse_batched_gradients(name: str, sentence: str) -> None:
     def refuse(*args: Any, **options: Any) -> NoReturn:
         raise RuntimeError(sentence)
 
-    _library.impl(name, refuse, "Batched")
+    library.impl(name, refuse, "Batched")
 
 
 def one_by_one(op: Callable[..., Any]) -> Rule:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, check_option, fail
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
+from cdkd_ext._checks import check, check_option
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._mistakes import named
-from cdkd_ext.ops._tensors import accumulator_type, as_scalar, check_device, check_dtype, check_rows
+from cdkd_ext.ops._tensors import (
+    accumulator_type,
+    as_scalar,
+    check_bins,
+    check_device,
+    check_dtype,
+    fail_shape,
+)
 from cdkd_ext.ops._vmap import as_rows, one_by_one, register_vmap
 
 
@@ -133,18 +138,18 @@ def _fake_backward(gradient: Tensor, student_gradient: Tensor, tau_gradient: Ten
 
 
 def _check(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> None:
-    check_rows("student_logits", student_logits)
-    check_dtype("teacher_logits", teacher_logits)
-    *rows, classes = student_logits.shape
-    if teacher_logits.dim() == 0 or list(teacher_logits.shape[:-1]) != rows:
-        fail("teacher_logits", tuple(teacher_logits.shape), f"shape ({', '.join(map(str, [*rows, 'bins']))})")
-    bins = teacher_logits.shape[-1]
-    check(bins >= classes, "teacher_logits", bins, f"at least the student's {classes} bins")
+    check_bins("student_logits", student_logits)
     check_device("teacher_logits", teacher_logits, student_logits)
-    check_option("phase", phase, ("paper", "centered"))
+    check_bins("teacher_logits", teacher_logits)
+    *rows, classes = student_logits.shape
+    *teacher_rows, bins = teacher_logits.shape
+    if teacher_rows != rows:
+        fail_shape("teacher_logits", teacher_logits, (*rows, "bins"))
+    check(bins >= classes, "teacher_logits", f"{bins} bins", f"at least the student's {classes} bins")
+    check_device("tau", tau, student_logits)
     check_dtype("tau", tau)
     check(tau.numel() == 1, "tau", tau.numel(), "one element")
-    check_device("tau", tau, student_logits)
+    check_option("phase", phase, ("paper", "centered"))
 
 
 def _map_rows(op: Any) -> Any:

@@ -9,18 +9,10 @@ import torch
 from torch import Tensor
 
 from cdkd_ext._checks import check, check_option
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
 from cdkd_ext.ops._mistakes import named
-from cdkd_ext.ops._tensors import (
-    accumulator_type,
-    check_device,
-    check_dtype,
-    check_shape,
-    common_type,
-    converted,
-)
+from cdkd_ext.ops._tensors import accumulator_type, check_tensor, common_type, converted, fail_shape
 from cdkd_ext.ops._vmap import register_vmap
 
 
@@ -210,24 +202,26 @@ def _fake_backward(
 
 
 def _check(
-    feature: Tensor, weight: Tensor, bias: Tensor, select: Tensor, teacher: Tensor, activation: str, eps: float
+    feature: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    select: Tensor,
+    teacher: Tensor,
+    activation: str,
+    eps: float,
 ) -> None:
-    check_dtype("feature", feature)
-    check_shape("feature", feature, "B", "C", "S")
-    samples, channels, positions = feature.shape
-    check_dtype("weight", weight, feature.dtype)
-    check_shape("weight", weight, "K", "T", positions)
-    projectors, targets, _ = weight.shape
-    shapes = {
-        "bias": (bias, (projectors, targets)),
-        "select": (select, (samples, projectors, channels)),
-        "teacher": (teacher, (samples, channels, targets)),
-    }
-    for name, (tensor, shape) in shapes.items():
-        check_dtype(name, tensor, feature.dtype if name == "teacher" else accumulator_type(feature))
-        check_shape(name, tensor, *shape)
-    for name, tensor in (("weight", weight), ("bias", bias), ("select", select), ("teacher", teacher)):
-        check_device(name, tensor, feature)
+    check_tensor("feature", feature, ("B", "C", "S"))
+    B, C, S = feature.shape
+    if C == 0 or S == 0:
+        fail_shape("feature", feature, ("B", "C", "S"), " with no empty axis but the batch")
+    check_tensor("weight", weight, ("K", "T", S), like=feature, dtype=feature.dtype)
+    K, T, _ = weight.shape
+    if K == 0 or T == 0:
+        fail_shape("weight", weight, ("K", "T", S), " with no empty axis")
+    wide = accumulator_type(feature)
+    check_tensor("bias", bias, (K, T), like=feature, dtype=wide)
+    check_tensor("select", select, (B, K, C), like=feature, dtype=wide)
+    check_tensor("teacher", teacher, (B, C, T), like=feature, dtype=feature.dtype)
     check_option("activation", activation, ("relu", "none"))
     check(eps >= 0, "eps", eps, "a number that is not negative")
 

@@ -10,17 +10,9 @@ from torch import Tensor
 
 from cdkd_ext._checks import check, fail
 from cdkd_ext.ops import _fast_path, reference
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
 from cdkd_ext.ops._mistakes import named
-from cdkd_ext.ops._tensors import (
-    accumulator_type,
-    check_device,
-    check_dtype,
-    check_shape,
-    common_type,
-    converted,
-)
+from cdkd_ext.ops._tensors import accumulator_type, check_tensor, common_type, converted, fail_shape
 from cdkd_ext.ops._vmap import one_by_one, refuse_batched_gradients, register_vmap
 
 
@@ -146,8 +138,7 @@ class _SauSelect(Derivative):
         *to_convolutions_and_norm, a, b, c, d = to_convolutions_and_norm
         gradients = (to_feature, *to_convolutions_and_norm, None, None, a, b, c, d)
         return tuple(
-            x.to(like.dtype) if need else None
-            for x, like, need in zip(gradients, saved, needs, strict=False)
+            x.to(like.dtype) if need else None for x, like, need in zip(gradients, saved, needs, strict=False)
         )
 
     @staticmethod
@@ -253,7 +244,7 @@ def _fake(
         "running_var": running_var,
     }
     _check(feature, conv_weights, norm, squeeze_weight, squeeze_bias, select_weight, select_bias)
-    samples, channels, height, width = feature.shape
+    samples, _, height, width = feature.shape
     check(eps > 0, "eps", eps, "a positive number")
     if training and samples * height * width == 1:
         fail("feature", tuple(feature.shape), "several values per channel in training")
@@ -335,41 +326,27 @@ def _check(
     select_weight: Tensor,
     select_bias: Tensor,
 ) -> None:
-    check_dtype("feature", feature)
-    check_shape("feature", feature, "B", "C", "h", "w")
-    channels = feature.shape[1]
-    branches = len(conv_weights)
-    check(branches > 0, "conv_weights", "none", "at least one tensor")
-    wide = accumulator_type(feature)
+    check_tensor("feature", feature, ("B", "C", "h", "w"))
+    _, C, h, w = feature.shape
+    if C == 0 or h == 0 or w == 0:
+        fail_shape("feature", feature, ("B", "C", "h", "w"), " with no empty axis but the batch")
+    check(len(conv_weights) > 0, "conv_weights", "none", "at least one tensor")
     for m, weight in enumerate(conv_weights):
-        _check_convolution(f"conv_weights[{m}]", weight, feature)
+        check_tensor(f"conv_weights[{m}]", weight, (C, C, "k", "k"), like=feature, dtype=feature.dtype)
+        if weight.shape[2] != weight.shape[3] or weight.shape[3] % 2 == 0:
+            fail_shape(f"conv_weights[{m}]", weight, (C, C, "k", "k"), " with odd k")
+    wide = accumulator_type(feature)
     for name, tensor in norm.items():
-        check_dtype(name, tensor, wide)
-        check_shape(name, tensor, branches, channels)
-        check_device(name, tensor, feature)
-    check_shape("squeeze_weight", squeeze_weight, "d", channels)
-    hidden = squeeze_weight.shape[0]
-    check_shape("squeeze_bias", squeeze_bias, hidden)
-    check_shape("select_weight", select_weight, "K", channels, hidden)
-    check_shape("select_bias", select_bias, select_weight.shape[0], channels)
-    linear = {
-        "squeeze_weight": squeeze_weight,
-        "squeeze_bias": squeeze_bias,
-        "select_weight": select_weight,
-        "select_bias": select_bias,
-    }
-    for name, tensor in linear.items():
-        check_dtype(name, tensor, wide)
-        check_device(name, tensor, feature)
-
-
-def _check_convolution(name: str, weight: Tensor, feature: Tensor) -> None:
-    channels = feature.shape[1]
-    check_dtype(name, weight, feature.dtype)
-    check_shape(name, weight, channels, channels, "k", "k")
-    height, width = weight.shape[2:]
-    check(height == width and width % 2 == 1, name, tuple(weight.shape), "a square kernel of odd size")
-    check_device(name, weight, feature)
+        check_tensor(name, tensor, (len(conv_weights), C), like=feature, dtype=wide)
+    check_tensor("squeeze_weight", squeeze_weight, ("d", C), like=feature, dtype=wide)
+    d = squeeze_weight.shape[0]
+    check_tensor("squeeze_bias", squeeze_bias, (d,), like=feature, dtype=wide)
+    check_tensor("select_weight", select_weight, ("K", C, d), like=feature, dtype=wide)
+    check_tensor("select_bias", select_bias, (select_weight.shape[0], C), like=feature, dtype=wide)
+    if d == 0:
+        fail_shape("squeeze_weight", squeeze_weight, ("d", C), " with no empty axis")
+    if select_weight.shape[0] == 0:
+        fail_shape("select_weight", select_weight, ("K", C, d), " with no empty axis")
 
 
 no_derivative("sau_select_backward")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cdkd_ext._checks import check, check_option
-from cdkd_ext.ops import _fast_path, _library  # noqa: F401  (the library registers the op)
+from cdkd_ext.ops import _fast_path
 from cdkd_ext.ops._derivative import no_derivative
 from cdkd_ext.ops._mistakes import named
-from cdkd_ext.ops._tensors import accumulator_type, check_device, check_dtype, check_positive, check_shape
+from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_device, check_positive, check_tensor
 from cdkd_ext.ops._vmap import one_by_one
 
 
@@ -59,7 +59,9 @@ def simcc_decode(
     """
     compiling = torch.compiler.is_compiling()
     if compiling and _fast_path.is_transformed(logits_x, logits_y):
-        raise RuntimeError("cdkd: simcc_decode is not for compiled function transforms; decode outside of them")
+        raise RuntimeError(
+            "cdkd: simcc_decode is not for compiled function transforms; decode outside of them"
+        )
     if compiling or _fast_path.is_plain():
         return _op(logits_x, logits_y, split_ratio, flipped=flipped, to_image=to_image, score=score)
     return _NoDerivative.apply(logits_x, logits_y, split_ratio, to_image, score, *(flipped or ()))
@@ -69,7 +71,12 @@ _op = torch.ops.cdkd.simcc_decode.default
 
 
 def _decode(
-    logits_x: Tensor, logits_y: Tensor, split_ratio: float, to_image: Tensor | None, score: str, *flipped: Tensor
+    logits_x: Tensor,
+    logits_y: Tensor,
+    split_ratio: float,
+    to_image: Tensor | None,
+    score: str,
+    *flipped: Tensor,
 ) -> tuple[Tensor, Tensor]:
     return _op(logits_x, logits_y, split_ratio, flipped=flipped or None, to_image=to_image, score=score)
 
@@ -120,31 +127,21 @@ def _check(
     to_image: Tensor | None,
     score: str,
 ) -> None:
-    check_dtype("logits_x", logits_x)
-    check_shape("logits_x", logits_x, "B", "J", "bins")
+    check_bins("logits_x", logits_x)
+    check_tensor("logits_x", logits_x, ("B", "J", "bins"))
     B, J, _ = logits_x.shape
-    check_dtype("logits_y", logits_y)
-    check_shape("logits_y", logits_y, B, J, "bins")
     check_device("logits_y", logits_y, logits_x)
+    check_bins("logits_y", logits_y)
+    check_tensor("logits_y", logits_y, (B, J, "bins"))
     check_positive("split_ratio", split_ratio)
     check_option("score", score, ("min", "max", "mean"))
     if flipped is not None:
-        _check_flipped(flipped, logits_x, logits_y)
+        check(len(flipped) == 3, "flipped", f"{len(flipped)} values", "(logits_x, logits_y, permutation)")
+        check_tensor("flipped[0]", flipped[0], logits_x.shape, like=logits_x)
+        check_tensor("flipped[1]", flipped[1], logits_y.shape, like=logits_x)
+        check_tensor("flipped[2]", flipped[2], (J,), like=logits_x, dtype=torch.int64)
     if to_image is not None:
-        check_dtype("to_image", to_image)
-        check_shape("to_image", to_image, B, 2, 3)
-        check_device("to_image", to_image, logits_x)
-
-
-def _check_flipped(flipped: list[Tensor], logits_x: Tensor, logits_y: Tensor) -> None:
-    check(len(flipped) == 3, "flipped", f"{len(flipped)} tensors", "logits_x, logits_y and permutation")
-    for i, like in enumerate((logits_x, logits_y)):
-        check_dtype(f"flipped[{i}]", flipped[i])
-        check_shape(f"flipped[{i}]", flipped[i], *like.shape)
-        check_device(f"flipped[{i}]", flipped[i], like)
-    check_dtype("flipped[2]", flipped[2], torch.int64)
-    check_shape("flipped[2]", flipped[2], logits_x.shape[1])
-    check_device("flipped[2]", flipped[2], logits_x)
+        check_tensor("to_image", to_image, (B, 2, 3), like=logits_x)
 
 
 no_derivative("simcc_decode")

@@ -9,18 +9,10 @@ import torch
 from torch import Tensor
 
 from cdkd_ext._checks import check
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._mistakes import named
-from cdkd_ext.ops._tensors import (
-    accumulator_type,
-    check_device,
-    check_dtype,
-    check_positive,
-    check_rows,
-    check_shape,
-)
+from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_positive, check_tensor
 from cdkd_ext.ops._vmap import as_rows, register_vmap
 
 
@@ -122,13 +114,11 @@ def _fake_backward(gradient: Tensor, logits_gradient: Tensor) -> Tensor:
 
 
 def _check(logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None) -> None:
-    check_rows("logits", logits)
-    check_dtype("target", target)
-    check_shape("target", target, *logits.shape[:-1])
-    check_device("target", target, logits)
+    check_bins("logits", logits)
+    check_tensor("target", target, logits.shape[:-1], like=logits)
     check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
     if sigma is not None:
-        check_positive("sigma", sigma, "a positive finite number of bins")
+        check_positive("sigma", sigma, " of bins")
         check(label_smoothing == 0, "label_smoothing", label_smoothing, "0 with a Gaussian target")
 
 

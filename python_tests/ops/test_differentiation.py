@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from torch.utils.checkpoint import checkpoint
 
 from cdkd_ext import ops
-from python_tests.ops.conftest import CASES
 
 Function = Callable[..., Tensor]
 NO_SECOND = r"^cdkd: \w+ has no second derivative"
@@ -50,7 +49,10 @@ class Problem:
             leaves = list(self.leaves)
             for place, x in zip(self.places, inputs, strict=True):
                 leaves[place] = x
-            leaves = [x.clone() if i not in self.places and isinstance(x, Tensor) else x for i, x in enumerate(leaves)]
+            leaves = [
+                x.clone() if i not in self.places and isinstance(x, Tensor) else x
+                for i, x in enumerate(leaves)
+            ]
             if dtype is not None:
                 leaves = [x.to(dtype) if isinstance(x, Tensor) else x for x in leaves]
             return function(*tree_unflatten(leaves, self.spec), **self.options)
@@ -262,7 +264,8 @@ def test_gradient_of_each_sample(problem: Problem) -> None:
     inputs = tuple(map(stacked, mappable(problem).inputs))
     expected = [gradients(problem, x) for x in samples(inputs)]
     assert_close(
-        vmap(grad(problem.total, every(problem)))(*inputs), tuple(map(torch.stack, zip(*expected, strict=True)))
+        vmap(grad(problem.total, every(problem)))(*inputs),
+        tuple(map(torch.stack, zip(*expected, strict=True))),
     )
 
 
@@ -414,15 +417,34 @@ def test_the_raw_op_is_differentiable(case: Any) -> None:
 
     assert torch.autograd.gradcheck(first, args)
     public = case.inputs(torch.float64, 2)[0]
-    leaves, others = ([x for x in tree_leaves(a) if isinstance(x, Tensor) and x.requires_grad] for a in (args, public))
+    leaves, others = (
+        [x for x in tree_leaves(a) if isinstance(x, Tensor) and x.requires_grad] for a in (args, public)
+    )
     found = torch.autograd.grad(weighted(first(*args)), leaves)
     assert_close(found, torch.autograd.grad(weighted(case.public(*public, **options)), others))
 
 
-def test_running_statistics_move_below_transforms() -> None:
+@pytest.fixture
+def selection_inputs(find_case: Any) -> Callable[[], dict[str, Any]]:
+    """Fresh arguments of `sau_select` by name."""
+    names = list(inspect.signature(ops.sau_select).parameters)
+
+    def make() -> dict[str, Any]:
+        args, _ = find_case("sau_select", "training").inputs(torch.float64, 2)
+        return dict(zip(names, tree_map(lambda x: x.detach(), args), strict=False))
+
+    return make
+
+
+def test_running_statistics_move_below_transforms(selection_inputs: Callable[[], dict[str, Any]]) -> None:
     """As without a transform, once per call."""
     moved = []
-    for transform in (lambda f, x: f(x), lambda f, x: grad(f)(x), lambda f, x: jvp(f, (x,), (x,)), lambda f, x: jacfwd(f)(x)):
+    for transform in (
+        lambda f, x: f(x),
+        lambda f, x: grad(f)(x),
+        lambda f, x: jvp(f, (x,), (x,)),
+        lambda f, x: jacfwd(f)(x),
+    ):
         inputs = selection_inputs()
 
         def total(x: Tensor, inputs: dict[str, Any] = inputs) -> Tensor:
@@ -435,20 +457,25 @@ def test_running_statistics_move_below_transforms() -> None:
         assert_close(statistics, moved[0])
 
 
-def test_samples_do_not_share_running_statistics_in_training() -> None:
+def test_samples_do_not_share_running_statistics_in_training(
+    selection_inputs: Callable[[], dict[str, Any]],
+) -> None:
     inputs = selection_inputs()
     features = stacked(inputs.pop("feature"))
     with pytest.raises(RuntimeError, match=r"^cdkd: sau_select in training cannot be mapped .* momentum=0"):
         vmap(lambda x: ops.sau_select(feature=x, **inputs, training=True))(features)
 
 
-def test_an_ensemble_has_running_statistics_of_its_own() -> None:
+def test_an_ensemble_has_running_statistics_of_its_own(
+    selection_inputs: Callable[[], dict[str, Any]],
+) -> None:
     inputs = selection_inputs()
     names = [name for name in inputs if name != "conv_weights"]
     batch = {name: stacked(inputs[name]) for name in names}
     batch["conv_weights"] = [stacked(x) for x in inputs["conv_weights"]]
     alone = [
-        {name: x[i].clone() if isinstance(x, Tensor) else [k[i] for k in x] for name, x in batch.items()} for i in range(3)
+        {name: x[i].clone() if isinstance(x, Tensor) else [k[i] for k in x] for name, x in batch.items()}
+        for i in range(3)
     ]
     found = vmap(lambda inputs: ops.sau_select(**inputs, training=True))(batch)
     for i, inputs in enumerate(alone):
@@ -457,18 +484,9 @@ def test_an_ensemble_has_running_statistics_of_its_own() -> None:
         assert_close(batch["running_var"][i], inputs["running_var"])
 
 
-def selection_inputs() -> dict[str, Any]:
-    case = next(case for case in CASES if case.op == "sau_select")
-    names = list(inspect.signature(ops.sau_select).parameters)
-    args = tree_map(lambda x: x.detach(), case.inputs(torch.float64, 2)[0])
-    return dict(zip(names, args, strict=False))
-
-
-DECODED = [case for case in CASES if case.op == "simcc_decode"]
-
-
-@pytest.mark.parametrize("case", DECODED, ids=lambda case: case.variant)
-def test_decoding_is_mapped_and_not_differentiated(case: Any) -> None:
+@pytest.mark.parametrize("variant", ["plain", "flipped"])
+def test_decoding_is_mapped_and_not_differentiated(variant: str, find_case: Any) -> None:
+    case = find_case("simcc_decode", variant)
     (x, y, ratio), options = case.inputs(torch.float64, 2)
     x = x.detach()
     found = vmap(lambda x: case.public(x, y, ratio, **options))(stacked(x))
