@@ -55,7 +55,7 @@ def cca_kl(
         torch.Size([2, 17])
         >>> loss.mean().backward()
     """
-    return _call(student_logits, teacher_logits, as_scalar(tau, student_logits), phase)
+    return _call(student_logits, teacher_logits, as_scalar("tau", tau, student_logits), phase)
 
 
 _op = torch.ops.cdkd.cca_kl.default
