@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +39,13 @@ def fresh_copy() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_private_functions_of_torch_stand_in_one_place() -> None:
+    place = Path(_fast_path.__file__)
+    for path in place.parent.glob("*.py"):
+        private = re.findall(r"torch\._[A-Za-z]\w*|forward_ad\._\w+", path.read_text())
+        assert bool(private) == (path == place), path.name
 
 
 def test_this_torch_has_the_names() -> None:
