@@ -121,7 +121,7 @@ def test_a_broken_picture_is_named_whoever_loads_it(workers, figures, tmp_path, 
     broken.write_bytes(broken.read_bytes()[:500])
     assert main(["train", *SMALL, f"--data.workers={workers}", "--data.root=data", "--output=run"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("cdkd: data/train/images/000003.jpg: expected a ")
+    assert len(lines) == 1 and lines[0].startswith("cdkd: data/train/images/000003.jpg: expected an image")
 
 
 def test_models_prints_sizes_and_both_conventions(capsys):
