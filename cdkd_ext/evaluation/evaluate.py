@@ -143,7 +143,9 @@ def evaluate_checkpoint(
             "nothing for joints without sigmas, which COCO's results need",
         )
     accelerator = make_accelerator(cpu) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-    network = _load_network(weights, model, truth.joints).to(accelerator.device if accelerator else _device(cpu))
+    network = _load_network(weights, model, truth.joints).to(
+        accelerator.device if accelerator else _device(cpu)
+    )
     truth = replace(truth, padding=data.padding)
     main = accelerator is None or accelerator.is_main_process
     processes = accelerator.num_processes if accelerator else 1

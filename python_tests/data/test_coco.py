@@ -191,9 +191,7 @@ def test_missing_file_and_folders(tiny_data: Any) -> None:
     with pytest.raises(InputError, match=r"Is a directory"):
         load_coco_persons(tiny_data.images, tiny_data.images)
     shutil.rmtree(tiny_data.images)
-    with pytest.raises(
-        InputError, match=r"images: expected the folder of the images of .*annotations\.json"
-    ):
+    with pytest.raises(InputError, match=r"images: expected the folder of the images of .*annotations\.json"):
         load_coco_persons(tiny_data.annotations, tiny_data.images)
 
 
