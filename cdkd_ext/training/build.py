@@ -69,7 +69,7 @@ def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
         return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
     if teacher is not None:
         return config.model.spec(joints, teacher.network().spec.padding)
-    return config.model.spec(joints, DEFAULT_PADDING)
+    return config.model.spec(joints)
 
 
 def build_task(

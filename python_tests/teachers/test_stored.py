@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cdkd_ext.data import PoseDataset, load_coco_persons
+from cdkd_ext.data import PoseDataset, cached_views, load_coco_persons
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.distill import TeacherOutput
 from cdkd_ext.teachers import StoredOutputs, build_teacher_outputs
@@ -64,3 +64,9 @@ def test_a_folder_is_reused_for_the_same_teacher_and_views_alone(dataset, tmp_pa
     dataset.teacher_size = (96, 96)
     others.append(build_teacher_outputs(dataset, 1, tmp_path, teacher, "a"))
     assert len({first, *others}) == 4
+
+
+def test_views_with_other_fields_are_not_taken_for_these(dataset, tmp_path, monkeypatch):
+    first = build_student_views(dataset, 1, tmp_path)
+    monkeypatch.setattr(cached_views, "STUDENT_FIELDS", ("image", "keypoints"))
+    assert build_student_views(dataset, 1, tmp_path) != first
