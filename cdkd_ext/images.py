@@ -40,9 +40,7 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
     # some OpenCV versions fill the rest of a cut-off JPEG with grey and report nothing
     if content.startswith(_JPEG_START):
         end = content.rfind(_JPEG_END)
-        check(
-            content.find(_JPEG_SCAN, max(end, 0)) < 0, str(path), "a JPEG that is cut off", "a whole image"
-        )
+        check(content.find(_JPEG_SCAN, max(end, 0)) < 0, str(path), "a JPEG that is cut off", "a whole image")
     image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)
     if image is None:
         fail(str(path), "a broken file or an unknown format", "an image")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from cdkd_ext.checkpoints import save_model
 from cdkd_ext.codecs import decode_heatmaps
 from cdkd_ext.errors import InputError
-from cdkd_ext.checkpoints import save_model
 from cdkd_ext.inference import Predictor, predict_crops, read_image
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.models import HeatmapOutput, ModelSpec, SimCCOutput, create_model
@@ -153,7 +153,10 @@ def test_a_run_is_predicted_with_the_padding_and_joints_it_was_trained_with(tmp_
     poses = predictor(image, [(15, 15, 30, 30)])
     other = Predictor(network, padding=1.25)(image, [(12, 12, 36, 36)])
     np.testing.assert_allclose(poses.keypoints, other.keypoints, atol=1e-4)
-    assert np.abs(poses.keypoints - Predictor(network, padding=1.25)(image, [(15, 15, 30, 30)]).keypoints).max() > 1
+    assert (
+        np.abs(poses.keypoints - Predictor(network, padding=1.25)(image, [(15, 15, 30, 30)]).keypoints).max()
+        > 1
+    )
 
 
 def test_other_joints_than_the_description_s_can_be_given():

@@ -19,7 +19,9 @@ from cdkd_ext.training import DistillationConfig, ModelConfig, prepare_views
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=16, split_ratio=2.0, joints=MPII_JOINTS)
+    network = create_model(
+        "hrnet_w8_small", input_size=(64, 64), num_joints=16, split_ratio=2.0, joints=MPII_JOINTS
+    )
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
