@@ -19,7 +19,6 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.models.spec import DEFAULT_PADDING
 from cdkd_ext.teachers import FrozenTeacher, StoredOutputs, build_teacher_outputs
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
