@@ -195,7 +195,7 @@ def profiled_step(
             images = inputs["image"].contiguous(memory_format=torch.channels_last)
             output = task.student(images)
         with record_function("part: losses, forward and backward"):
-            # cut here, so that the losses' backward is told from the student's
+            # cut here, so that the losses' backward is apart from the student's
             cut = SimCCOutput(*(value.detach().requires_grad_() for value in output))
             labels = (inputs["keypoints"], inputs["annotated"], inputs["labelled"])
             losses = task.loss(cut, inputs["teacher_output"], *labels, 0.5)

@@ -1,4 +1,4 @@
-"""What the documentation's build adds to Markdown: formulas as MathML, and source code as it stands in the package."""
+"""What the documentation's build adds to Markdown: formulas as MathML, source code, and a package's public names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from latex2mathml.converter import convert
 
 _FORMULA = re.compile(r"^\$\$\n(.+?)\n\$\$$", re.M | re.S)
 _SOURCE = re.compile(r"^<!-- source: (\S+)(?: (\S+))? -->$", re.M)
+_DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+_PACKAGE = re.compile(r"^<!-- package: (\S+) -->$", re.M)
 
 
 def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
-    """Replace `$$` blocks and `<!-- source: FILE [NAME] -->` lines; MkDocs calls this for every page."""
+    """Replace `$$` blocks, `<!-- source: FILE [NAME] -->` and `<!-- package: NAME -->`; called for every page."""
     root = Path(config.config_file_path).parent
     markdown = _FORMULA.sub(lambda found: _formula(found[1]), markdown)
+    markdown = _PACKAGE.sub(lambda found: _members(root, found[1]), markdown)
     return _SOURCE.sub(lambda found: _block(root, found[1], found[2]), markdown)
 
 
@@ -30,6 +33,38 @@ def _block(root: Path, file: str, name: str | None) -> str:
     source = (root / file).read_text(encoding="utf-8")
     code = source if name is None else excerpt(source, name)
     return f'```python title="{file}"\n{code.strip()}\n```'
+
+
+def _members(root: Path, package: str) -> str:
+    """A package's docstring, and a reference to each of its public names where it is defined."""
+    source = (root / package.replace(".", "/") / "__init__.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    return "\n\n".join([docstring, *(f"::: {place}" for place in public_names(source, package))])
+
+
+def public_names(source: str, package: str) -> list[str]:
+    """The dotted places of a package's public names: those in `__all__`, or what it defines itself.
+
+    Args:
+        source: of the package's `__init__`.
+        package: its dotted name.
+    """
+    tree = ast.parse(source)
+    listed = [node.value for node in tree.body if isinstance(node, ast.Assign) and _is_all(node)]
+    if not listed:
+        own = [node.name for node in tree.body if isinstance(node, _DEFINITIONS)]
+        return [f"{package}.{name}" for name in own if not name.startswith("_")]
+    imports = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return [imports.get(name, f"{package}.{name}") for name in ast.literal_eval(listed[0])]
+
+
+def _is_all(node: ast.Assign) -> bool:
+    return ast.unparse(node.targets[0]) == "__all__"
 
 
 def excerpt(source: str, name: str) -> str:
@@ -53,9 +88,6 @@ def excerpt(source: str, name: str) -> str:
         docstring = node.body[0]
         kept = [line for line in kept if not docstring.lineno <= line <= (docstring.end_lineno or 0)]
     return textwrap.dedent("\n".join(lines[line - 1] for line in kept))
-
-
-_DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 
 def _child(node: ast.AST, name: str) -> ast.AST:

@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 
 from bench.gpu.report import print_columns
-from cdkd_ext.data import Augmentation, Person, PoseDataset, load_coco_persons, read_image
+from cdkd_ext.data import Augmentation, Person, PoseDataset, load_coco_persons
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
+from cdkd_ext.images import read_image
 from cdkd_ext.joints import JointSet
 from cdkd_ext.synthetic.dataset import draw_people
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cdkd_ext.cuda.launch_plan import LaunchSizes, plan_launches
+from cdkd_ext.emulation.launch_plan import plan_launches
+from cdkd_ext.emulation.passes import LaunchSizes
 
 TINY = LaunchSizes(
     batch=2, joints=2, student_bins=24, teacher_bins=96, student_side=4, teacher_side=8, projectors=2

@@ -1,17 +1,17 @@
-"""Checkpoints: weights that describe their own network, and the state that lets a run go on."""
+"""Checkpoints of this package: weights that describe their own network."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import os
 from pathlib import Path
-from typing import Any
 
 import safetensors
 from safetensors.torch import save_file
 
 from cdkd_ext.checkpoints.foreign import load_checkpoint
+from cdkd_ext.checkpoints.migration import migrate
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
@@ -19,7 +19,7 @@ from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 _KEY = "cdkd_ext"
 
 
-def save_model(model: PoseNetwork, path: str | Path) -> None:
+def save_model(model: PoseNetwork, path: str | os.PathLike[str]) -> None:
     """Write a model as safetensors whose metadata is its description (`ModelSpec`), the names of its joints included.
 
     Raises:
@@ -32,7 +32,7 @@ def save_model(model: PoseNetwork, path: str | Path) -> None:
         save_file(tensors, temporary, metadata)
 
 
-def describes_itself(path: str | Path) -> bool:
+def describes_itself(path: str | os.PathLike[str]) -> bool:
     """Whether a file, or the best checkpoint of a run's folder, is one that `save_model` wrote."""
     path = Path(path)
     if path.is_dir():
@@ -44,7 +44,7 @@ def describes_itself(path: str | Path) -> bool:
         return False
 
 
-def load_model(path: str | Path, argument: str = "weights") -> PoseNetwork:
+def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseNetwork:
     """Rebuild a model from a file that `save_model` wrote, or from a run's folder (its best checkpoint).
 
     Args:
@@ -74,22 +74,15 @@ def load_model(path: str | Path, argument: str = "weights") -> PoseNetwork:
             "a checkpoint written by `cdkd train` or `cdkd convert`",
         )
     try:
-        model = create_model(_read_spec(json.loads(metadata[_KEY]), str(path)))
+        described = migrate(json.loads(metadata[_KEY]), path)
+        model = create_model(ModelSpec.from_dict(described["model"], f"{path}: model"))
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{argument}: {path} has damaged metadata ({error})") from error
     load_checkpoint(model, path)
     return model
 
 
-def _read_spec(metadata: dict[str, Any], path: str) -> ModelSpec:
-    described = dict(metadata["model"])
-    if "joints" not in described:  # version 0.1.0: joints beside the network, no padding, `resnet_50`
-        described["joints"] = metadata["joints"]
-        described["name"] = re.sub(r"^resnet_(?=\d)", "resnet", described["name"])
-    return ModelSpec.from_dict(described, f"{path}: model")
-
-
-def file_hash(path: str | Path) -> str:
+def file_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a checkpoint, or of a run folder's best checkpoint."""
     path = Path(path)
     if path.is_dir():

@@ -88,7 +88,7 @@ def build_student_views(dataset: PoseDataset, views: int, folder: Path, *, worke
     def compute(samples: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: samples[name] for name in STUDENT_FIELDS}
 
-    return store_views(dataset, views, folder, "views", compute, workers=workers)
+    return store_views(dataset, views, folder, "views", compute, workers=workers, fields=STUDENT_FIELDS)
 
 
 def store_views(

@@ -5,8 +5,6 @@ from typing import Literal
 
 from cdkd_ext.data.augmentation import Augmentation
 
-DEFAULT_PADDING = 1.25
-
 
 @dataclass
 class DataConfig:

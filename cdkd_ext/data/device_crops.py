@@ -32,7 +32,7 @@ def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tens
     check_type("images", images, Tensor, "a torch.Tensor")
     shape = tuple(images.shape)
     check(len(shape) == 4 and min(shape[2:]) > 1, "images", shape, "shape (B, C, H, W), H and W at least 2")
-    batch, _, height, width = shape
+    batch = shape[0]
     check_tensor("to_source", to_source, (batch, 2, 3))
     check(len(size) == 2 and min(size) > 0, "size", tuple(size), "(height, width), two positive integers")
     if images.dtype != torch.uint8:

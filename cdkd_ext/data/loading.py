@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cdkd_ext.data.coco import load_coco_detections, load_coco_persons
-from cdkd_ext.data.config import DEFAULT_PADDING, DataConfig
+from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import EvaluationSet, Person
@@ -71,8 +71,7 @@ def load_validation(config: DataConfig) -> EvaluationSet:
             clip = config.clip_boxes
             persons, joints = load_coco_persons(annotations, images, joints=given, clip_boxes=clip)
     metric = _metric(config, persons, joints, annotations)
-    padding = DEFAULT_PADDING if config.padding is None else config.padding
-    return EvaluationSet(persons, joints, metric, annotations, boxes, reference, padding)
+    return EvaluationSet(persons, joints, metric, annotations, boxes, reference, config.padding)
 
 
 def _metric(
@@ -112,7 +111,7 @@ def load_people(config: DataConfig, output: Path) -> People:
     root = _existing_root(config)
     # first what is quick to read and shows most mistakes
     val = load_validation(config)
-    check(val.metric != "none", "data.metric", "none", "a metric that decides which checkpoint is best")
+    check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
     annotations, images = root / config.train, root / config.train_images
     if config.format == "mpii":
         train, joints = load_mpii_persons(annotations, images, min_keypoints=config.min_keypoints)

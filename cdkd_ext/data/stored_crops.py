@@ -17,9 +17,9 @@ from cdkd_ext.data.batches import Batch, Key
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.device_crops import crops_on_device
-from cdkd_ext.data.images import read_image
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import new_folder
+from cdkd_ext.images import read_image
 
 FloatMatrix = npt.NDArray[np.float64]
 
@@ -136,7 +136,7 @@ class _Unaugmented(Dataset[torch.Tensor]):
         image = read_image(person.image_path, person.image_size)
         matrix = _stored_matrix(self.dataset, index, self.margin)
         crop = warp_crop(image, matrix, stored_size(self.dataset, self.margin))
-        return torch.from_numpy(np.ascontiguousarray(crop[..., ::-1].transpose(2, 0, 1)))
+        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
 
 
 def _write(dataset: PoseDataset, margin: float, path: Path, workers: int) -> None:

@@ -23,6 +23,17 @@ class HeatmapLoss(nn.Module):
         sigma: standard deviation of the Gaussians in cells; None takes `heatmap_sigma` of the map.
         quantized: centre the Gaussians on cells, as HRNet does and DARK does not.
         scale: factor on the result.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import HeatmapLoss
+        >>> from cdkd_ext.models import HeatmapOutput
+        >>> student = HeatmapOutput(torch.randn(2, 17, 16, 16))
+        >>> HeatmapLoss((64, 64))(student, torch.rand(2, 17, 2) * 63, torch.ones(2, 17)).shape
+        torch.Size([])
     """
 
     name = "heatmap"
@@ -70,6 +81,9 @@ class HeatmapLoss(nn.Module):
             student: its feature (B, J, h, w) is the heatmaps.
             keypoints: (B, J, 2) x and y in pixels of the student's crop; anything where the weight is 0.
             weights: (B, J) factors, 0 for joints without a label.
+
+        Raises:
+            InputError: a shape does not fit, or a weight is negative.
         """
         maps = student.feature
         check_tensor("student.feature", maps, ("B", "J", "h", "w"))

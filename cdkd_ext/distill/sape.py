@@ -118,6 +118,9 @@ class SAPE(nn.Module):
         Args:
             student_feature: (B, C, h, w); gradients reach it and the projectors.
             teacher_feature: (B, C, H, W); gets no gradient.
+
+        Raises:
+            InputError: a shape does not fit.
         """
         check_tensor("student_feature", student_feature, ("B", self.channels, *self.student_size))
         batch = student_feature.shape[0]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from cdkd_ext import ops
+from cdkd_ext.codecs import SimCCCodec
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.models import SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
-
-_OUTSIDE = -1.0
 
 
 class SimCCLoss(nn.Module):
@@ -27,6 +25,17 @@ class SimCCLoss(nn.Module):
             sums over bins and joints and averages over samples; "mean" (published for MPII and for Gaussian
             labels) averages over bins, samples and joints. All of them add the two axes.
         scale: factor on the result; the CDKD release has 1000 on the "mean" form.
+
+    Raises:
+        InputError: a number is out of range or an option is unknown.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import SimCCLoss
+        >>> from cdkd_ext.models import SimCCOutput
+        >>> student = SimCCOutput(torch.randn(2, 17, 8, 8), torch.randn(2, 17, 64), torch.randn(2, 17, 64))
+        >>> SimCCLoss(2.0)(student, torch.rand(2, 17, 2) * 31, torch.ones(2, 17)).shape
+        torch.Size([])
     """
 
     name = "simcc"
@@ -64,30 +73,25 @@ class SimCCLoss(nn.Module):
             student: logits (B, J, N) per axis.
             keypoints: (B, J, 2) x and y in pixels of the student's crop; anything where the weight is 0.
             weights: (B, J) factors, 0 for joints without a label.
+
+        Raises:
+            InputError: a shape does not fit, or a weight is negative.
         """
         check_tensor("student.logits_x", student.logits_x, ("B", "J", "N"))
         batch, joints, _ = student.logits_x.shape
         check_tensor("student.logits_y", student.logits_y, (batch, joints, "N"))
         check_tensor("keypoints", keypoints, (batch, joints, 2))
         check_weights("weights", weights, (batch, joints))
-        logits = (student.logits_x, student.logits_y)
-        # float32 at least: float16 cannot hold a bin coordinate to a fraction of a bin
-        target = torch.promote_types(keypoints.dtype, torch.float32)
-        bins = keypoints.to(target) * self.split_ratio  # (B, J, 2)
-        labels = bins.round()
-        inside = [labels[..., axis] < logits[axis].shape[-1] for axis in range(2)]  # (B, J) each
-        used = (labels >= 0).all(-1) & inside[0] & inside[1] & (weights > 0)  # (B, J)
-        bins = torch.where(used[..., None], bins, _OUTSIDE)
-
-        total = logits[0].new_zeros((), dtype=target)
-        for axis, axis_logits in enumerate(logits):
+        targets, used = SimCCCodec(self.split_ratio).targets(student, keypoints, weights)
+        total = targets.new_zeros(())
+        for axis, axis_logits in enumerate((student.logits_x, student.logits_y)):
             rows = ops.simcc_kl(
                 axis_logits,
-                bins[..., axis],
+                targets[..., axis],
                 label_smoothing=self.label_smoothing if self.kind == "hard" else 0.0,
                 sigma=self.sigma if self.kind == "gaussian" else None,
             )
-            total = total + self._reduce(rows * weights, axis_logits.shape[-1])
+            total = total + self._reduce(rows * used, axis_logits.shape[-1])
         return total * self.scale
 
     def _reduce(self, rows: Tensor, bins: int) -> Tensor:

@@ -13,7 +13,6 @@ from cdkd_ext.checkpoints.native import describes_itself
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
-from cdkd_ext.data.config import DEFAULT_PADDING
 from cdkd_ext.data.loading import People, training_set
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check
@@ -70,7 +69,7 @@ def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
         return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
     if teacher is not None:
         return config.model.spec(joints, teacher.network().spec.padding)
-    return config.model.spec(joints, DEFAULT_PADDING)
+    return config.model.spec(joints)
 
 
 def build_task(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
+from cdkd_ext.checkpoints.migration import current_model_name
 from cdkd_ext.errors import check
 
 # old and new place of an option, sections by dots
@@ -36,7 +36,7 @@ def migrated(options: dict[str, Any], source: Path) -> dict[str, Any]:
         _rename(result, old, new, source)
     model = result.get("model")
     if isinstance(model, dict) and isinstance(model.get("name"), str):
-        model["name"] = re.sub(r"^resnet_(?=\d)", "resnet", model["name"])
+        model["name"] = current_model_name(model["name"])
     return result
 
 

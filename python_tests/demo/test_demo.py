@@ -43,7 +43,7 @@ def test_the_report_says_what_the_runs_measured(report):
     assert not re.search(r"\bnan\b", text.split("| |")[0])
 
 
-def test_the_pictures_can_be_opened(report):
+def test_the_images_can_be_opened(report):
     predictions = cv2.imread(str(report.parent / "predictions.png"))
     assert predictions.shape[1] > 5 * 224
     assert predictions.std() > 20

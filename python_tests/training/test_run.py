@@ -27,6 +27,7 @@ from cdkd_ext.training import (
     OptimizerConfig,
     Trainer,
     TrainingConfig,
+    distill,
     train,
 )
 
@@ -427,3 +428,36 @@ def test_an_output_folder_that_cannot_be_written_is_named(figures, tmp_path):
     blocked.write_text("")
     with pytest.raises(InputError, match=r"file/run.*expected a writable folder"):
         train(plain(figures, blocked / "run"))
+
+
+def test_the_padding_of_a_run_is_the_configured_one_and_goes_on_to_students(figures, tmp_path, teacher):
+    """Given, it is used and kept; else the network's own weights decide, then the teacher's, then the default."""
+
+    def padding(name):
+        return load_model(tmp_path / name / "last.safetensors").spec.padding
+
+    data = DataConfig(root=str(figures), workers=0)
+    given = plain(figures, tmp_path / "given", model=TEACHER, epochs=1, data=replace(data, padding=1.5))
+    wide = train(given)
+    assert padding("given") == 1.5
+    assert load_model(teacher).spec.padding == 1.25
+    # prediction and evaluation follow the weights
+    report = evaluate_checkpoint(str(tmp_path / "given/last.safetensors"), data)
+    assert report["pckh"] == wide["pckh"]
+
+    train(distilled(figures, tmp_path / "from_teacher", tmp_path / "given", epochs=1))
+    assert padding("from_teacher") == 1.5
+    model = replace(STUDENT, weights=str(tmp_path / "from_teacher/last.safetensors"))
+    train(plain(figures, tmp_path / "from_weights", model=model, epochs=1))
+    assert padding("from_weights") == 1.5
+    config = distilled(
+        figures, tmp_path / "own", tmp_path / "given", epochs=1, data=replace(data, padding=1.1)
+    )
+    train(config)
+    assert padding("own") == 1.1
+
+
+def test_the_two_commands_of_the_package(figures, tmp_path, teacher):
+    record = distill(distilled(figures, tmp_path, teacher, epochs=1))
+    assert record["cca"] > 0
+    assert distill(distilled(figures, tmp_path, teacher, epochs=1), resume=True) == record
