@@ -71,17 +71,17 @@ def copy_bandwidth(device: torch.device, size: int) -> float:
     """Bytes per second of a device-to-device copy, read and written bytes together."""
     source = torch.empty(size, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
-    return 2 * size / _fastest(lambda: target.copy_(source), device)
+    return 2 * size / _typical(lambda: target.copy_(source), device)
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
     """Multiply-adds per second of a square matrix product of random numbers."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
-    return size**3 / _fastest(lambda: torch.mm(a, b, out=out), device)
+    return size**3 / _typical(lambda: torch.mm(a, b, out=out), device)
 
 
-def _fastest(run: Pass, device: torch.device) -> float:
+def _typical(run: Pass, device: torch.device) -> float:
     for _ in range(2):
         run()
     return statistics.median(seconds(run, device) for _ in range(5))

@@ -104,10 +104,10 @@ def how_to_bring(names: list[str]) -> str:
 
 def describe_gpu(findings: Findings, *, dry_run: bool) -> str:
     """The card in one line, and a table of it."""
+    if dry_run:
+        return f"no GPU used, torch {version('torch') or 'missing'}"
     import torch
 
-    if dry_run:
-        return f"no GPU used, torch {torch.__version__}"
     properties = torch.cuda.get_device_properties(0)
     smi = shutil.which("nvidia-smi")
     query = ["--query-gpu=driver_version,clocks.sm,clocks.max.sm,power.limit", "--format=csv,noheader"]

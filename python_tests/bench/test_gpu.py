@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_a_stage_that_hangs_is_cut_off_and_its_findings_are_kept(fake_stages, tm
     chosen = fake_stages(
         limit=2.0, first=WRITES, hangs=WRITES + "import threading\nthreading.Event().wait()\n"
     )
-    results = gpu.run_stages(chosen, tmp_path, 60.0, dry_run=True)
+    results = gpu.run_stages(chosen, tmp_path, 60.0, dry_run=False)
     assert [result.status for result in results] == [OK, CUT_OFF]
     assert results[1].summary == "three of five"
     assert "| hangs | cut off |" in (tmp_path / "report.md").read_text()
@@ -82,25 +83,25 @@ def test_a_stage_that_hangs_is_cut_off_and_its_findings_are_kept(fake_stages, tm
 
 def test_a_stage_that_fails_says_why_and_what_needs_it_is_skipped(fake_stages, tmp_path):
     chosen = fake_stages(first="sys.exit('no compiler')\n", second=WRITES)
-    first, second = gpu.run_stages(chosen, tmp_path, 60.0, dry_run=True)
+    first, second = gpu.run_stages(chosen, tmp_path, 60.0, dry_run=False)
     assert (first.status, first.summary) == (FAILED, "no compiler")
     assert (second.status, second.summary) == (SKIPPED, "needs first")
 
 
 def test_a_stage_that_finds_nothing_has_failed(fake_stages, tmp_path):
-    (result,) = gpu.run_stages(fake_stages(first="print('hello')\n"), tmp_path, 60.0, dry_run=True)
+    (result,) = gpu.run_stages(fake_stages(first="print('hello')\n"), tmp_path, 60.0, dry_run=False)
     assert (result.status, result.summary) == (FAILED, "hello")
 
 
 def test_no_stage_begins_when_the_time_is_over(fake_stages, tmp_path):
-    (result,) = gpu.run_stages(fake_stages(first=WRITES), tmp_path, 3.0, dry_run=True)
+    (result,) = gpu.run_stages(fake_stages(first=WRITES), tmp_path, 3.0, dry_run=False)
     assert (result.status, result.summary) == (SKIPPED, "no time left of 3 s")
 
 
 def test_an_old_result_is_not_taken_for_a_new_one(fake_stages, tmp_path):
     chosen = fake_stages(first="sys.exit('broken')\n")
     (tmp_path / "first.json").write_text('{"summary": "old"}')
-    (result,) = gpu.run_stages(chosen, tmp_path, 60.0, dry_run=True)
+    (result,) = gpu.run_stages(chosen, tmp_path, 60.0, dry_run=False)
     assert result.summary == "broken"
 
 
@@ -220,3 +221,36 @@ def test_the_sanitizers_program_runs_every_op():
         check=True,
     )
     assert len(done.stdout.splitlines()) == 2 * len(OPS)
+
+
+def test_a_case_that_fails_does_not_end_the_others(monkeypatch, tmp_path):
+    from bench.gpu import ops as stage
+
+    def fail(*inputs):
+        raise RuntimeError("an illegal\nmemory access")
+
+    broken = replace(OPS[0], ours=fail)
+    monkeypatch.setattr(
+        stage, "tiny_plans", lambda: [stage.Plan(op, 1, torch.float32) for op in (broken, OPS[2])]
+    )
+    monkeypatch.setattr(sys, "argv", ["ops", "--output", str(tmp_path), "--dry-run"])
+    with pytest.raises(SystemExit) as stopped:
+        stage.main()
+    assert stopped.value.code
+    found = read_result(tmp_path / "ops.json")
+    assert found["summary"] == "2 of 2 cases, 1 wrong or failed"
+    assert "cca_kl, B 1, float32: RuntimeError: an illegal memory access" in found["notes"]
+    assert [row[0] for row in found["tables"][0]["rows"]] == ["simcc_decode, B 1, float32"]
+
+
+def test_a_wrong_result_is_printed_as_such_and_fails_the_stage(monkeypatch, tmp_path):
+    from bench.gpu import ops as stage
+
+    wrong = replace(OPS[0], ours=lambda *inputs: 1.01 * OPS[0].ours(*inputs))
+    monkeypatch.setattr(stage, "tiny_plans", lambda: [stage.Plan(wrong, 1, torch.float32)])
+    monkeypatch.setattr(sys, "argv", ["ops", "--output", str(tmp_path), "--dry-run"])
+    with pytest.raises(SystemExit) as stopped:
+        stage.main()
+    assert stopped.value.code
+    (row,) = read_result(tmp_path / "ops.json")["tables"][0]["rows"]
+    assert row[-1].endswith("WRONG")
