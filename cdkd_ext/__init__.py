@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cdkd_ext.evaluation import evaluate_checkpoint as evaluate
     from cdkd_ext.inference import Predictor
     from cdkd_ext.models import create_model, list_models
-    from cdkd_ext.training import DistillationTask, distill, train  # type: ignore[attr-defined]
+    from cdkd_ext.training import DistillationTask, distill, train
 
     __version__: str
 

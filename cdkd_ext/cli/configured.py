@@ -14,7 +14,7 @@ from cdkd_ext.cli.parsing import COMMANDS, CommandError
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
-from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, train
+from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
 
 
 def configured_parser(name: str) -> ArgumentParser:
@@ -73,7 +73,7 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-        expanded += [f"--resume={value}", "--config", str(path)]
+        expanded += [f"--resume={value}", "--config", json.dumps(read_config(path))]
     return expanded
 
 

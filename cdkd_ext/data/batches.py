@@ -10,11 +10,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 Key = tuple[int, int]
-Batch = dict[str, torch.Tensor]
+# a sample's tensors stacked, and beside stored views the teacher's output for them
+Batch = dict[str, Any]
 
 
 class EpochBatches(Sampler[list[Key]]):
     """Shuffled batches of (index, view) keys; each process takes every `processes`-th batch.
+
+    Which people, which views and in which order is a function of the seed and of the attribute `epoch` alone.
 
     Every process sees the same number of batches, so the last, smaller ones are left out where there are several
     batches, and the people in them change from epoch to epoch.
@@ -73,20 +76,40 @@ class _Batched(Dataset[Batch]):
         return default_collate([self.samples[key] for key in keys])
 
 
-def make_loader(samples: Any, sampler: EpochBatches, *, workers: int = 0) -> DataLoader[Batch]:
-    """Return a loader of whole batches; `samples` with a `batch(keys)` method is asked for whole batches.
+class EpochLoader:
+    """Loads the batches of an epoch; samples with a `batch(keys)` method are asked for whole batches.
 
     Args:
         samples: data set indexed by (index, view).
-        sampler: gives the keys of each batch.
+        order: gives the keys of each batch.
         workers: processes that load; 0 loads in this one.
+
+    Example:
+        ```python
+        loader = EpochLoader(dataset, EpochBatches(range(len(dataset)), 32, seed=0), workers=2)
+        for epoch in range(10):
+            for batch in loader.epoch(epoch):
+                ...
+        ```
     """
-    if hasattr(samples, "batch"):
-        return DataLoader(samples, batch_size=None, sampler=sampler)
-    return DataLoader(
-        _Batched(samples),
-        batch_size=None,
-        sampler=sampler,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
-    )
+
+    def __init__(self, samples: Any, order: EpochBatches, *, workers: int = 0) -> None:
+        self._order = order
+        stored = hasattr(samples, "batch")
+        workers = 0 if stored else workers
+        self._loader: DataLoader[Batch] = DataLoader(
+            samples if stored else _Batched(samples),
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
+        )
+
+    def __len__(self) -> int:
+        """Batches of this process per epoch."""
+        return len(self._order)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0."""
+        self._order.epoch = epoch
+        return iter(self._loader)

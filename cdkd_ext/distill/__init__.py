@@ -4,8 +4,7 @@ from cdkd_ext.distill.cca import CCA
 from cdkd_ext.distill.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
 from cdkd_ext.distill.heatmap import HeatmapLoss
 from cdkd_ext.distill.loss import DistillationLoss
-from cdkd_ext.distill.outputs import FeatureOutputs, PoseOutputs
-from cdkd_ext.distill.presets import paper_loss, recommended_loss
+from cdkd_ext.distill.outputs import DescribedNetwork, TeacherOutput
 from cdkd_ext.distill.sape import SAPE
 from cdkd_ext.distill.sau import SAU
 from cdkd_ext.distill.simcc import SimCCLoss
@@ -16,13 +15,11 @@ __all__ = [
     "SAPE",
     "SAU",
     "AdversarialScalar",
+    "DescribedNetwork",
     "DistillationLoss",
-    "FeatureOutputs",
     "HeatmapLoss",
-    "PoseOutputs",
     "SimCCLoss",
+    "TeacherOutput",
     "cosine_ramp",
     "gradient_reversal",
-    "paper_loss",
-    "recommended_loss",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cdkd_ext import ops
-from cdkd_ext.distill.outputs import PoseOutputs
+from cdkd_ext.distill.outputs import TeacherOutput
 from cdkd_ext.errors import check, check_option
+from cdkd_ext.models import SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
@@ -18,6 +19,15 @@ class CCA(nn.Module):
     Args:
         phase: "paper" merges as printed (Eq. 6); "centered" centres the merged teacher mass on the coordinate
             that the student's bin stands for.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import CCA, TeacherOutput
+        >>> from cdkd_ext.models import SimCCOutput
+        >>> student = SimCCOutput(torch.randn(2, 17, 8, 8), torch.randn(2, 17, 64), torch.randn(2, 17, 64))
+        >>> teacher = TeacherOutput(torch.randn(2, 17, 64, 64), torch.randn(2, 17, 768), torch.randn(2, 17, 768))
+        >>> CCA()(student, teacher, tau=1.0).shape
+        torch.Size([])
     """
 
     def __init__(self, phase: str = "paper") -> None:
@@ -26,7 +36,7 @@ class CCA(nn.Module):
         self.phase = phase
 
     def forward(
-        self, student: PoseOutputs, teacher: PoseOutputs, tau: float | Tensor, weights: Tensor | None = None
+        self, student: SimCCOutput, teacher: TeacherOutput, tau: float | Tensor, weights: Tensor | None = None
     ) -> Tensor:
         """Mean over samples and joints, summed over the two axes: a scalar.
 
@@ -35,10 +45,14 @@ class CCA(nn.Module):
             teacher: logits (B, J, N_t) per axis, N_t >= N_s; gets no gradient.
             tau: temperature; a 0-dim tensor gets its gradient through both softmaxes.
             weights: (B, J) factors on the rows, or None for ones.
+
+        Raises:
+            InputError: a shape does not fit, the teacher has fewer bins, or one of the two has heatmaps.
         """
         total: Tensor | None = None
         for name, output in (("student", student), ("teacher", teacher)):
-            check(hasattr(output, "logits_x"), name, "heatmaps", "SimCC logits, whose classes CCA aligns")
+            simcc = getattr(output, "logits_x", None) is not None
+            check(simcc, name, "heatmaps", "SimCC logits, whose classes CCA aligns")
         for axis in ("logits_x", "logits_y"):
             student_logits, teacher_logits = getattr(student, axis), getattr(teacher, axis)
             check_tensor(f"student.{axis}", student_logits, ("B", "J", "N"))

@@ -57,6 +57,9 @@ class AdversarialScalar(nn.Module):
         theta: start of θ.
         schedule: ξ as a function of the progress within the ramp, both from 0 to 1; it must never fall.
         ramp: share of the training after which the schedule has reached its end, in (0, 1].
+
+    Raises:
+        InputError: a bound, the start or the ramp is out of range, or the schedule falls.
     """
 
     theta: nn.Parameter
@@ -117,6 +120,14 @@ class ETHT(AdversarialScalar):
         schedule: see `AdversarialScalar`.
         ramp: see `AdversarialScalar`.
         detach_scale: keep the loss's factor τ² out of θ's gradient, which it otherwise dominates.
+
+    Raises:
+        InputError: a bound, the start or the ramp is out of range, or the schedule falls.
+
+    Example:
+        >>> from cdkd_ext.distill import ETHT
+        >>> round(ETHT(1.0, 21.0).tau(0.0).item(), 2)
+        15.62
     """
 
     def __init__(
@@ -145,5 +156,5 @@ def _check_schedule(schedule: Schedule) -> None:
     values = [float(schedule(step / 16)) for step in range(17)]
     rising = all(before <= after for before, after in pairwise(values))
     fine = rising and values[0] >= 0 and math.isfinite(values[-1])
-    came = f"values from {values[0]:g} to {values[-1]:g}"
-    check(fine, "schedule", came, "a function on [0, 1] that is finite, never negative and never falls")
+    got = f"values from {values[0]:g} to {values[-1]:g}"
+    check(fine, "schedule", got, "a function on [0, 1] that is finite, never negative and never falls")

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext.codecs.heatmap import heatmap_sigma, heatmap_targets
-from cdkd_ext.distill.outputs import FeatureOutputs
+from cdkd_ext.distill.outputs import DescribedNetwork
 from cdkd_ext.errors import check
+from cdkd_ext.models import HeatmapOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
@@ -22,6 +23,17 @@ class HeatmapLoss(nn.Module):
         sigma: standard deviation of the Gaussians in cells; None takes `heatmap_sigma` of the map.
         quantized: centre the Gaussians on cells, as HRNet does and DARK does not.
         scale: factor on the result.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import HeatmapLoss
+        >>> from cdkd_ext.models import HeatmapOutput
+        >>> student = HeatmapOutput(torch.randn(2, 17, 16, 16))
+        >>> HeatmapLoss((64, 64))(student, torch.rand(2, 17, 2) * 63, torch.ones(2, 17)).shape
+        torch.Size([])
     """
 
     name = "heatmap"
@@ -50,13 +62,28 @@ class HeatmapLoss(nn.Module):
         self.quantized = quantized
         self.scale = float(scale)
 
-    def forward(self, student: FeatureOutputs, keypoints: Tensor, weights: Tensor) -> Tensor:
+    @classmethod
+    def of(cls, student: DescribedNetwork, *, sigma: float | None = None, scale: float = 1.0) -> HeatmapLoss:
+        """The loss of a heatmap network: the targets of its crops' size, as its decoding was published.
+
+        Args:
+            student: a network with a heatmap head.
+            sigma: see `HeatmapLoss`.
+            scale: see `HeatmapLoss`.
+        """
+        spec = student.spec
+        return cls(spec.input_size, sigma=sigma, quantized=spec.decoding == "quarter", scale=scale)
+
+    def forward(self, student: HeatmapOutput, keypoints: Tensor, weights: Tensor) -> Tensor:
         """Mean loss, a scalar.
 
         Args:
             student: its feature (B, J, h, w) is the heatmaps.
             keypoints: (B, J, 2) x and y in pixels of the student's crop; anything where the weight is 0.
             weights: (B, J) factors, 0 for joints without a label.
+
+        Raises:
+            InputError: a shape does not fit, or a weight is negative.
         """
         maps = student.feature
         check_tensor("student.feature", maps, ("B", "J", "h", "w"))

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from cdkd_ext.distill.cca import CCA
 from cdkd_ext.distill.etht import ETHT, AdversarialScalar
 from cdkd_ext.distill.heatmap import HeatmapLoss
-from cdkd_ext.distill.outputs import FeatureOutputs
+from cdkd_ext.distill.outputs import TeacherOutput
 from cdkd_ext.distill.sape import SAPE
 from cdkd_ext.distill.simcc import SimCCLoss
 from cdkd_ext.errors import check, check_type
+from cdkd_ext.models import HeatmapOutput, SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
@@ -22,31 +23,41 @@ class DistillationLoss(nn.Module):
     optimiser and no wrapper misses a parameter.
 
     Args:
-        labels: SimCC's own loss, or that of heatmaps, which allows no CCA.
+        label_loss: SimCC's own loss, or that of heatmaps, which allows no CCA.
         sape: the feature term, or None.
         cca: the logit term, or None.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
         alpha: weight of the feature term: fixed, or learnt against the loss.
         beta: weight of the logit term: fixed, or learnt against the loss.
-        visibility_weights: in the logit term, weight the joints of labelled samples by their visibility;
+        annotated_weights: in the logit term, leave out the joints of labelled samples that are not annotated;
             unlabelled samples always count in full.
+
+    Raises:
+        InputError: a number is out of range, or there is a CCA beside heatmaps.
+        TypeError: an argument is of another type.
+
+    Example:
+        >>> from cdkd_ext.distill import CCA, SAPE, DistillationLoss, SimCCLoss
+        >>> loss = DistillationLoss(SimCCLoss(2.0), sape=SAPE(17, (8, 8), (64, 64)), cca=CCA())
+        >>> loss.adversarial_parameters()
+        []
     """
 
     def __init__(
         self,
-        labels: SimCCLoss | HeatmapLoss,
+        label_loss: SimCCLoss | HeatmapLoss,
         *,
         sape: SAPE | None = None,
         cca: CCA | None = None,
         tau: float | ETHT = 1.0,
         alpha: float | AdversarialScalar = 2.0,
         beta: float | AdversarialScalar = 4.0,
-        visibility_weights: bool = False,
+        annotated_weights: bool = False,
     ) -> None:
         super().__init__()
-        check_type("labels", labels, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
+        check_type("label_loss", label_loss, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
         check(
-            cca is None or isinstance(labels, SimCCLoss),
+            cca is None or isinstance(label_loss, SimCCLoss),
             "cca",
             "a CCA",
             "None beside heatmap labels: CCA aligns SimCC classes",
@@ -58,13 +69,13 @@ class DistillationLoss(nn.Module):
             if not isinstance(weight, AdversarialScalar):
                 check_type(name, weight, (int, float), "a number or an AdversarialScalar")
                 check(0 <= weight < float("inf"), name, weight, "a finite number of at least 0")
-        self.labels = labels
+        self.label_loss = label_loss
         self.sape = sape
         self.cca = cca
         self.tau = tau
         self.alpha = alpha
         self.beta = beta
-        self.visibility_weights = visibility_weights
+        self.annotated_weights = annotated_weights
 
     def adversarial_parameters(self) -> list[nn.Parameter]:
         """θ of every learnt scalar in use: they belong into plain SGD, outside the main optimiser."""
@@ -76,8 +87,8 @@ class DistillationLoss(nn.Module):
 
     def forward(
         self,
-        student: FeatureOutputs,
-        teacher: FeatureOutputs | None,
+        student: SimCCOutput | HeatmapOutput,
+        teacher: TeacherOutput | None,
         keypoints: Tensor,
         annotated: Tensor,
         labelled: Tensor,
@@ -87,7 +98,7 @@ class DistillationLoss(nn.Module):
 
         Args:
             student: feature (B, J, h, w), and for SimCC logits (B, J, N) per axis.
-            teacher: the same of the teacher, logits for CCA only; None only if there is neither SAPE nor CCA.
+            teacher: the teacher's, with logits for CCA; None only if there is neither SAPE nor CCA.
             keypoints: (B, J, 2) x and y in pixels of the student's crop.
             annotated: (B, J), 1 for annotated joints and 0 for others.
             labelled: (B,), 0 for samples that train through the distillation terms alone.
@@ -96,6 +107,9 @@ class DistillationLoss(nn.Module):
         Returns:
             Scalars: "total" and "simcc" or "heatmap"; with SAPE "sape" and "alpha"; with CCA "cca", "beta" and "tau"; with
             anything learnt against the loss "xi".
+
+        Raises:
+            InputError: a shape does not fit, the batch is empty, or the teacher's outputs are missing.
         """
         batch = student.feature.shape[0]
         check_tensor("keypoints", keypoints, (batch, "J", 2))
@@ -104,8 +118,8 @@ class DistillationLoss(nn.Module):
         check_tensor("annotated", annotated, (batch, joints))
         check_weights("labelled", labelled, (batch,))
         with torch.autocast(student.feature.device.type, enabled=False):
-            total = self.labels(student, keypoints, annotated * labelled[:, None])
-            terms = {self.labels.name: total}
+            total = self.label_loss(student, keypoints, annotated * labelled[:, None])
+            terms = {self.label_loss.name: total}
             if teacher is None:
                 check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
                 return {"total": total, **terms}
@@ -114,9 +128,7 @@ class DistillationLoss(nn.Module):
                 terms["alpha"] = _value(self.alpha, progress, total)
                 total = total + terms["alpha"] * terms["sape"]
             if self.cca is not None:
-                weights = (
-                    torch.where(labelled[:, None] > 0, annotated, 1) if self.visibility_weights else None
-                )
+                weights = torch.where(labelled[:, None] > 0, annotated, 1) if self.annotated_weights else None
                 terms["tau"] = _value(self.tau, progress, total)
                 terms["cca"] = self.cca(student, teacher, terms["tau"], weights)
                 if isinstance(self.tau, ETHT):

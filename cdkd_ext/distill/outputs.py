@@ -1,24 +1,49 @@
-"""What the distillation terms need of a network's output."""
+"""What the distillation terms take from networks: a description to be built for, and a teacher's output."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-
-class FeatureOutputs(Protocol):
-    """A feature map (B, C, h, w); `models.HeatmapOutput` is one."""
-
-    @property
-    def feature(self) -> Tensor: ...  # noqa: D102
+from cdkd_ext.models import ModelSpec
 
 
-class PoseOutputs(FeatureOutputs, Protocol):
-    """A feature map (B, C, h, w) and SimCC logits (B, J, N_x), (B, J, N_y); `models.SimCCOutput` is one."""
+class DescribedNetwork(Protocol):
+    """A network whose outputs' sizes are known; `models.PoseNetwork` and `teachers.FrozenTeacher` are such."""
 
     @property
-    def logits_x(self) -> Tensor: ...  # noqa: D102
+    def spec(self) -> ModelSpec:
+        """The description: joints, head, sizes of crops and bins."""
+        ...
 
     @property
-    def logits_y(self) -> Tensor: ...  # noqa: D102
+    def feature_size(self) -> tuple[int, int]:
+        """(h, w) of the last feature map."""
+        ...
+
+
+class TeacherOutput(NamedTuple):
+    """What a teacher says about a batch of crops, from the network or the stored arrays to the losses.
+
+    Attributes:
+        feature: last feature map (B, C, H, W); of a heatmap teacher the heatmaps.
+        logits_x: (B, J, N_x), one class per horizontal bin; None of a heatmap teacher.
+        logits_y: (B, J, N_y), one class per vertical bin; None of a heatmap teacher.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import TeacherOutput
+        >>> TeacherOutput(torch.zeros(8, 17, 16, 16)).logits_x is None
+        True
+    """
+
+    feature: Tensor
+    logits_x: Tensor | None = None
+    logits_y: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> TeacherOutput:
+        """The same on another device; copies nothing that is there already."""
+        moved = (None if value is None else value.to(device, non_blocking=True) for value in self)
+        return TeacherOutput(*moved)  # type: ignore[arg-type]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cdkd_ext import ops
+from cdkd_ext.distill.outputs import DescribedNetwork
 from cdkd_ext.distill.sau import SAU
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.tensor_checks import check_tensor
@@ -36,6 +38,16 @@ class SAPE(nn.Module):
         center_teacher: remove the spatial mean of each teacher channel.
         mode: "spatial" shares a projector between channels, "flatten" (C·h·w -> C·H·W) does not.
         max_weights: refuse a "flatten" ensemble of more weights than this.
+
+    Raises:
+        InputError: a size or count is not positive, an option is unknown, or "flatten" has too many weights.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import SAPE
+        >>> sape = SAPE(17, (8, 8), (16, 16))
+        >>> sape(torch.randn(2, 17, 8, 8), torch.randn(2, 17, 16, 16)).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -79,12 +91,36 @@ class SAPE(nn.Module):
             nn.init.xavier_uniform_(weight)
         self.sau = SAU(student_channels, num_projectors, kernels) if use_sau else None
 
+    @classmethod
+    def between(cls, student: DescribedNetwork, teacher: DescribedNetwork, **options: Any) -> SAPE:
+        """The ensemble from a student's feature map to a teacher's.
+
+        Args:
+            student: with as many channels of the last feature map as the teacher.
+            teacher: the network that teaches.
+            options: the keyword arguments of `SAPE`.
+
+        Raises:
+            InputError: the channels differ.
+        """
+        channels = student.spec.feature_channels
+        check(
+            channels == teacher.spec.feature_channels,
+            "teacher",
+            f"{teacher.spec.feature_channels} channels of the last feature map",
+            f"the student's {channels}",
+        )
+        return cls(channels, student.feature_size, teacher.feature_size, **options)
+
     def forward(self, student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
         """Mean over the batch of 1 - cosine, a scalar in [0, 2].
 
         Args:
             student_feature: (B, C, h, w); gradients reach it and the projectors.
             teacher_feature: (B, C, H, W); gets no gradient.
+
+        Raises:
+            InputError: a shape does not fit.
         """
         check_tensor("student_feature", student_feature, ("B", self.channels, *self.student_size))
         batch = student_feature.shape[0]
@@ -95,23 +131,23 @@ class SAPE(nn.Module):
         teacher = teacher_feature.detach().to(dtype).flatten(2)  # (B, C, T)
         if self.center_teacher:
             teacher = teacher - teacher.mean(-1, keepdim=True)
-        cosine = self._cosine(student.flatten(2), self._select(student), teacher)  # (B,)
+        cosine = self._cosine(student.flatten(2), self._selection(student), teacher)  # (B,)
         return (1 - cosine).mean()
 
-    def _select(self, student: Tensor) -> Tensor:
+    def _selection(self, student: Tensor) -> Tensor:
         """Weights of the projectors, (B, K, C)."""
         if self.sau is not None:
             return self.sau(student)
         shape = (student.shape[0], self.num_projectors, self.channels)
         return self.projector_weight.new_full(shape, 1 / self.num_projectors)
 
-    def _cosine(self, student: Tensor, select: Tensor, teacher: Tensor) -> Tensor:
+    def _cosine(self, student: Tensor, selection: Tensor, teacher: Tensor) -> Tensor:
         if self.mode == "spatial":
             return ops.projector_cosine(
                 student,
                 self.projector_weight,
                 self.projector_bias,
-                select,
+                selection,
                 teacher,
                 activation=self.activation,
                 eps=_EPS,
@@ -122,7 +158,7 @@ class SAPE(nn.Module):
             projected = functional.linear(flat, self.projector_weight[k], self.projector_bias[k])
             if self.activation == "relu":
                 projected = projected.relu()
-            mixed = mixed + select[:, k, :, None] * projected.view_as(mixed)
+            mixed = mixed + selection[:, k, :, None] * projected.view_as(mixed)
         return functional.cosine_similarity(mixed.flatten(1), teacher.flatten(1), eps=_EPS)
 
 

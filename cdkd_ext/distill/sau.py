@@ -18,6 +18,15 @@ class SAU(nn.Module):
         channels: C.
         num_projectors: K.
         kernels: odd kernel sizes, one per branch; sizes may repeat.
+
+    Raises:
+        InputError: a count or size is not positive, or a kernel is even.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import SAU
+        >>> SAU(17, num_projectors=3)(torch.randn(2, 17, 8, 8)).shape
+        torch.Size([2, 3, 17])
     """
 
     running_mean: Tensor
@@ -45,7 +54,7 @@ class SAU(nn.Module):
             nn.init.xavier_uniform_(weight)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Student feature (B, C, h, w) -> weights (B, K, C); training updates the running statistics."""
+        """Student feature (B, C, h, w) -> selection (B, K, C); training updates the running statistics."""
         return ops.sau_select(
             feature,
             list(self.conv_weights),

@@ -25,6 +25,17 @@ class SimCCLoss(nn.Module):
             sums over bins and joints and averages over samples; "mean" (published for MPII and for Gaussian
             labels) averages over bins, samples and joints. All of them add the two axes.
         scale: factor on the result; the CDKD release has 1000 on the "mean" form.
+
+    Raises:
+        InputError: a number is out of range or an option is unknown.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.distill import SimCCLoss
+        >>> from cdkd_ext.models import SimCCOutput
+        >>> student = SimCCOutput(torch.randn(2, 17, 8, 8), torch.randn(2, 17, 64), torch.randn(2, 17, 64))
+        >>> SimCCLoss(2.0)(student, torch.rand(2, 17, 2) * 31, torch.ones(2, 17)).shape
+        torch.Size([])
     """
 
     name = "simcc"
@@ -62,6 +73,9 @@ class SimCCLoss(nn.Module):
             student: logits (B, J, N) per axis.
             keypoints: (B, J, 2) x and y in pixels of the student's crop; anything where the weight is 0.
             weights: (B, J) factors, 0 for joints without a label.
+
+        Raises:
+            InputError: a shape does not fit, or a weight is negative.
         """
         check_tensor("student.logits_x", student.logits_x, ("B", "J", "N"))
         batch, joints, _ = student.logits_x.shape

@@ -5,27 +5,27 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
-from cdkd_ext.data.batches import Batch, EpochBatches
+from cdkd_ext.data.batches import Batch, EpochLoader
 from cdkd_ext.errors import check
 from cdkd_ext.files import write_json
-from cdkd_ext.models import HeatmapOutput, SimCCOutput
-from cdkd_ext.training.config import DistillationConfig, TrainingConfig
+from cdkd_ext.models import PoseNetwork
+from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.progress import TrainingDisplay
 from cdkd_ext.training.schedule import learning_rate
 from cdkd_ext.training.state import load_state, save_state
-from cdkd_ext.training.task import PoseTask
+from cdkd_ext.training.task import DistillationTask
 
 Record = dict[str, Any]
 
@@ -36,6 +36,19 @@ class NonFiniteLossError(ArithmeticError):
 
 class InterruptedRun(Exception):  # noqa: N818 (not an error: the user asked for it)
     """Ctrl-C; the last checkpoint is kept."""
+
+
+class Evaluator(Protocol):
+    """What measures a student; `build.Validation` is one."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides which checkpoint is best."""
+        ...
+
+    def __call__(self, student: PoseNetwork) -> dict[str, Any]:
+        """Return the metrics."""
+        ...
 
 
 @contextmanager
@@ -60,47 +73,28 @@ class Trainer:
 
     Args:
         config: the run.
-        task: student and losses.
-        loader: the batches; its sampler decides the order.
-        sampler: the same sampler, told the epoch.
-        evaluate: returns the metrics of the student.
+        task: student, losses and teacher.
+        loader: the batches of each epoch.
+        validation: measures the student.
         accelerator: devices, precision and processes.
-        metric: the one of them that decides which checkpoint is best.
-        teacher: computes the teacher's outputs from batch["teacher_image"]; None where there is no teacher or its
-            outputs come with the batch.
-        temperature_rate: learning rate of the adversarial parameters' own plain gradient step.
     """
 
     def __init__(
         self,
         config: TrainingConfig,
-        task: PoseTask,
-        loader: DataLoader[Batch],
-        sampler: EpochBatches,
-        evaluate: Callable[[PoseTask], dict[str, Any]],
+        task: DistillationTask,
+        loader: EpochLoader,
+        validation: Evaluator,
         accelerator: Accelerator,
-        metric: str = "pckh",
-        teacher: Callable[[Tensor], SimCCOutput | HeatmapOutput] | None = None,
-        temperature_rate: float = 1e-3,
     ) -> None:
         self.config = config
         self.output = Path(config.output)
         self.loader = loader
-        self.sampler = sampler
-        self.evaluate = evaluate
+        self.validation = validation
         self.accelerator = accelerator
-        self.metric = metric
-        self.teacher = teacher
         self.task = task.to(accelerator.device)
-        optimizer_class = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer.name]
-        optimizer = optimizer_class(
-            task.weight_groups(config.optimizer.weight_decay), config.optimizer.learning_rate, fused=True
-        )
-        self.wrapped, self.optimizer = accelerator.prepare(task, optimizer)
-        # Adam would normalise the reversal's ξ away, so θ has a plain gradient step of its own
-        adversarial = list(task.loss.adversarial_parameters())
-        self.adversarial_optimizer = torch.optim.SGD(adversarial, temperature_rate) if adversarial else None
-        self.command = "distill" if isinstance(config, DistillationConfig) else "train"
+        self.wrapped, self.optimizer = accelerator.prepare(task, config.optimizer.build(task))
+        self.adversarial_optimizer = config.adversarial_optimizer(task)
         self.history: list[Record] = []
         self.best: float | None = None
         self.step = 0
@@ -115,14 +109,14 @@ class Trainer:
         first = self._restore() if resume else 0
         main = self.accelerator.is_main_process
         writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step) if main else None
-        epochs, steps = self.config.epochs, len(self.sampler)
+        epochs, steps = self.config.epochs, len(self.loader)
         try:
             with TrainingDisplay(epochs * steps, quiet=not main) as display:
                 display.start(self.step)
                 for epoch in range(first, epochs):
                     record = self._train_epoch(epoch, display)
                     if (epoch + 1) % self.config.evaluate_every == 0 or epoch + 1 == epochs:
-                        record |= self.evaluate(self.task)
+                        record |= self.validation(self.task.student)
                     self.history.append(record)
                     self._save(epoch, record)
                     scalars = {
@@ -142,12 +136,11 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, display: TrainingDisplay) -> Record:
         config = self.config
-        self.sampler.epoch = epoch
         self.wrapped.train()
         sums: dict[str, Tensor] = {}
         started, samples, rate = time.perf_counter(), 0, 0.0
-        for index, batch in enumerate(self.loader):
-            rate_now = learning_rate(config.optimizer, self.step, len(self.sampler), config.epochs)
+        for index, batch in enumerate(self.loader.epoch(epoch)):
+            rate_now = learning_rate(config.optimizer, self.step, len(self.loader), config.epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate_now
             losses = self._train_step(batch)
@@ -157,7 +150,7 @@ class Trainer:
             rate = samples / (time.perf_counter() - started)
             if display.live and index % 10 == 0:
                 display.step(self.step, epoch, {name: float(value) for name, value in losses.items()}, rate)
-        means = {name: float(value) / len(self.sampler) for name, value in sums.items()}
+        means = {name: float(value) / len(self.loader) for name, value in sums.items()}
         return {
             "epoch": epoch + 1,
             "step": self.step,
@@ -168,13 +161,17 @@ class Trainer:
         }
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
-        batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
-        if self.teacher is not None:
-            output = self.teacher(batch.pop("teacher_image"))
-            batch |= {f"teacher_{name}": value for name, value in output._asdict().items()}
-        progress = self.step / max(1, self.config.epochs * len(self.sampler) - 1)
+        batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
         with self.accelerator.autocast():
-            losses = self.wrapped(batch, progress)
+            losses = self.wrapped(
+                batch["image"],
+                batch.get("teacher_image"),
+                batch["keypoints"],
+                batch["annotated"],
+                labelled=batch["labelled"],
+                progress=self.step / max(1, self.config.epochs * len(self.loader) - 1),
+                teacher_output=batch.get("teacher_output"),
+            )
         self._check_finite(losses)
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["total"])
@@ -214,15 +211,16 @@ class Trainer:
     def _kept(self) -> str:
         if not (self.output / "state.pt").exists():
             return "no epoch was finished, so there is no checkpoint yet"
-        return f"the checkpoint of epoch {len(self.history)} is kept; go on with `cdkd {self.command} --resume {self.output}`"
+        command = f"cdkd {self.config.command} --resume {self.output}"
+        return f"the checkpoint of epoch {len(self.history)} is kept; go on with `{command}`"
 
     def _save(self, epoch: int, record: Record) -> None:
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
-        student = self.task.student
-        if self.metric in record and (self.best is None or record[self.metric] > self.best):
-            self.best = record[self.metric]
+        student, metric = self.task.student, self.validation.metric
+        if metric in record and (self.best is None or record[metric] > self.best):
+            self.best = record[metric]
             save_model(student, self.output / "best.safetensors")
         save_model(student, self.output / "last.safetensors")
         state = {
@@ -237,7 +235,7 @@ class Trainer:
             state["scaler"] = self.accelerator.scaler.state_dict()
         # one file, renamed into place: a kill at any moment leaves the last whole epoch
         save_state(state, self.output / "state.pt")
-        write_json({f"best_{self.metric}": self.best, "epochs": self.history}, self.output / "metrics.json")
+        write_json({f"best_{metric}": self.best, "epochs": self.history}, self.output / "metrics.json")
 
     def _restore(self) -> int:
         path = self.output / "state.pt"

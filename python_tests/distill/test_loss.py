@@ -159,12 +159,12 @@ def test_a_batch_without_any_label(outputs: tuple[Any, Any]) -> None:
     assert terms["total"].isfinite()
 
 
-def test_visibility_weights_spare_unlabelled_samples(outputs: tuple[Any, Any]) -> None:
+def test_annotated_weights_spare_unlabelled_samples(outputs: tuple[Any, Any]) -> None:
     keypoints, annotated, labelled = labels()
     annotated[:, 0] = 0
     labelled[2] = 0
     student, teacher = outputs
-    loss = make_loss(sape=None, visibility_weights=True)
+    loss = make_loss(sape=None, annotated_weights=True)
     (gradient,) = torch.autograd.grad(
         loss(student, teacher, keypoints, annotated, labelled, 0.0)["cca"], student.logits_x
     )

@@ -1,4 +1,4 @@
-"""Whole trainings on a few figures: what they write, how they stop, and how they go on."""
+"""Whole trainings on a few drawn people: what they write, how they stop, and how they go on."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from cdkd_ext.training import (
     OptimizerConfig,
     Trainer,
     TrainingConfig,
+    distill,
     train,
 )
 
-STUDENT = ModelConfig("hrnet_w8_small", (32, 32), 2.0)
-TEACHER = ModelConfig("hrnet_w8_small", (64, 64), 2.0)
+STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
+TEACHER = ModelConfig(name="hrnet_w8_small", input_size=(64, 64), split_ratio=2.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,8 +92,8 @@ def test_a_run_writes_configuration_checkpoints_metrics_and_events(figures, tmp_
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
     assert metrics["best_pckh"] == max(epoch["pckh"] for epoch in metrics["epochs"])
     assert list((tmp_path / "tensorboard").glob("events*"))
-    model, joints = load_model(tmp_path)
-    assert model.input_size == (32, 32) and len(joints) == 16
+    model = load_model(tmp_path)
+    assert model.input_size == (32, 32) and len(model.spec.joints) == 16
     assert not list(tmp_path.glob(".*"))
 
 
@@ -191,13 +192,15 @@ def test_distillation_trains_student_and_projectors_and_leaves_the_teacher(figur
 def test_stored_teacher_outputs_train_like_a_live_teacher(figures, tmp_path):
     """One step on the same views: only the half-precision storage differs."""
     torch.manual_seed(0)
-    model = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=16, split_ratio=2.0)
+    model = create_model(
+        "hrnet_w8_small", input_size=(64, 64), num_joints=16, split_ratio=2.0, joints=MPII_JOINTS
+    )
     for module in model.modules():
         # outputs of the size that trained weights give: fresh ones are too small for half precision
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
     teacher = tmp_path / "teacher.safetensors"
-    save_model(model, MPII_JOINTS, teacher)
+    save_model(model, teacher)
     data = DataConfig(root=str(figures), workers=0, views=1, cache=str(tmp_path / "cache"))
     stored = train(distilled(figures, tmp_path / "stored", teacher, data=data, epochs=1, batch_size=48))
     live = train(distilled(figures, tmp_path / "live", teacher, epochs=1, batch_size=48))
@@ -225,7 +228,7 @@ def test_a_heatmap_network_resumes_and_its_checkpoint_tells_its_head(figures, tm
         train(plain(figures, tmp_path / "broken", model=HEATMAP_STUDENT))
     record = train(plain(figures, tmp_path / "broken", model=HEATMAP_STUDENT), resume=True)
     assert_same_weights(tmp_path / "whole", tmp_path / "broken")
-    model, _ = load_model(tmp_path / "broken")
+    model = load_model(tmp_path / "broken")
     assert (model.head, model.decoding) == ("heatmap", "quarter")
     report = evaluate_checkpoint(str(tmp_path / "broken/last.safetensors"), DataConfig(root=str(figures)))
     assert report["pckh"] == record["pckh"]
@@ -247,7 +250,7 @@ def test_heatmap_networks_distil_with_sape_alone(figures, tmp_path, heatmap_teac
     config.cca.enabled = False
     record = train(config)
     assert {"heatmap", "sape", "alpha"} <= record.keys() and "cca" not in record
-    assert load_model(heatmap_teacher)[0].decoding == "dark"
+    assert load_model(heatmap_teacher).decoding == "dark"
 
 
 @pytest.mark.parametrize("heads", ["heatmap student", "heatmap teacher"])
@@ -390,8 +393,8 @@ def test_the_evaluation_command_agrees_with_the_run(figures, tmp_path):
 
 
 def test_a_teacher_of_other_joints_is_refused(figures, tmp_path):
-    model = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17)
-    save_model(model, COCO_JOINTS, tmp_path / "coco.safetensors")
+    model = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17, joints=COCO_JOINTS)
+    save_model(model, tmp_path / "coco.safetensors")
     with pytest.raises(
         InputError, match=r"teacher: joints of .*expected the joints of the data \(right_ankle"
     ):
@@ -404,10 +407,13 @@ def test_a_teacher_of_other_joints_is_refused(figures, tmp_path):
         ({"epochs": 0}, "epochs: expected a positive number, got 0"),
         ({"batch_size": -1}, "batch_size: expected"),
         ({"optimizer": OptimizerConfig(learning_rate=0.0)}, r"optimizer\.learning_rate: expected"),
-        ({"model": ModelConfig("hrnet_w8_small", (33, 32))}, "input_size: expected"),
-        ({"model": ModelConfig("resnet9000")}, "name: expected one of"),
-        ({"model": ModelConfig("resnet50_upsample_free", head="heatmap")}, "head: expected 'simcc'"),
-        ({"model": ModelConfig("hrnet_w8_small", (32, 32), 0.01)}, "split_ratio: expected"),
+        ({"model": ModelConfig(name="hrnet_w8_small", input_size=(33, 32))}, "input_size: expected"),
+        ({"model": ModelConfig(name="resnet9000")}, "name: expected one of"),
+        ({"model": ModelConfig(name="resnet50_upsample_free", head="heatmap")}, "head: expected 'simcc'"),
+        (
+            {"model": ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=0.01)},
+            "split_ratio: expected",
+        ),
         ({"data": DataConfig(root="/nowhere")}, r"data\.root: expected an existing folder"),
     ],
 )
@@ -422,3 +428,36 @@ def test_an_output_folder_that_cannot_be_written_is_named(figures, tmp_path):
     blocked.write_text("")
     with pytest.raises(InputError, match=r"file/run.*expected a writable folder"):
         train(plain(figures, blocked / "run"))
+
+
+def test_the_padding_of_a_run_is_the_configured_one_and_goes_on_to_students(figures, tmp_path, teacher):
+    """Given, it is used and kept; else the network's own weights decide, then the teacher's, then the default."""
+
+    def padding(name):
+        return load_model(tmp_path / name / "last.safetensors").spec.padding
+
+    data = DataConfig(root=str(figures), workers=0)
+    given = plain(figures, tmp_path / "given", model=TEACHER, epochs=1, data=replace(data, padding=1.5))
+    wide = train(given)
+    assert padding("given") == 1.5
+    assert load_model(teacher).spec.padding == 1.25
+    # prediction and evaluation follow the weights
+    report = evaluate_checkpoint(str(tmp_path / "given/last.safetensors"), data)
+    assert report["pckh"] == wide["pckh"]
+
+    train(distilled(figures, tmp_path / "from_teacher", tmp_path / "given", epochs=1))
+    assert padding("from_teacher") == 1.5
+    model = replace(STUDENT, weights=str(tmp_path / "from_teacher/last.safetensors"))
+    train(plain(figures, tmp_path / "from_weights", model=model, epochs=1))
+    assert padding("from_weights") == 1.5
+    config = distilled(
+        figures, tmp_path / "own", tmp_path / "given", epochs=1, data=replace(data, padding=1.1)
+    )
+    train(config)
+    assert padding("own") == 1.1
+
+
+def test_the_two_commands_of_the_package(figures, tmp_path, teacher):
+    record = distill(distilled(figures, tmp_path, teacher, epochs=1))
+    assert record["cca"] > 0
+    assert distill(distilled(figures, tmp_path, teacher, epochs=1), resume=True) == record
