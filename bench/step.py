@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import profile, record_function
 
-from bench.case import EAGER, OURS, Bench, Call, Case, Setup, repeated, total_bytes
-from bench.run import main
+from bench.harness.benchmark import Bench
+from bench.harness.case import EAGER, OURS, Call, Case, Setup, repeated, total_bytes
+from bench.harness.goals import Goal, at, faster_than, in_times_of
+from bench.harness.run import main
 from cdkd_ext import ops
 from cdkd_ext.distill import SAPE, DistillationLoss, TeacherOutput
 from cdkd_ext.models import PoseNetwork, SimCCOutput, create_model
@@ -263,12 +265,24 @@ def cases(sizes: Mapping[str, int], threads: int) -> list[Case]:
     return [Case("paper", sizes, variant, threads=threads) for variant in (LIVE, STORED)]
 
 
+def goals(sizes: Mapping[str, int]) -> list[Goal]:
+    """Of one student."""
+    live, stored = (at(sizes, variant=variant, threads=2) for variant in (LIVE, STORED))
+    what = f"distillation step, HRNet-W32, 256 × 256 to {sizes['student']} × {sizes['student']}, B = 16"
+    return [
+        Goal(f"{what}: against eager", live, faster_than(EAGER), 2.5),
+        Goal(f"{what}, teacher's outputs stored: against eager", stored, faster_than(EAGER), 6),
+        Goal(f"{what}, stored: in times of plain training", stored, in_times_of(PLAIN), 1.15, False),
+    ]
+
+
 BENCH = Bench(
     "step",
     "one training step of distillation",
     cases=[*cases(STUDENT_64, 2), *cases(STUDENT_32, 2)],
     quick=cases({**STUDENT_64, "batch": 2, "teacher": 64, "student": 32, "width": 8}, 1),
     prepare=prepare,
+    goals=[*goals(STUDENT_64), *goals(STUDENT_32)],
 )
 
 if __name__ == "__main__":
