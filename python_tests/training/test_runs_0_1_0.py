@@ -76,6 +76,12 @@ def test_an_interrupted_run_goes_on(runs, figures, name, command):
     assert "label_loss:" in written and "figures:" not in written and "visibility:" not in written
 
 
+def test_its_configuration_starts_a_new_run(runs, figures):
+    options = ["--output=again", f"--data.root={figures}", "--epochs=1", "--batch_size=48"]
+    assert main(["train", "--config=plain/config.yaml", *options]) == 0
+    assert read_config("again")["data"]["synthetic_people"] == 16
+
+
 def test_configurations_are_read_in_today_s_words(runs):
     options = read_config("distilled")
     assert options["label_loss"]["reduction"] == "row_mean" and "labels" not in options
