@@ -5,6 +5,9 @@ from __future__ import annotations
 import colorsys
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +138,28 @@ def _write_coco(folder: Path, rng: np.random.Generator) -> None:
         }
         (folder / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(content))
     (folder / "boxes.json").write_text(json.dumps(detections))
+
+
+# a finder in front of all others, which does not find
+_BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.fixture(scope="session")
+def run_without() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python code in a process of its own where some packages are not installed."""
+
+    def run(packages: Sequence[str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _BLOCKER.format(packages=set(packages)) + code, *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    return run

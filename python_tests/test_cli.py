@@ -121,7 +121,9 @@ def test_a_broken_picture_is_named_whoever_loads_it(workers, figures, tmp_path, 
     broken.write_bytes(broken.read_bytes()[:500])
     assert main(["train", *SMALL, f"--data.workers={workers}", "--data.root=data", "--output=run"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("cdkd: data/train/images/000003.jpg: expected a ")
+    assert len(lines) == 1 and lines[0].startswith(
+        "cdkd: data/train/images/000003.jpg: expected an image, got "
+    )
 
 
 def test_models_prints_sizes_and_both_conventions(capsys):
@@ -199,3 +201,70 @@ def test_a_mistake_is_one_clear_line(arguments, message, figures, tmp_path, monk
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("cdkd: ") and message in lines[0]
+
+
+TRAIN = ("accelerate", "jsonargparse", "matplotlib", "pycocotools", "rich", "scipy", "tensorboard", "yaml")
+EXTRAS = (*TRAIN, "cv2", "safetensors")
+RUN = "from cdkd_ext.cli import main\nsys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (["--help"], "show the build"),
+        (["--version"], "cdkd-ext "),
+        (["info"], "operators:"),
+        (["models", "hrnet_w8_small", "--head", "heatmap"], "hrnet_w8_small"),
+        (["models", "--help"], "Example: cdkd models"),
+        (["info", "--help"], "Example: cdkd info"),
+    ],
+)
+def test_what_torch_and_numpy_alone_can_do(run_without, arguments, printed):
+    done = run_without(EXTRAS, RUN, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert printed in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "distill", "eval", "convert"])
+@pytest.mark.parametrize("packages", [EXTRAS, TRAIN, ("rich",), ("accelerate",)])
+def test_a_missing_extra_is_named_in_one_line(run_without, command, packages):
+    done = run_without(packages, RUN, command, "--help")
+    if done.returncode == 0:
+        # a package that only the work itself needs
+        assert len(packages) == 1 and f"Example: cdkd {command}" in " ".join(done.stdout.split())
+        return
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    package = line.removeprefix("cdkd: ").partition(" ")[0]
+    assert package in packages
+    assert line == f"cdkd: {package} is missing; `cdkd {command}` needs `pip install 'cdkd-ext[train]'`"
+
+
+def test_a_module_of_no_extra_is_an_error_of_the_installation(run_without):
+    done = run_without(["numpy"], RUN, "models")
+    assert done.returncode == 1 and "No module named 'numpy'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--input_size=[64"], "--input_size: invalid"),
+        (["models", "hrnet_w33"], "name: expected one of 'hrnet_w16_small'"),
+        (["models", "--head=offsets"], "--head: invalid choice: 'offsets'"),
+        (["info", "--launch-plan", "--sizes.batch=0"], "batch: expected a positive integer, got 0"),
+        (["info", "--launch-plan", '--sizes={"batches": 2}'], "sizes: expected one of 'batch'"),
+        (["info", "--launch-plan", "--sizes=2"], "--sizes: invalid"),
+        (["unheard-of"], "invalid choice: 'unheard-of'"),
+    ],
+)
+def test_mistakes_of_the_plain_commands(arguments, message, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cdkd: ") and message in line
+
+
+def test_sizes_of_the_launch_plan_come_one_by_one_or_together(capsys):
+    assert main(["info", "--launch-plan", "--sizes.batch=2", "--sizes.joints", "3"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["info", "--launch-plan", '--sizes={"batch": 2, "joints": 3}']) == 0
+    assert capsys.readouterr().out == alone and alone.startswith("pass and kernel")

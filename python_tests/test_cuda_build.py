@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cdkd_ext import ops
 from cdkd_ext._C import build_info
-from cdkd_ext.cuda.inspection import inspect_library, readable_name
+from cdkd_ext.emulation.inspection import inspect_library, readable_name
 
 COMMAND = str(Path(sys.executable).with_name("cdkd"))
 OPS = ["cca_kl", "simcc_kl", "simcc_decode", "projector_cosine", "sau_select"]

@@ -8,8 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from cdkd_ext.cli.parsing import plain_parser
-from cdkd_ext.cuda.inspection import inspect_library, kernel_table
-from cdkd_ext.cuda.launch_plan import LaunchSizes, plan_launches, plan_table
+from cdkd_ext.emulation.inspection import inspect_library, kernel_table
+from cdkd_ext.emulation.launch_plan import LaunchSizes, plan_launches, plan_table
 from cdkd_ext.errors import check_option
 from cdkd_ext.info import describe_installation
 

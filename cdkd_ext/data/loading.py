@@ -111,7 +111,7 @@ def load_people(config: DataConfig, output: Path) -> People:
     root = _existing_root(config)
     # first what is quick to read and shows most mistakes
     val = load_validation(config)
-    check(val.metric != "none", "data.metric", "none", "a metric that decides which checkpoint is best")
+    check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
     annotations, images = root / config.train, root / config.train_images
     if config.format == "mpii":
         train, joints = load_mpii_persons(annotations, images, min_keypoints=config.min_keypoints)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from cdkd_ext import ops
+from cdkd_ext.codecs import SimCCCodec
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.models import SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
-
-_OUTSIDE = -1.0
 
 
 class SimCCLoss(nn.Module):
@@ -84,24 +82,16 @@ class SimCCLoss(nn.Module):
         check_tensor("student.logits_y", student.logits_y, (batch, joints, "N"))
         check_tensor("keypoints", keypoints, (batch, joints, 2))
         check_weights("weights", weights, (batch, joints))
-        logits = (student.logits_x, student.logits_y)
-        # float32 at least: float16 cannot hold a bin coordinate to a fraction of a bin
-        target = torch.promote_types(keypoints.dtype, torch.float32)
-        bins = keypoints.to(target) * self.split_ratio  # (B, J, 2)
-        counts = torch.tensor([axis.shape[-1] for axis in logits], device=bins.device)
-        labels = bins.round()
-        used = ((labels >= 0) & (labels < counts)).all(-1) & (weights > 0)  # (B, J)
-        bins = torch.where(used[..., None], bins, _OUTSIDE)
-
-        total = logits[0].new_zeros((), dtype=target)
-        for axis, axis_logits in enumerate(logits):
+        targets, used = SimCCCodec(self.split_ratio).targets(student, keypoints, weights)
+        total = targets.new_zeros(())
+        for axis, axis_logits in enumerate((student.logits_x, student.logits_y)):
             rows = ops.simcc_kl(
                 axis_logits,
-                bins[..., axis],
+                targets[..., axis],
                 label_smoothing=self.label_smoothing if self.kind == "hard" else 0.0,
                 sigma=self.sigma if self.kind == "gaussian" else None,
             )
-            total = total + self._reduce(rows * weights, axis_logits.shape[-1])
+            total = total + self._reduce(rows * used, axis_logits.shape[-1])
         return total * self.scale
 
     def _reduce(self, rows: Tensor, bins: int) -> Tensor:
