@@ -207,7 +207,9 @@ def test_a_tensor_on_another_device_is_named(op: str, arguments: Callable[[str],
         caught = mistake(op, {**inputs, name: moved})
         label = name if index is None else f"{name}[{index}]"
         assert type(caught) is InputError
-        assert re.match(rf"{re.escape(label)}: expected a tensor on cpu, got one on meta", str(caught)), label
+        # the dispatcher does not look into optional lists: there the kernel meets the tensor, and not the fake
+        place = "another device" if name == "flipped" else "meta"
+        assert str(caught) == f"{label}: expected a tensor on cpu, got one on {place}"
 
 
 @pytest.mark.parametrize("op", TABLE)
