@@ -1,8 +1,7 @@
 # The CUDA kernels of _ops, and the same kernels compiled for the CPU. Sets cuda_version, empty without nvcc.
 # Whether torch has CUDA plays no part: its headers have all that is needed, and the library loads under both.
-file(GLOB cuda_kernels CONFIGURE_DEPENDS csrc/cuda/*.cu)
-file(GLOB cuda_wrappers CONFIGURE_DEPENDS csrc/cuda/*.cpp)
-list(FILTER cuda_wrappers EXCLUDE REGEX "/not_built[.]cpp$")
+file(GLOB cuda_kernels CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/csrc csrc/ops/*/*.cu)
+file(GLOB cuda_registrations CONFIGURE_DEPENDS csrc/ops/*/cuda.cpp)
 
 set(cuda_version "")
 if(NOT CDKD_CUDA STREQUAL "OFF")
@@ -27,7 +26,9 @@ endif()
 message(STATUS "CUDA kernels: ${CDKD_CUDA}, nvcc ${cuda_version} for ${CMAKE_CUDA_ARCHITECTURES}")
 
 if(cuda_version)
-  target_sources(_ops PRIVATE ${cuda_kernels} ${cuda_wrappers})
+  list(TRANSFORM cuda_kernels PREPEND csrc/ OUTPUT_VARIABLE cuda_sources)
+  target_sources(_ops PRIVATE ${cuda_sources} ${cuda_registrations})
+  target_include_directories(_ops PRIVATE csrc/cuda/include)
   target_include_directories(_ops SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_compile_options(_ops PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
     --expt-relaxed-constexpr --threads=2 --compress-mode=size -Xcompiler=-Wall,-Wextra
@@ -40,17 +41,15 @@ endif()
 
 # fibers need Linux; `cdkd info --launch-plan` runs the kernels here
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
-  file(GLOB emulation CONFIGURE_DEPENDS csrc/cuda/emulation/*.cpp)
+  file(GLOB emulation CONFIGURE_DEPENDS csrc/emulation/*.cpp)
   add_library(_cuda_emulation MODULE ${emulation})
   foreach(kernel IN LISTS cuda_kernels)
-    get_filename_component(name ${kernel} NAME_WE)
-    set(source ${CMAKE_CURRENT_BINARY_DIR}/emulation/${name}.cpp)
-    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"cuda/${name}.cu\"\n")
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/emulation/${kernel}.cpp)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${kernel}\"\n")
     target_sources(_cuda_emulation PRIVATE ${source})
   endforeach()
   target_compile_features(_cuda_emulation PRIVATE cxx_std_17)
-  target_compile_definitions(_cuda_emulation PRIVATE CDKD_CUDA_ON_CPU)
-  target_include_directories(_cuda_emulation PRIVATE csrc)
+  target_include_directories(_cuda_emulation PRIVATE csrc csrc/emulation/include)
   target_compile_options(_cuda_emulation PRIVATE
     -O2 -fno-math-errno -fno-trapping-math -Wall -Wextra $<$<BOOL:${CDKD_WERROR}>:-Werror>
     -ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/=)

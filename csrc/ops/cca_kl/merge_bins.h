@@ -1,0 +1,106 @@
+// Sum a row of teacher bins into the student's classes.
+#pragma once
+#include <cstdint>
+
+#include "class_bins.h"
+#include "cpu/vector.h"
+
+namespace cdkd::cpu {
+
+// Zeros in front of a row of bins, a cache line of floats: the first centered class reaches half a class
+// below bin 0.
+constexpr int64_t kZerosInFront = 16;
+
+// Ratios that halving and a last division by three bring to one: the fast way.
+inline bool merges_in_blocks(int64_t bins, int64_t classes) {
+  if (bins % classes) return false;
+  int64_t ratio = bins / classes;
+  if (ratio / 2 > kZerosInFront) return false;
+  while (ratio % 2 == 0) ratio /= 2;
+  return ratio == 1 || ratio == 3;
+}
+
+// halves[i] = bins[2i] + bins[2i + 1].
+template <int bytes>
+CDKD_INLINE void sum_neighbours(const double* bins, int64_t count, double* halves) {
+  for (int64_t i = 0; i < count; ++i) halves[i] = bins[2 * i] + bins[2 * i + 1];
+}
+
+// Compilers reorder across the 128-bit lanes twice, before adding; once, after it, is enough. AVX-512 takes
+// any 16 of 32 floats in one instruction.
+template <int bytes>
+CDKD_INLINE void sum_neighbours(const float* bins, int64_t count, float* halves) {
+  using V = Vector<float, bytes >= 32 ? bytes : 32>;
+  constexpr int lanes = sizeof(V) / sizeof(float);
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    V a, b;
+    load(a, bins + 2 * i);
+    load(b, bins + 2 * i + lanes);
+    if constexpr (lanes == 16) {
+      store(halves + i,
+            V(__builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+              __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)));
+    } else {
+      const V in_lanes = __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
+                         __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+      store(halves + i, V(__builtin_shufflevector(in_lanes, in_lanes, 0, 1, 4, 5, 2, 3, 6, 7)));
+    }
+  }
+  for (; i < count; ++i) halves[i] = bins[2 * i] + bins[2 * i + 1];
+}
+
+// Sum blocks of `ratio` bins, by halves as long as it is even.
+template <int bytes, class A>
+CDKD_INLINE void sum_blocks(const A* bins, int64_t classes, int64_t ratio, A* work, A* merged) {
+  for (; ratio % 2 == 0; ratio /= 2) {
+    const int64_t count = classes * (ratio / 2);
+    A* halves = count == classes ? merged : work;
+    sum_neighbours<bytes>(bins, count, halves);
+    bins = halves;
+    work += count;
+  }
+  if (ratio == 3) {
+#pragma omp simd
+    for (int64_t i = 0; i < classes; ++i) merged[i] = bins[3 * i] + bins[3 * i + 1] + bins[3 * i + 2];
+  } else if (bins != merged) {
+#pragma omp simd
+    for (int64_t i = 0; i < classes; ++i) merged[i] = bins[i];
+  }
+}
+
+// The centered interval of class j is the block from j·m - m/2, if first every bin of an even m takes the
+// mean of itself and the next one. `bins` needs kZerosInFront zeros in front; `work` holds 2 · (kZerosInFront
+// + N_t).
+template <int bytes, class A>
+CDKD_INLINE void merge_blocks(const A* bins, int64_t classes, int64_t ratio, bool centered, A* work,
+                              A* merged) {
+  if (!centered) return sum_blocks<bytes>(bins, classes, ratio, work, merged);
+  const int64_t count = classes * ratio;
+  const int64_t reach = ratio / 2;
+  const A* blocks = bins;
+  if (ratio % 2 == 0) {
+    A* means = work + kZerosInFront;
+    work += kZerosInFront + count;
+#pragma omp simd
+    for (int64_t i = -reach; i < count - 1; ++i) means[i] = A(0.5) * (bins[i] + bins[i + 1]);
+    means[count - 1] = A(0.5) * bins[count - 1];  // the next one would be zero
+    blocks = means;
+  }
+  sum_blocks<bytes>(blocks - reach, classes, ratio, work, merged);
+  for (int64_t i = count - reach; i < count; ++i) merged[classes - 1] += blocks[i];
+}
+
+// Any ratio, by the shares of each class.
+template <class A>
+CDKD_INLINE void merge_shares(const A* bins, const ClassBins<A>* parts, int64_t classes, A* merged) {
+  for (int64_t j = 0; j < classes; ++j) {
+    const ClassBins<A> part = parts[j];
+    A sum = part.first_share * bins[part.first];
+    for (int64_t i = part.first + 1; i < part.last; ++i) sum += bins[i];
+    if (part.last > part.first) sum += part.last_share * bins[part.last];
+    merged[j] = sum;
+  }
+}
+
+}  // namespace cdkd::cpu
