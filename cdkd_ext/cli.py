@@ -14,9 +14,9 @@ try:
     from accelerate import PartialState
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+    from cdkd_ext.demo import DemoConfig, run_demo
     from cdkd_ext.emulation.inspection import inspect_library, kernel_table
     from cdkd_ext.emulation.launch_plan import LaunchSizes, plan_launches, plan_table
-    from cdkd_ext.demo import DemoConfig, run_demo
     from cdkd_ext.evaluation import table
     from cdkd_ext.info import describe_installation
     from cdkd_ext.models import format_profiles, profile_models

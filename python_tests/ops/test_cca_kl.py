@@ -319,8 +319,14 @@ ONE = torch.tensor(1.0)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((S.int(), T, ONE), "student_logits: expected dtype float32, float64, bfloat16 or float16, got int32"),
-        ((S[:, :0], T, ONE), r"student_logits: expected shape \(..., bins\) with at least one bin, got \(2, 0\)"),
+        (
+            (S.int(), T, ONE),
+            "student_logits: expected dtype float32, float64, bfloat16 or float16, got int32",
+        ),
+        (
+            (S[:, :0], T, ONE),
+            r"student_logits: expected shape \(..., bins\) with at least one bin, got \(2, 0\)",
+        ),
         ((S, T[:1], ONE), r"teacher_logits: expected shape \(2, bins\), got \(1, 24\)"),
         ((T, S, ONE), "teacher_logits: expected at least the student's 24 bins, got 6"),
         ((S, T, -ONE), "tau: expected a positive finite number, got -1"),

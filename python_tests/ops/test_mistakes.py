@@ -187,7 +187,7 @@ def test_the_kernel_and_the_fake_say_the_same(
     for way in WITHOUT_DATA:
         from_fake = mistake(op, without_data(inputs, way))
         assert type(from_fake) is type(from_kernel)
-        assert str(from_fake) == message
+        assert str(from_fake).replace("FakeTensor", "Tensor") == message
 
 
 def tensors(inputs: dict[str, Any]) -> Iterator[tuple[str, int | None]]:

@@ -218,7 +218,12 @@ X, Y, P = torch.zeros(2, 3, 8), torch.zeros(2, 3, 6), torch.arange(3)
             r"flipped\[2\]: expected a permutation of 0 to 2",
         ),
         ((X, Y, 1.0), {"to_image": torch.zeros(2, 3)}, InputError, r"to_image: expected shape \(2, 2, 3\)"),
-        ((X, Y, 1.0), {"to_image": torch.zeros(2, 2, 3).int()}, TypeError, "to_image: expected dtype float32"),
+        (
+            (X, Y, 1.0),
+            {"to_image": torch.zeros(2, 2, 3).int()},
+            TypeError,
+            "to_image: expected dtype float32",
+        ),
         ((X, Y.to("meta"), 1.0), {}, InputError, "logits_y: expected a tensor on cpu, got one on meta"),
     ],
 )
