@@ -296,5 +296,5 @@ def test_the_raw_op_names_what_is_wrong() -> None:
     feature, weight, bias, select, teacher = draw()
     with pytest.raises(RuntimeError, match="teacher: expected shape"):
         torch.ops.cdkd.projector_cosine(feature, weight, bias, select, teacher[:, :1])
-    with pytest.raises(RuntimeError, match="weight: expected the type of feature"):
+    with pytest.raises(RuntimeError, match="weight: expected dtype float64, got float32"):
         torch.ops.cdkd.projector_cosine(feature, weight.float(), bias, select, teacher)
