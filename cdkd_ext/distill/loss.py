@@ -136,7 +136,7 @@ class DistillationLoss(nn.Module):
                 terms["beta"] = _value(self.beta, progress, total)
                 total = total + terms["beta"] * terms["cca"]
             for scalar in self._adversarial_scalars()[:1]:
-                terms["xi"] = total.new_tensor(scalar.xi(progress))
+                terms["xi"] = total.new_full((), scalar.xi(progress))
             return {"total": total, **terms}
 
     def _adversarial_scalars(self) -> list[AdversarialScalar]:
@@ -149,4 +149,5 @@ class DistillationLoss(nn.Module):
 
 
 def _value(scalar: float | AdversarialScalar, progress: float, like: Tensor) -> Tensor:
-    return scalar.value(progress) if isinstance(scalar, AdversarialScalar) else like.new_tensor(float(scalar))
+    # filled on the device: copying a number to a GPU would wait for it
+    return scalar.value(progress) if isinstance(scalar, AdversarialScalar) else like.new_full((), scalar)

@@ -73,7 +73,7 @@ def test_auto_is_bfloat16_where_the_processor_has_it(model, monkeypatch, native,
 
 def test_an_unknown_precision_is_named(model):
     with pytest.raises(
-        InputError, match="precision: expected one of 'auto', 'float32', 'bfloat16', got 'fp8'"
+        InputError, match="precision: expected one of 'auto', 'float32', 'bfloat16', 'float16', got 'fp8'"
     ):
         FrozenTeacher(model, precision="fp8")
     with pytest.raises(InputError, match="teacher_precision: expected one of"):
