@@ -5,9 +5,7 @@ The names below are imported when they are first used: `import cdkd_ext` alone i
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cdkd_ext.errors import InputError
@@ -82,14 +80,3 @@ def _imported(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _FrontDoor(ModuleType):
-    """Keeps the function `distill`, which the first import of the package of that name would otherwise replace."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name != "distill" or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _FrontDoor

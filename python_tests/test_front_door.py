@@ -56,13 +56,6 @@ def test_a_function_stays_one_whatever_is_imported(name: str) -> None:
     )
 
 
-def test_the_losses_are_imported_beside_the_function_distill() -> None:
-    run(
-        "from cdkd_ext.distill import CCA; import cdkd_ext; from cdkd_ext.distill.sape import SAPE; "
-        "assert callable(cdkd_ext.distill) and CCA and SAPE"
-    )
-
-
 def test_a_missing_extra_is_named(run_without) -> None:
     for name, package, extra in (
         ("Predictor", "cv2", "predict"),

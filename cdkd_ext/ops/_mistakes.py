@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

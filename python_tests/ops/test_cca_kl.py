@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.ops import reference
 
 EITHER = pytest.mark.parametrize("cca_kl", [ops.cca_kl, reference.cca_kl], ids=["compiled", "reference"])
