@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml cdkd_ext -type f -not -name '*.pyc' 2>/dev/null)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test bench docs lint clean
+.PHONY: demo test bench gpu docs lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
@@ -18,6 +18,10 @@ test: $(VENV)/.test
 bench: $(VENV)/.demo
 	$(BIN)/python -m bench --all --seconds 0.5 --json runs/bench.json
 	$(BIN)/python -m bench.harness.report runs/bench.json --output docs/performance.md
+
+# with the environment that is there, which a machine without a network cannot add to
+gpu:
+	$(PYTHON) -m bench.gpu
 
 docs: $(VENV)/.test
 	$(BIN)/mkdocs build --strict

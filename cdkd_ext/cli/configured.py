@@ -58,18 +58,25 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
 
 
 def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
-    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays."""
+    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays.
+
+    A file given as `--config` is read here, for it may be of version 0.1.0.
+    """
     expanded: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         name, _, value = argument.partition("=")
-        if name not in ("--recipe", "--resume"):
+        if name not in ("--config", "--recipe", "--resume"):
             expanded.append(argument)
             continue
         value = value or next(rest, "")
         if name == "--recipe":
             recipe = _recipe_of_evaluation(value) if evaluation else load_recipe(value)
             expanded += ["--config", json.dumps(recipe)]
+            continue
+        if name == "--config":
+            is_file = Path(value).is_file()
+            expanded += ["--config", json.dumps(read_config(value)) if is_file else value]
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")

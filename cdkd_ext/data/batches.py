@@ -83,6 +83,7 @@ class EpochLoader:
         samples: data set indexed by (index, view).
         order: gives the keys of each batch.
         workers: processes that load; 0 loads in this one.
+        pin_memory: put the batches into memory from which a GPU copies while it computes.
 
     Example:
         ```python
@@ -93,15 +94,17 @@ class EpochLoader:
         ```
     """
 
-    def __init__(self, samples: Any, order: EpochBatches, *, workers: int = 0) -> None:
+    def __init__(
+        self, samples: Any, order: EpochBatches, *, workers: int = 0, pin_memory: bool = False
+    ) -> None:
         self._order = order
-        stored = hasattr(samples, "batch")
-        workers = 0 if stored else workers
+        self._samples = samples
         self._loader: DataLoader[Batch] = DataLoader(
-            samples if stored else _Batched(samples),
+            samples if hasattr(samples, "batch") else _Batched(samples),
             batch_size=None,
             sampler=order,
             num_workers=workers,
+            pin_memory=pin_memory,
             multiprocessing_context="fork" if workers else None,
         )
 
@@ -113,3 +116,7 @@ class EpochLoader:
         """The batches of an epoch, counted from 0."""
         self._order.epoch = epoch
         return iter(self._loader)
+
+    def on_device(self, batch: Batch) -> Batch:
+        """Do what is left to do once a batch is on its device: samples with an `on_device(batch)` method do it."""
+        return self._samples.on_device(batch) if hasattr(self._samples, "on_device") else batch

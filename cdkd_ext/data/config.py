@@ -33,7 +33,9 @@ class DataConfig:
         augmentation: random scale, rotation, flip and half-body crops.
         views: 0 augments afresh in every epoch; n > 0 draws n fixed views per person once, which also lets the
             teacher's outputs be computed once.
-        cache: folder for fixed views and teacher outputs, shared by runs; None uses the output folder.
+        stored_crops: decode each image once, store one uint8 crop per person, half as large again as the largest
+            network's, and warp it on the training's device: what keeps a GPU busy. Not together with `views`.
+        cache: folder for stored crops, fixed views and teacher outputs, shared by runs; None uses the output folder.
         workers: processes that load images.
     """
 
@@ -55,5 +57,6 @@ class DataConfig:
     padding: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     views: int = 0
+    stored_crops: bool = False
     cache: str | None = None
     workers: int = 2

@@ -8,30 +8,33 @@ import torch
 from torch import Tensor
 
 from cdkd_ext._C import cpu_features
-from cdkd_ext.distill.outputs import TeacherOutput
+from cdkd_ext.distillation.outputs import TeacherOutput
 from cdkd_ext.errors import check_option, check_type
 from cdkd_ext.models import ModelSpec, PoseNetwork, inference_copy
+from cdkd_ext.teachers.captured import CapturedFunction
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 Teacher = Callable[[Tensor], TeacherOutput]
 
 
 class FrozenTeacher:
     """Runs a pose network without gradients, always in evaluation mode.
 
-    It is no module on purpose: nothing can train it, wrap it, or save it with the student.
+    Its batch norms are folded into its convolutions, and on a GPU a shape of images that comes again is replayed from a
+    CUDA graph. It is no module on purpose: nothing can train it, wrap it, or save it with the student.
 
     Args:
         network: the network that teaches; it is switched to evaluation mode and its parameters are frozen.
         device: where it runs; None stays where the network is.
-        precision: what the backbone computes in, "float32" or "bfloat16"; "auto" is bfloat16 on a CPU with
-            instructions for it (AVX-512 BF16), where it takes half the time, and float32 elsewhere.
+        precision: what the backbone computes in, "float32", "bfloat16" or "float16"; "auto" is bfloat16 on a GPU
+            (float16 before compute capability 8.0, which has no bfloat16) and on a CPU with instructions for it
+            (AVX-512 BF16), where it takes half the time, and float32 elsewhere.
 
     Attributes:
         spec: the network's description.
         feature_size: (h, w) of its last feature map.
         device: where it runs.
-        precision: "float32" or "bfloat16".
+        precision: "float32", "bfloat16" or "float16".
 
     Raises:
         InputError: an unknown precision.
@@ -54,12 +57,12 @@ class FrozenTeacher:
         self.device = next(network.parameters()).device if device is None else torch.device(device)
         network = network.to(self.device).eval().requires_grad_(False)
         if precision == "auto":
-            native = self.device.type == "cpu" and cpu_features().get("avx512_bf16", False)
-            precision = "bfloat16" if native else "float32"
+            precision = _fast_precision(self.device)
         self.precision = precision
         self.spec: ModelSpec = network.spec
         self.feature_size: tuple[int, int] = network.feature_size
-        self._network = inference_copy(network, getattr(torch, precision))
+        frozen = inference_copy(network, getattr(torch, precision))
+        self._network = CapturedFunction(frozen)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> TeacherOutput:
@@ -70,3 +73,11 @@ class FrozenTeacher:
         images = images.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, enabled=False):
             return TeacherOutput(*self._network(images.contiguous(memory_format=torch.channels_last)))
+
+
+def _fast_precision(device: torch.device) -> str:
+    """What a device computes convolutions fastest in without losing more than a teacher can."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    native = device.type == "cpu" and cpu_features().get("avx512_bf16", False)
+    return "bfloat16" if native else "float32"

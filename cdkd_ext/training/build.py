@@ -14,6 +14,7 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
@@ -126,8 +127,7 @@ def build_views(
     config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
-    cache = Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
-    views, workers = config.data.views, config.data.workers
+    cache, views, workers = _cache(config), config.data.views, config.data.workers
     file = config.teacher_file()
     with accelerator.main_process_first():
         stored = build_student_views(dataset, views, cache, workers=workers)
@@ -138,6 +138,23 @@ def build_views(
     return FixedViews(stored, StoredOutputs(outputs))
 
 
+def build_samples(
+    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+) -> PoseDataset | FixedViews | StoredCrops:
+    """Where the run's samples come from: fixed views, stored crops, or the images themselves."""
+    if config.data.views:
+        return build_views(config, dataset, teacher, accelerator)
+    if config.data.stored_crops:
+        with accelerator.main_process_first():
+            folder = build_stored_crops(dataset, _cache(config), workers=config.data.workers)
+        return StoredCrops(dataset, folder)
+    return dataset
+
+
+def _cache(config: TrainingConfig) -> Path:
+    return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
+
+
 def build_loader(
     config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
 ) -> EpochLoader:
@@ -146,7 +163,7 @@ def build_loader(
     Raises:
         InputError: there is neither a teacher nor anybody with labels.
     """
-    samples = build_views(config, dataset, teacher, accelerator) if config.data.views else dataset
+    samples = build_samples(config, dataset, teacher, accelerator)
     # without a teacher there is nothing to learn from a person without labels
     chosen = [index for index in range(len(dataset)) if teacher is not None or dataset.labelled[index]]
     fraction = config.data.labelled_fraction
@@ -159,7 +176,9 @@ def build_loader(
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    return EpochLoader(samples, order, workers=config.data.workers)
+    # stored views are read faster than another process could send them
+    workers = 0 if config.data.views else config.data.workers
+    return EpochLoader(samples, order, workers=workers, pin_memory=accelerator.device.type == "cuda")
 
 
 def build_validation(

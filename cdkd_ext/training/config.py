@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from cdkd_ext.data.config import DataConfig
-from cdkd_ext.distill import (
+from cdkd_ext.distillation import (
     CCA,
     ETHT,
     SAPE,
@@ -20,6 +20,7 @@ from cdkd_ext.distill import (
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.teachers import TeacherFile
+from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import both_simcc, channels_agree
 from cdkd_ext.training.task import DistillationTask
 
@@ -138,6 +139,8 @@ class TrainingConfig:
             hard labels, "min" for Gaussian ones.
         seed: of initialisation, order and augmentation.
         precision: "no" (float32), "bf16" or "fp16" mixed precision.
+        tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
+            as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
         cpu: stay on the CPU where there is a GPU.
     """
 
@@ -155,6 +158,7 @@ class TrainingConfig:
     simcc_score: Literal["min", "max", "mean"] = "min"
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
+    tf32: bool = True
     cpu: bool = False
 
     def validate(self) -> None:
@@ -170,6 +174,8 @@ class TrainingConfig:
         for name in ("views", "workers"):
             value = getattr(self.data, name)
             check(value >= 0, f"data.{name}", value, "zero or more")
+        both = self.data.stored_crops and self.data.views > 0
+        check(not both, "data.stored_crops", "true beside data.views", "one of the two")
         self.optimizer.validate()
         check_option("simcc_score", self.simcc_score, ("min", "max", "mean"))
         check_option("precision", self.precision, ("no", "bf16", "fp16"))
@@ -317,8 +323,8 @@ class DistillationConfig(TrainingConfig):
     Args:
         teacher: checkpoint of the teacher, as `cdkd train` writes it.
         teacher_precision: of the teacher's backbone: "bfloat16" takes half the time on a CPU with instructions for
-            it (AVX-512 BF16) and changes the outputs by about one percent; "auto" is "bfloat16" there and
-            "float32" elsewhere.
+            it (AVX-512 BF16) and changes the outputs by about one percent; "auto" is "bfloat16" there and on a GPU
+            ("float16" before compute capability 8.0), and "float32" elsewhere.
         sape: feature distillation.
         cca: logit distillation.
         temperature: temperature of the logit distillation.
@@ -328,7 +334,7 @@ class DistillationConfig(TrainingConfig):
 
     output: str = "runs/distill"
     teacher: str = ""
-    teacher_precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    teacher_precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
@@ -336,7 +342,7 @@ class DistillationConfig(TrainingConfig):
     def validate(self) -> None:
         """Check the numbers that no other constructor checks; see `TrainingConfig.validate`."""
         super().validate()
-        check_option("teacher_precision", self.teacher_precision, ("auto", "float32", "bfloat16"))
+        check_option("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS)
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         check(
             self.sape.enabled or self.cca.enabled,

@@ -22,6 +22,7 @@ from cdkd_ext.errors import check
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.training.config import TrainingConfig
+from cdkd_ext.training.finite import FiniteWatch
 from cdkd_ext.training.progress import TrainingDisplay
 from cdkd_ext.training.schedule import learning_rate
 from cdkd_ext.training.state import load_state, save_state
@@ -95,6 +96,7 @@ class Trainer:
         self.task = task.to(accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(task, config.optimizer.build(task))
         self.adversarial_optimizer = config.adversarial_optimizer(task)
+        self._finite = FiniteWatch()
         self.history: list[Record] = []
         self.best: float | None = None
         self.step = 0
@@ -146,10 +148,12 @@ class Trainer:
             losses = self._train_step(batch)
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
-            samples += len(batch["image"]) * self.accelerator.num_processes
+            samples += len(batch["index"]) * self.accelerator.num_processes
             rate = samples / (time.perf_counter() - started)
             if display.live and index % 10 == 0:
                 display.step(self.step, epoch, {name: float(value) for name, value in losses.items()}, rate)
+        # before anything of this epoch is kept
+        self._stop_if(self._finite.report())
         means = {name: float(value) / len(self.loader) for name, value in sums.items()}
         return {
             "epoch": epoch + 1,
@@ -161,7 +165,7 @@ class Trainer:
         }
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
-        batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
+        batch = self.loader.on_device(send_to_device(batch, self.accelerator.device, non_blocking=True))
         with self.accelerator.autocast():
             losses = self.wrapped(
                 batch["image"],
@@ -172,7 +176,7 @@ class Trainer:
                 progress=self.step / max(1, self.config.epochs * len(self.loader) - 1),
                 teacher_output=batch.get("teacher_output"),
             )
-        self._check_finite(losses)
+        self._stop_if(self._finite.add(self.step, losses))
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["total"])
         # before the clipping, which would shorten θ's step and count its gradient among the network's
@@ -198,15 +202,9 @@ class Trainer:
         self.adversarial_optimizer.step()
         self.adversarial_optimizer.zero_grad()
 
-    def _check_finite(self, losses: dict[str, Tensor]) -> None:
-        values = torch.stack([value.detach().float() for value in losses.values()])
-        finite = torch.isfinite(values)
-        if not bool(finite.all()):
-            terms = [name for name, fine in zip(losses, finite.tolist(), strict=True) if not fine]
-            first = [name for name in terms if name != "total"] or terms
-            raise NonFiniteLossError(
-                f"step {self.step}: {', '.join(first)} became {float(values[~finite][0])}; {self._kept()}"
-            )
+    def _stop_if(self, problem: str | None) -> None:
+        if problem is not None:
+            raise NonFiniteLossError(f"{problem}; {self._kept()}")
 
     def _kept(self) -> str:
         if not (self.output / "state.pt").exists():

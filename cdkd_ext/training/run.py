@@ -23,6 +23,7 @@ from cdkd_ext.training.build import (
 from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
+from cdkd_ext.training.precision import tf32
 
 
 def train(config: TrainingConfig, *, resume: bool = False) -> Record:
@@ -62,7 +63,8 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
         save_config(config, output / "config.yaml")
     trainer = _build_trainer(config, people, accelerator)
     accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")
-    record = trainer.run(resume=resume)
+    with tf32(config.tf32):
+        record = trainer.run(resume=resume)
     accelerator.print(f"{describe(record)}; checkpoints in {output}")
     return record
 

@@ -19,7 +19,7 @@ _LAYERS = (
     (_RUN, (("evaluation", "PCKh, COCO's AP and AR"),)),
     (_NETWORK, (("inference", "Predictor, drawing"),)),
     (_LEARN, (("teachers", "networks that teach, and their outputs stored"),)),
-    (_LEARN, (("distill", "SAPE, CCA, ETHT, losses from labels"),)),
+    (_LEARN, (("distillation", "SAPE, CCA, ETHT, losses from labels"),)),
     (_PEOPLE, (("data", "COCO and MPII files, crops, augmentation"),)),
     (_PEOPLE, (("synthetic", "drawn people"),)),
     (_NETWORK, (("checkpoints", "reading, writing, converting"),)),

@@ -22,7 +22,7 @@ def pages(checkout):
 def test_snippets_of_distillation(pages):
     torch = pytest.importorskip("torch")
     import cdkd_ext
-    from cdkd_ext.distill import TeacherOutput
+    from cdkd_ext.distillation import TeacherOutput
     from cdkd_ext.training import DistillationTask
 
     student, teacher = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext.distill.cca import CCA
-from cdkd_ext.distill.etht import ETHT, AdversarialScalar
-from cdkd_ext.distill.heatmap import HeatmapLoss
-from cdkd_ext.distill.outputs import TeacherOutput
-from cdkd_ext.distill.sape import SAPE
-from cdkd_ext.distill.simcc import SimCCLoss
+from cdkd_ext.distillation.cca import CCA
+from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
+from cdkd_ext.distillation.heatmap import HeatmapLoss
+from cdkd_ext.distillation.outputs import TeacherOutput
+from cdkd_ext.distillation.sape import SAPE
+from cdkd_ext.distillation.simcc import SimCCLoss
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.models import HeatmapOutput, SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
@@ -37,7 +37,7 @@ class DistillationLoss(nn.Module):
         TypeError: an argument is of another type.
 
     Example:
-        >>> from cdkd_ext.distill import CCA, SAPE, DistillationLoss, SimCCLoss
+        >>> from cdkd_ext.distillation import CCA, SAPE, DistillationLoss, SimCCLoss
         >>> loss = DistillationLoss(SimCCLoss(2.0), sape=SAPE(17, (8, 8), (64, 64)), cca=CCA())
         >>> loss.adversarial_parameters()
         []
@@ -136,7 +136,7 @@ class DistillationLoss(nn.Module):
                 terms["beta"] = _value(self.beta, progress, total)
                 total = total + terms["beta"] * terms["cca"]
             for scalar in self._adversarial_scalars()[:1]:
-                terms["xi"] = total.new_tensor(scalar.xi(progress))
+                terms["xi"] = total.new_full((), scalar.xi(progress))
             return {"total": total, **terms}
 
     def _adversarial_scalars(self) -> list[AdversarialScalar]:
@@ -149,4 +149,5 @@ class DistillationLoss(nn.Module):
 
 
 def _value(scalar: float | AdversarialScalar, progress: float, like: Tensor) -> Tensor:
-    return scalar.value(progress) if isinstance(scalar, AdversarialScalar) else like.new_tensor(float(scalar))
+    # filled on the device: copying a number to a GPU would wait for it
+    return scalar.value(progress) if isinstance(scalar, AdversarialScalar) else like.new_full((), scalar)
