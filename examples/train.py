@@ -24,7 +24,7 @@ def main() -> None:
         data=data,
         epochs=2,
     )
-    cdkd_ext.train(student)
+    cdkd_ext.distill(student)
 
     print(table(cdkd_ext.evaluate("runs/student", data=data)))
 

@@ -41,6 +41,6 @@ def layers() -> Drawing:
             drawing.box(x, y, width, _TALL, fill="white", stroke=LINE)
             drawing.box(x, y, 8, _TALL, fill=color, stroke="none", radius=4)
             drawing.text(x + 22, y + 24, name, anchor="start", bold=True, size=16, fill=color)
-            drawing.text(x + 140, y + 24, holds, anchor="start", size=14.5, fill=QUIET)
+            drawing.text(x + 146, y + 24, holds, anchor="start", size=14.5, fill=QUIET)
     drawing.arrow([(36, 30), (36, 14 + _STEP * len(_LAYERS))])
     return drawing
