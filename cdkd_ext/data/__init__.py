@@ -12,9 +12,11 @@ from cdkd_ext.data.crops import (
     transform_points,
     warp_crop,
 )
-from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.dataset import PoseDataset, View
+from cdkd_ext.data.device_crops import crops_on_device, warp_crops
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import EvaluationSet, Person
+from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 
 __all__ = [
     "Augmentation",
@@ -23,7 +25,11 @@ __all__ = [
     "EvaluationSet",
     "Person",
     "PoseDataset",
+    "StoredCrops",
+    "View",
+    "build_stored_crops",
     "crop_matrix",
+    "crops_on_device",
     "fit_aspect",
     "invert_affine",
     "keypoint_category_id",
@@ -33,4 +39,5 @@ __all__ = [
     "region_from_box",
     "transform_points",
     "warp_crop",
+    "warp_crops",
 ]

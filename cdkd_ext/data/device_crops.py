@@ -28,6 +28,14 @@ def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tens
     Raises:
         InputError: a shape is wrong.
         TypeError: images are not uint8, or the maps not float32.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.data import warp_crops
+        >>> images = torch.full((2, 3, 8, 8), 200, dtype=torch.uint8)
+        >>> double = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]]).expand(2, 2, 3)
+        >>> warp_crops(images, double, (16, 16)).shape
+        torch.Size([2, 3, 16, 16])
     """
     check_type("images", images, Tensor, "a torch.Tensor")
     shape = tuple(images.shape)
@@ -69,6 +77,14 @@ def crops_on_device(
     Returns:
         The batch with ``image`` (B, 3, h, w) and, with `teacher_size`, ``teacher_image`` (B, 3, H, W), both uint8,
         instead of ``stored_image`` and ``to_stored``.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.data import crops_on_device
+        >>> third = torch.tensor([[[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]]])
+        >>> batch = {"stored_image": torch.zeros(1, 3, 96, 96, dtype=torch.uint8), "to_stored": third}
+        >>> {name: tuple(crops.shape) for name, crops in crops_on_device(batch, (32, 32), (64, 64)).items()}
+        {'image': (1, 3, 32, 32), 'teacher_image': (1, 3, 64, 64)}
     """
     batch = dict(batch)
     # converted once for both

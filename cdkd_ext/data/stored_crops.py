@@ -34,6 +34,17 @@ class StoredCrops(Dataset[Batch]):
         dataset: the training people and their augmentation.
         folder: where `build_stored_crops` wrote, for the same people, sizes and margin.
         margin: as given there.
+
+    Raises:
+        InputError: the stored crops are of other people or sizes.
+
+    Example:
+        ```python
+        crops = StoredCrops(dataset, build_stored_crops(dataset, Path("cache"), workers=8))
+        loader = EpochLoader(crops, EpochBatches(range(len(dataset)), 128, seed=0), workers=2, pin_memory=True)
+        for batch in loader.epoch(0):
+            batch = loader.on_device({name: value.cuda(non_blocking=True) for name, value in batch.items()})
+        ```
     """
 
     def __init__(self, dataset: PoseDataset, folder: Path, *, margin: float = 1.5) -> None:
@@ -99,6 +110,11 @@ def build_stored_crops(dataset: PoseDataset, folder: Path, *, margin: float = 1.
 
     Raises:
         InputError: the margin is below 1, or an image cannot be read; the message names the file.
+
+    Example:
+        ```python
+        folder = build_stored_crops(dataset, Path("cache"), workers=8)
+        ```
     """
     check(margin >= 1, "margin", margin, "a number of at least 1")
     target = folder / f"crops-{_fingerprint(dataset, margin)}"
