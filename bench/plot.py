@@ -7,8 +7,8 @@ from typing import Any
 
 from bench.case import EAGER, OURS
 from bench.spread import added, spread
-from cdkd_ext._checks import check
-from cdkd_ext._files import replacing
+from cdkd_ext.errors import check
+from cdkd_ext.files import replacing
 
 
 def draw(found: dict[str, Any], path: str | os.PathLike[str]) -> None:

@@ -13,8 +13,8 @@ from bench.goals import GOALS, Goal, what_bounds
 from bench.plot import draw
 from bench.spread import digits, spread
 from bench.table import Column, cases_of, floor_parts, groups, memory, ratios
-from cdkd_ext._checks import check
-from cdkd_ext._files import replacing
+from cdkd_ext.errors import check
+from cdkd_ext.files import replacing
 
 NOTES = Path(__file__).with_name("notes.md")
 

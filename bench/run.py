@@ -15,7 +15,7 @@ from bench.agreement import DisagreementError, difference
 from bench.case import COMPILED, EAGER, Bench, Case, repeated
 from bench.table import print_bench, print_machine
 from bench.timing import Effort, interleave
-from cdkd_ext._files import write_json
+from cdkd_ext.files import write_json
 
 FEWEST, MOST = 5, 60  # rounds
 QUICK = Effort(seconds=0.0, fewest=3, most=3)

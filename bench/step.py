@@ -15,10 +15,10 @@ from bench.case import EAGER, OURS, Bench, Call, Case, Setup, repeated, total_by
 from bench.run import main
 from cdkd_ext import ops
 from cdkd_ext.distill import DistillationLoss, SimCCLoss, recommended_loss
-from cdkd_ext.models import HeatmapOutput, PoseNetwork, PoseOutput, create_model, normalize_images
+from cdkd_ext.models import HeatmapOutput, PoseNetwork, SimCCOutput, create_model, normalize_images
 from cdkd_ext.ops import reference
+from cdkd_ext.teachers.frozen import FrozenTeacher
 from cdkd_ext.training.task import PoseTask
-from cdkd_ext.training.teacher import FrozenTeacher
 
 LIVE = "live teacher"
 STORED = "stored teacher"
@@ -63,7 +63,7 @@ def prepare(case: Case, device: torch.device) -> Setup:
         profiled = profiled_step(task(), batch)
         floor = {}
     calls[EAGER] = eager(copy.deepcopy(student), copy.deepcopy(loss), teacher, batch)
-    plain = {name: batch[name] for name in ("image", "keypoints", "visible", "labelled")}
+    plain = {name: batch[name] for name in ("image", "keypoints", "annotated", "labelled")}
     return Setup(
         calls=calls,
         # of bfloat16, in the teacher or in both; float32 alone agrees a thousand times better
@@ -86,7 +86,7 @@ def draw_batch(sizes: Mapping[str, int], device: torch.device) -> Batch:
         "image": image(side),
         "teacher_image": image(sizes["teacher"]),
         "keypoints": torch.rand(count, JOINTS, 2, device=device) * (side - 1),
-        "visible": torch.ones(count, JOINTS, device=device),
+        "annotated": torch.ones(count, JOINTS, device=device),
         "labelled": torch.ones(count, device=device),
     }
 
@@ -146,7 +146,7 @@ def eager(student: PoseNetwork, loss: DistillationLoss, teacher: PoseNetwork, ba
             taught = teacher(normalize_images(batch["teacher_image"]))
         output = student(normalize_images(batch["image"]))
         with reference_ops():
-            losses = loss(output, taught, batch["keypoints"], batch["visible"], batch["labelled"], 0.5)
+            losses = loss(output, taught, batch["keypoints"], batch["annotated"], batch["labelled"], 0.5)
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
@@ -187,11 +187,11 @@ def profiled_step(
             output = task.student(normalize_images(images))
         with record_function("part: losses, forward and backward"):
             # cut here, so that the losses' backward is told from the student's
-            cut = PoseOutput(*(value.detach().requires_grad_() for value in output))
-            taught = PoseOutput(
+            cut = SimCCOutput(*(value.detach().requires_grad_() for value in output))
+            taught = SimCCOutput(
                 inputs["teacher_feature"], inputs["teacher_logits_x"], inputs["teacher_logits_y"]
             )
-            losses = task.loss(cut, taught, inputs["keypoints"], inputs["visible"], inputs["labelled"], 0.5)
+            losses = task.loss(cut, taught, inputs["keypoints"], inputs["annotated"], inputs["labelled"], 0.5)
             optimizer.zero_grad()
             losses["total"].backward()
         with record_function("part: student backward"):
@@ -220,12 +220,12 @@ def profiled_step(
     return run
 
 
-def as_batch(output: PoseOutput | HeatmapOutput) -> Losses:
+def as_batch(output: SimCCOutput | HeatmapOutput) -> Losses:
     """The teacher's output as a batch holds it."""
     return {f"teacher_{name}": value for name, value in output._asdict().items()}
 
 
-def stored(output: PoseOutput | HeatmapOutput) -> Losses:
+def stored(output: SimCCOutput | HeatmapOutput) -> Losses:
     """The same from the fixed views' files, which hold half floats."""
     return {name: value.half().float() for name, value in as_batch(output).items()}
 

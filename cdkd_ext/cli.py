@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cdkd_ext import __version__
-from cdkd_ext._checks import InputError, check
+from cdkd_ext.errors import InputError, check
 
 try:
     from accelerate import PartialState
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+    from cdkd_ext.checkpoints import convert_checkpoint
     from cdkd_ext.emulation.inspection import inspect_library, kernel_table
     from cdkd_ext.emulation.launch_plan import LaunchSizes, plan_launches, plan_table
     from cdkd_ext.demo import DemoConfig, run_demo
-    from cdkd_ext.evaluation import table
+    from cdkd_ext.evaluation import evaluate_checkpoint, table
     from cdkd_ext.info import describe_installation
     from cdkd_ext.models import format_profiles, profile_models
     from cdkd_ext.recipes import list_recipes, load_recipe
@@ -26,8 +27,6 @@ try:
         InterruptedRun,
         NonFiniteLossError,
         TrainingConfig,
-        convert_checkpoint,
-        evaluate_checkpoint,
         train,
     )
 except ModuleNotFoundError as error:

@@ -25,7 +25,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of procedural figures: 48 people to train on, 12 to validate."""
-    from cdkd_ext.data.figures import make_figures
+    from cdkd_ext.synthetic.dataset import make_figures
 
     root = tmp_path_factory.mktemp("figures")
     make_figures(root / "train", 48, seed=0)
@@ -100,7 +100,7 @@ def _write_mpii(folder: Path, rng: np.random.Generator) -> None:
 
 
 def _write_coco(folder: Path, rng: np.random.Generator) -> None:
-    from cdkd_ext.data import COCO_JOINTS
+    from cdkd_ext.joints import COCO_JOINTS
 
     (folder / "annotations").mkdir(parents=True)
     detections: list[dict[str, Any]] = []

@@ -131,10 +131,10 @@ def test_models_prints_sizes_and_both_conventions(capsys):
     # HRNet's paper prints 28.5M parameters and 7.1 GFLOPs for this input
     assert w32[:3] == ["hrnet_w32", "256x192", "28.536"] and w32[-1] == "7.120"
     assert not any("upsample_free" in line for line in lines)
-    assert main(["models", "resnet_50", "hrnet_w48", "--json"]) == 0
+    assert main(["models", "resnet50", "hrnet_w48", "--json"]) == 0
     profiles = {profile["name"]: profile for profile in json.loads(capsys.readouterr().out)}
-    assert list(profiles) == ["resnet_50", "hrnet_w48"]
-    assert profiles["resnet_50"]["paper_gflops"] * 2**30 > profiles["resnet_50"]["macs"]
+    assert list(profiles) == ["resnet50", "hrnet_w48"]
+    assert profiles["resnet50"]["paper_gflops"] * 2**30 > profiles["resnet50"]["macs"]
     assert f"{profiles['hrnet_w48']['paper_gflops']:.3f}" == "1.218"
 
 

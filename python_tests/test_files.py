@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from cdkd_ext._checks import InputError
-from cdkd_ext._files import new_folder, replacing, write_json
+from cdkd_ext.errors import InputError
+from cdkd_ext.files import new_folder, replacing, write_json
 
 
 def test_a_file_appears_on_success_and_the_old_one_stays_on_failure(tmp_path):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext._checks import check
 from cdkd_ext.data.crops import CropRegion, fit_aspect
+from cdkd_ext.errors import check
 
 _HALF_BODY_PADDING = 1.5
 
@@ -46,7 +46,7 @@ class Augmentation:
         region: CropRegion,
         crop_size: tuple[int, int],
         keypoints: npt.NDArray[np.float32],
-        visible: npt.NDArray[np.float32],
+        annotated: npt.NDArray[np.float32],
         upper_body: npt.NDArray[np.bool_],
     ) -> CropRegion:
         """Return a randomly changed region.
@@ -59,14 +59,14 @@ class Augmentation:
             region: the whole person's region.
             crop_size: (height, width) of the crop, for its aspect ratio.
             keypoints: (J, 2) in image pixels.
-            visible: (J,), positive where a joint is annotated.
+            annotated: (J,), positive where a joint is annotated.
             upper_body: (J,), true for joints above the hips.
         """
         # upper or lower is a fair coin: HRNet compares a normal draw with 0.5, which favours the upper half
         half_body, upper, rotated, flipped = rng.random(4)
         scale, rotation = rng.standard_normal(2)
         if half_body < self.half_body:
-            region = self._half_body(region, crop_size, keypoints, visible > 0, upper_body, upper < 0.5)
+            region = self._half_body(region, crop_size, keypoints, annotated > 0, upper_body, upper < 0.5)
         factor = 1 + min(max(scale * self.scale, -self.scale), self.scale)
         angle = min(max(rotation * self.rotation, -2 * self.rotation), 2 * self.rotation)
         return replace(

@@ -11,38 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext._checks import check, fail
-from cdkd_ext.data._json import JsonObject
-from cdkd_ext.data.joints import JointSet
-
-
-@dataclass(frozen=True, eq=False)
-class Person:
-    """One annotated person.
-
-    Attributes:
-        image_path: the picture's file.
-        image_id: the picture's id in the annotation file.
-        annotation_id: the person's id in the annotation file, or a detected box's place in the detector's.
-        box: (4,) float32, (x, y, width, height) in image pixels, width and height positive.
-        keypoints: (J, 2) float32, (x, y) in image pixels, pixel centres at integers; 0 where not annotated.
-        visible: (J,) float32, 1 where the joint is annotated (occluded or not), else 0.
-        area: of the person in square pixels; the box's where the file has none.
-        head_size: the reference length of PCKh in pixels; nan where the file has none.
-        image_size: (height, width) that the file claims for the picture, if it does.
-        score: the detector's confidence in the box; 1 for an annotated one.
-    """
-
-    image_path: Path
-    image_id: int | str
-    annotation_id: int | str
-    box: npt.NDArray[np.float32]
-    keypoints: npt.NDArray[np.float32]
-    visible: npt.NDArray[np.float32]
-    area: float
-    head_size: float
-    image_size: tuple[int, int] | None = None
-    score: float = 1.0
+from cdkd_ext.data.json_object import JsonObject
+from cdkd_ext.data.person import Person, check_pictures_exist
+from cdkd_ext.errors import check, fail
+from cdkd_ext.joints import JointSet
 
 
 @dataclass(frozen=True)
@@ -89,10 +61,10 @@ def load_coco_persons(
         other = annotation.value.get("category_id", category.value["id"]) != category.value["id"]
         if other or annotation.value.get("iscrowd"):
             continue
-        keypoints, visible = _keypoints(annotation, len(joints), required=min_keypoints > 0)
-        if visible.sum() < min_keypoints:
+        keypoints, annotated = _keypoints(annotation, len(joints), required=min_keypoints > 0)
+        if annotated.sum() < min_keypoints:
             continue
-        person = _person(annotation, pictures, keypoints, visible)
+        person = _person(annotation, pictures, keypoints, annotated)
         if clip_boxes:
             box = _clip(person.box, person.image_size)
             if not (person.area > 0 and box[2] > 0 and box[3] > 0):
@@ -117,7 +89,7 @@ def load_coco_detections(
 
     The file is in COCO's results format: a list of ``image_id``, ``category_id``, ``bbox`` and ``score``, like
     ``COCO_val2017_detections_AP_H_56_person.json``. Other categories and boxes without area are left out. The
-    people's annotations are not read: ``keypoints`` and ``visible`` are 0, ``head_size`` is nan.
+    people's annotations are not read: ``keypoints`` and ``annotated`` are 0, ``head_size`` is nan.
 
     Args:
         annotation_file: JSON with ``images`` and ``categories``.
@@ -154,7 +126,7 @@ def load_coco_detections(
             annotation_id=i,
             box=box,
             keypoints=np.zeros((len(joints), 2), np.float32),
-            visible=np.zeros(len(joints), np.float32),
+            annotated=np.zeros(len(joints), np.float32),
             area=float(box[2] * box[3]),
             head_size=math.nan,
             image_size=pictures[image_id].size,
@@ -235,15 +207,15 @@ def _keypoints(
         if value not in (0, 1, 2):
             expected = "visibilities 0 (not annotated), 1 (occluded) or 2 (visible)"
             fail(f"{annotation.prefix}keypoints", f"visibility {value}", expected)
-    visible = np.array([value > 0 for value in visibilities], np.float32)
-    return np.array(values, np.float32).reshape(count, 3)[:, :2] * visible[:, None], visible
+    annotated = np.array([value > 0 for value in visibilities], np.float32)
+    return np.array(values, np.float32).reshape(count, 3)[:, :2] * annotated[:, None], annotated
 
 
 def _person(
     annotation: JsonObject,
     pictures: Mapping[int | str, _Picture],
     keypoints: npt.NDArray[np.float32],
-    visible: npt.NDArray[np.float32],
+    annotated: npt.NDArray[np.float32],
 ) -> Person:
     image_id = annotation.identity("image_id")
     check(image_id in pictures, f"{annotation.prefix}image_id", repr(image_id), "the id of one of the images")
@@ -256,25 +228,8 @@ def _person(
         annotation_id=annotation.identity("id"),
         box=box,
         keypoints=keypoints,
-        visible=visible,
+        annotated=annotated,
         area=annotation.number("area") if annotation.has("area") else float(box[2] * box[3]),
         head_size=annotation.number("head_size") if annotation.has("head_size") else math.nan,
         image_size=pictures[image_id].size,
     )
-
-
-def check_pictures_exist(persons: list[Person], source: str) -> None:
-    """Look for the people's pictures with one listing per folder, not one question per picture."""
-    listings: dict[Path, set[str]] = {}
-    for person in persons:
-        folder, name = person.image_path.parent, person.image_path.name
-        if folder not in listings:
-            try:
-                with os.scandir(folder) as entries:
-                    listings[folder] = {entry.name for entry in entries}
-            except OSError as error:
-                came = error.strerror or "an unreadable folder"
-                fail(str(folder), came, f"the folder of the pictures of {source}")
-        if name not in listings[folder]:
-            field = f"{source}: file_name of image {person.image_id}"
-            fail(field, f"{person.image_path}, which does not exist", "a picture")

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext._checks import check
+from cdkd_ext.errors import check
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

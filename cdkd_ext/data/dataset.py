@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from cdkd_ext._checks import check, check_type
 from cdkd_ext.data.augmentation import Augmentation
-from cdkd_ext.data.coco import Person
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, transform_points, warp_crop
 from cdkd_ext.data.images import read_image
-from cdkd_ext.data.joints import JointSet
+from cdkd_ext.data.person import Person
+from cdkd_ext.errors import check, check_type
+from cdkd_ext.joints import JointSet
 
 
 class PoseDataset(Dataset[dict[str, torch.Tensor]]):
@@ -29,8 +29,8 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
     - ``image``: (3, h, w) uint8, RGB, the student's crop;
     - ``teacher_image``: (3, H, W) uint8, with `teacher_size` only;
     - ``keypoints``: (J, 2) float32, pixels of the student's crop; 0 where not annotated;
-    - ``visible``: (J,) float32, 1 where annotated, even if outside of the crop;
-    - ``labelled``: () float32, 1 or 0. A sample without labels shows none: its ``visible`` is all 0;
+    - ``annotated``: (J,) float32, 1 where annotated, even if outside of the crop;
+    - ``labelled``: () float32, 1 or 0. A sample without labels shows none: its ``annotated`` is all 0;
     - ``to_image``: (2, 3) float32, affine map from student crop pixels to picture pixels;
     - ``index``: () int64.
 
@@ -110,24 +110,24 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         person = self.persons[index]
         labelled = self.labelled[index]
         # what is not labelled must not leak, neither to a loss nor through a half-body crop
-        visible = person.visible if labelled else np.zeros_like(person.visible)
+        annotated = person.annotated if labelled else np.zeros_like(person.annotated)
 
         region = region_from_box(person.box, self.size, self.padding)
         if self.augmentation is not None:
             rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, index, view))))
             region = self.augmentation.draw(
-                rng, region, self.size, person.keypoints, visible, self._upper_body
+                rng, region, self.size, person.keypoints, annotated, self._upper_body
             )
         matrix = crop_matrix(region, self.size)
         keypoints = transform_points(person.keypoints, matrix)
         if region.flip:
-            keypoints, visible = keypoints[self._flip], visible[self._flip]
+            keypoints, annotated = keypoints[self._flip], annotated[self._flip]
 
         picture = read_image(person.image_path, person.image_size)
         sample = {
             "image": _to_tensor(warp_crop(picture, matrix, self.size)),
-            "keypoints": torch.from_numpy(keypoints * visible[:, None]),
-            "visible": torch.from_numpy(visible.copy()),
+            "keypoints": torch.from_numpy(keypoints * annotated[:, None]),
+            "annotated": torch.from_numpy(annotated.copy()),
             "labelled": torch.tensor(float(labelled)),
             "to_image": torch.from_numpy(invert_affine(matrix).astype(np.float32)),
             "index": torch.tensor(index),
@@ -154,7 +154,7 @@ def _choose_labelled(persons: tuple[Person, ...], seed: int, fraction: float) ->
     count = max(round(fraction * len(persons)), 1) if fraction > 0 else 0
     labelled = np.zeros(len(persons), dtype=bool)
     labelled[order[:count]] = True
-    return labelled & np.array([person.visible.any() for person in persons])
+    return labelled & np.array([person.annotated.any() for person in persons])
 
 
 def _to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext._checks import InputError, check, fail
-from cdkd_ext.data._json import JsonObject
-from cdkd_ext.data.coco import Person, check_pictures_exist
-from cdkd_ext.data.joints import MPII_JOINTS, JointSet
+from cdkd_ext.data.json_object import JsonObject
+from cdkd_ext.data.person import Person, check_pictures_exist
+from cdkd_ext.errors import InputError, check, fail
+from cdkd_ext.joints import MPII_JOINTS, JointSet
 
 _PIXELS_PER_SCALE = 200
 # the centre is moved down so that the crop does not cut feet off
@@ -62,7 +62,7 @@ def load_mpii_persons(
         persons = _with_ground_truth(
             persons, _read_ground_truth(str(head_boxes), str(annotation_file), persons)
         )
-    persons = [person for person in persons if person.visible.sum() >= min_keypoints]
+    persons = [person for person in persons if person.annotated.sum() >= min_keypoints]
     expected = f"at least one person with {min_keypoints} or more annotated joints"
     check(persons, str(annotation_file), "none", expected)
     check_pictures_exist(persons, str(annotation_file))
@@ -75,28 +75,28 @@ def _person(entry: JsonObject, folder: Path, index: int, *, required: bool) -> P
     scale = entry.number("scale")
     check(scale > 0, f"{entry.prefix}scale", scale, "a positive number")
     side = _PIXELS_PER_SCALE * scale
-    keypoints, visible = np.zeros((_JOINTS, 2), np.float32), np.zeros(_JOINTS, np.float32)
+    keypoints, annotated = np.zeros((_JOINTS, 2), np.float32), np.zeros(_JOINTS, np.float32)
     if required or entry.has("joints"):
         flags = entry.numbers("joints_vis", _JOINTS)
         for flag in flags:
             if flag not in (0, 1):
                 fail(f"{entry.prefix}joints_vis", repr(flag), "0 (not annotated) or 1")
-        visible = np.array(flags, np.float32)
-        keypoints = _zero_based(np.array(entry.rows("joints", _JOINTS, 2)), visible)
+        annotated = np.array(flags, np.float32)
+        keypoints = _zero_based(np.array(entry.rows("joints", _JOINTS, 2)), annotated)
     return Person(
         image_path=folder / name,
         image_id=name,
         annotation_id=index,
         box=np.array([x - 1 - side / 2, y + _LOWER * scale - 1 - side / 2, side, side], np.float32),
         keypoints=keypoints,
-        visible=visible,
+        annotated=annotated,
         area=side * side,
         head_size=entry.number("head_size") if entry.has("head_size") else math.nan,
     )
 
 
-def _zero_based(joints: npt.NDArray[Any], visible: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return ((joints - 1) * visible[:, None]).astype(np.float32)
+def _zero_based(joints: npt.NDArray[Any], annotated: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return ((joints - 1) * annotated[:, None]).astype(np.float32)
 
 
 class _GroundTruth(NamedTuple):
@@ -117,7 +117,7 @@ def _read_ground_truth(path: str, source: str, persons: list[Person]) -> _Ground
     joints = _array(content, "pos_gt_src", (_JOINTS, 2, count), path, source).transpose(2, 0, 1)
     annotated = (_array(content, "jnt_missing", (_JOINTS, count), path, source) == 0).T.astype(np.float32)
     # another order of the people would go unseen and give some plausible, wrong figure
-    both = annotated * np.stack([person.visible for person in persons]) > 0
+    both = annotated * np.stack([person.annotated for person in persons]) > 0
     apart = np.linalg.norm(joints - 1 - np.stack([person.keypoints for person in persons]), axis=-1)[both]
     check(
         np.isfinite(joints[annotated > 0]).all() and (apart.size == 0 or np.median(apart) <= 1),
@@ -133,9 +133,11 @@ def _with_ground_truth(persons: list[Person], truth: _GroundTruth) -> list[Perso
     for i, person in enumerate(persons):
         fields: dict[str, Any] = {"head_size": float(truth.head_sizes[i])}
         if truth.joints is not None and truth.annotated is not None:
-            visible = truth.annotated[i]
-            fields |= {"keypoints": _zero_based(np.where(visible[:, None] > 0, truth.joints[i], 0), visible)}
-            fields |= {"visible": visible}
+            annotated = truth.annotated[i]
+            fields |= {
+                "keypoints": _zero_based(np.where(annotated[:, None] > 0, truth.joints[i], 0), annotated)
+            }
+            fields |= {"annotated": annotated}
         changed.append(replace(person, **fields))
     return changed
 

@@ -12,12 +12,13 @@ import matplotlib
 import numpy as np
 import torch
 
-from cdkd_ext._files import replacing, write_json
-from cdkd_ext.data import JointSet, Person, PoseDataset, load_coco_persons
-from cdkd_ext.evaluation import predict_crops
+from cdkd_ext.checkpoints import load_model
+from cdkd_ext.data import Person, PoseDataset, load_coco_persons
+from cdkd_ext.files import replacing, write_json
+from cdkd_ext.inference import predict_crops
 from cdkd_ext.inference.drawing import Image, draw_pose, enlarge, enlarge_points, save_image, tile
+from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork, count_macs, count_parameters
-from cdkd_ext.training import load_model
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -61,7 +62,7 @@ def _collect(output: Path, seeds: int) -> dict[str, Any]:
         }
 
     def cost(name: str) -> dict[str, Any]:
-        model, _ = load_model(output / name / "last.safetensors")
+        model = load_model(output / name / "last.safetensors")
         return {
             "model": model.name,
             "input_size": model.input_size,
@@ -182,7 +183,7 @@ def _draw_predictions(output: Path, figures: Path) -> None:
     """One row per person: the crop with its labels, the teacher's pose, the student's own view, both students' poses."""
     persons, joints = load_coco_persons(figures / "val/annotations.json", figures / "val/images")
     names = ("teacher", "alone_0", "distilled_0")
-    models = {name: load_model(output / name / "last.safetensors")[0].eval() for name in names}
+    models = {name: load_model(output / name / "last.safetensors").eval() for name in names}
     rows = [_prediction_row(person, joints, models) for person in persons[:_PEOPLE]]
     titles = ("person and labels", "teacher", "what the student sees", "student alone", "student + CDKD")
     save_image(tile(rows, titles), output / "predictions.png")
@@ -196,7 +197,7 @@ def _prediction_row(person: Person, joints: JointSet, models: dict[str, PoseNetw
     full = PoseDataset([person], joints, size=_TILE)[0]
     crop = _to_image(full["image"])
     student_view = enlarge(_to_image(views["alone_0"]), _TILE)
-    row = [draw_pose(crop, full["keypoints"].numpy(), joints, drawn=full["visible"].numpy() > 0)]
+    row = [draw_pose(crop, full["keypoints"].numpy(), joints, drawn=full["annotated"].numpy() > 0)]
     for name, model in models.items():
         permutation = torch.tensor(joints.flip_permutation)
         points = predict_crops(model, views[name][None], flip_permutation=permutation)[0][0].numpy()

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cdkd_ext._checks import InputError, check
-from cdkd_ext.data import Augmentation
+from cdkd_ext.data import Augmentation, DataConfig
+from cdkd_ext.data.loading import prepare_figures
 from cdkd_ext.demo.report import write_report
+from cdkd_ext.errors import InputError, check
 from cdkd_ext.training import (
-    DataConfig,
     DistillationConfig,
     ModelConfig,
     OptimizerConfig,
@@ -23,7 +23,6 @@ from cdkd_ext.training import (
     prepare_views,
     save_config,
 )
-from cdkd_ext.training.sources import prepare_figures
 
 
 @dataclass
@@ -81,7 +80,7 @@ def run_demo(config: DemoConfig) -> Path:
 def _teacher(config: DemoConfig, figures: Path) -> TrainingConfig:
     return TrainingConfig(
         output=f"{config.output}/teacher",
-        model=ModelConfig("hrnet_w16_small", (64, 64), 2.0),
+        model=ModelConfig(input_size=(64, 64)),
         data=DataConfig(root=str(figures), augmentation=_augmentation(), workers=0),
         optimizer=OptimizerConfig(learning_rate=2e-3),
         epochs=config.teacher_epochs,
@@ -104,7 +103,7 @@ def _distilled(config: DemoConfig, figures: Path, seed: int) -> DistillationConf
 def _student(config: DemoConfig, figures: Path, seed: int) -> dict[str, Any]:
     """What both kinds of student share."""
     return {
-        "model": ModelConfig("hrnet_w16_small", (32, 32), 2.0),
+        "model": ModelConfig(),
         "data": DataConfig(
             root=str(figures),
             augmentation=_augmentation(),

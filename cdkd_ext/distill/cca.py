@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cdkd_ext import ops
-from cdkd_ext._checks import check, check_option, check_tensor
-from cdkd_ext.distill.outputs import PoseOutputs, check_weights
+from cdkd_ext.distill.outputs import PoseOutputs
+from cdkd_ext.errors import check, check_option
+from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
 class CCA(nn.Module):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext._checks import check, check_type
+from cdkd_ext.errors import check, check_type
 
 if TYPE_CHECKING:
     from typing_extensions import Self

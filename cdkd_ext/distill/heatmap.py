@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext._checks import check, check_tensor
-from cdkd_ext.distill.outputs import FeatureOutputs, check_weights
-from cdkd_ext.models.heatmaps import heatmap_sigma, heatmap_targets
+from cdkd_ext.codecs.heatmap import heatmap_sigma, heatmap_targets
+from cdkd_ext.distill.outputs import FeatureOutputs
+from cdkd_ext.errors import check
+from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
 class HeatmapLoss(nn.Module):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext._checks import check, check_tensor, check_type
 from cdkd_ext.distill.cca import CCA
 from cdkd_ext.distill.etht import ETHT, AdversarialScalar
 from cdkd_ext.distill.heatmap import HeatmapLoss
-from cdkd_ext.distill.outputs import FeatureOutputs, check_weights
+from cdkd_ext.distill.outputs import FeatureOutputs
 from cdkd_ext.distill.sape import SAPE
 from cdkd_ext.distill.simcc import SimCCLoss
+from cdkd_ext.errors import check, check_type
+from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
 class DistillationLoss(nn.Module):
@@ -78,7 +79,7 @@ class DistillationLoss(nn.Module):
         student: FeatureOutputs,
         teacher: FeatureOutputs | None,
         keypoints: Tensor,
-        visible: Tensor,
+        annotated: Tensor,
         labelled: Tensor,
         progress: float,
     ) -> dict[str, Tensor]:
@@ -88,7 +89,7 @@ class DistillationLoss(nn.Module):
             student: feature (B, J, h, w), and for SimCC logits (B, J, N) per axis.
             teacher: the same of the teacher, logits for CCA only; None only if there is neither SAPE nor CCA.
             keypoints: (B, J, 2) x and y in pixels of the student's crop.
-            visible: (B, J), 1 for annotated joints and 0 for others.
+            annotated: (B, J), 1 for annotated joints and 0 for others.
             labelled: (B,), 0 for samples that train through the distillation terms alone.
             progress: share of the training done, in [0, 1].
 
@@ -100,10 +101,10 @@ class DistillationLoss(nn.Module):
         check_tensor("keypoints", keypoints, (batch, "J", 2))
         joints = keypoints.shape[1]
         check(batch > 0, "student", "an empty batch", "at least one sample")
-        check_tensor("visible", visible, (batch, joints))
+        check_tensor("annotated", annotated, (batch, joints))
         check_weights("labelled", labelled, (batch,))
         with torch.autocast(student.feature.device.type, enabled=False):
-            total = self.labels(student, keypoints, visible * labelled[:, None])
+            total = self.labels(student, keypoints, annotated * labelled[:, None])
             terms = {self.labels.name: total}
             if teacher is None:
                 check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
@@ -113,7 +114,9 @@ class DistillationLoss(nn.Module):
                 terms["alpha"] = _value(self.alpha, progress, total)
                 total = total + terms["alpha"] * terms["sape"]
             if self.cca is not None:
-                weights = torch.where(labelled[:, None] > 0, visible, 1) if self.visibility_weights else None
+                weights = (
+                    torch.where(labelled[:, None] > 0, annotated, 1) if self.visibility_weights else None
+                )
                 terms["tau"] = _value(self.tau, progress, total)
                 terms["cca"] = self.cca(student, teacher, terms["tau"], weights)
                 if isinstance(self.tau, ETHT):

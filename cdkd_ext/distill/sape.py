@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cdkd_ext import ops
-from cdkd_ext._checks import check, check_option, check_tensor
 from cdkd_ext.distill.sau import SAU
+from cdkd_ext.errors import check, check_option
+from cdkd_ext.tensor_checks import check_tensor
 
 _EPS = 1e-8
 _logger = logging.getLogger(__name__)

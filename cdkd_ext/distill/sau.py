@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext import ops
-from cdkd_ext._checks import check
+from cdkd_ext.errors import check
 
 
 class SAU(nn.Module):

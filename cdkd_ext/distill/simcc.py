@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext import ops
-from cdkd_ext._checks import check, check_option, check_tensor
-from cdkd_ext.distill.outputs import PoseOutputs, check_weights
+from cdkd_ext.distill.outputs import PoseOutputs
+from cdkd_ext.errors import check, check_option
+from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 _OUTSIDE = -1.0
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext._checks import InputError, check, fail
-from cdkd_ext.data._json import JsonObject
 from cdkd_ext.data.coco import joint_set, keypoint_category
-from cdkd_ext.data.joints import COCO_JOINTS, JointSet
+from cdkd_ext.data.json_object import JsonObject
+from cdkd_ext.errors import InputError, check, fail
+from cdkd_ext.joints import COCO_JOINTS, JointSet
 
 Floats = npt.NDArray[np.float64]
 

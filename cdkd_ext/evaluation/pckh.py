@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext._checks import check
-from cdkd_ext.data.joints import MPII_JOINTS
+from cdkd_ext.errors import check
+from cdkd_ext.joints import MPII_JOINTS
 
 # the field leaves these out of the mean, since the head's length says little about them
 _LEFT_OUT_OF_MEAN = ("pelvis", "thorax")

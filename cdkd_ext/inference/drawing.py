@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext._checks import check, fail
-from cdkd_ext._files import replacing
-from cdkd_ext.data import JointSet
+from cdkd_ext.errors import check, fail
+from cdkd_ext.files import replacing
+from cdkd_ext.joints import JointSet
 
 Image = npt.NDArray[np.uint8]
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cdkd_ext._checks import check
-from cdkd_ext.data import JointSet, crop_matrix, invert_affine, read_image, region_from_box, warp_crop
-from cdkd_ext.evaluation import predict_crops
+from cdkd_ext.data import crop_matrix, invert_affine, read_image, region_from_box, warp_crop
+from cdkd_ext.errors import check
+from cdkd_ext.inference import predict_crops
+from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
 
 

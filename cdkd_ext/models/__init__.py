@@ -1,12 +1,10 @@
 """Pose networks: by name, with the tensor names of the published weights."""
 
-from cdkd_ext.models.checkpoint import CheckpointReport, export_checkpoint, load_checkpoint, read_weights
 from cdkd_ext.models.folding import inference_copy
-from cdkd_ext.models.heatmaps import decode_heatmaps, heatmap_sigma, heatmap_targets
 from cdkd_ext.models.pose_network import (
     HeatmapOutput,
     PoseNetwork,
-    PoseOutput,
+    SimCCOutput,
     channels_last,
     normalize_images,
 )
@@ -19,27 +17,23 @@ from cdkd_ext.models.profile import (
     profile_models,
 )
 from cdkd_ext.models.registry import create_model, list_models
+from cdkd_ext.models.spec import ModelOptions, ModelSpec
 
 __all__ = [
-    "CheckpointReport",
     "HeatmapOutput",
+    "ModelOptions",
     "ModelProfile",
+    "ModelSpec",
     "PoseNetwork",
-    "PoseOutput",
+    "SimCCOutput",
     "channels_last",
     "count_macs",
     "count_parameters",
     "create_model",
-    "decode_heatmaps",
-    "export_checkpoint",
     "format_profiles",
-    "heatmap_sigma",
-    "heatmap_targets",
     "inference_copy",
     "list_models",
-    "load_checkpoint",
     "normalize_images",
     "paper_gflops",
     "profile_models",
-    "read_weights",
 ]

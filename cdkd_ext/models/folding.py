@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from cdkd_ext._checks import check_option, check_type
+from cdkd_ext.errors import check_option, check_type
 from cdkd_ext.models.pose_network import PoseNetwork
 
 _PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}

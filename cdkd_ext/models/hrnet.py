@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cdkd_ext.models.blocks import BasicBlock, Bottleneck, initialize
-from cdkd_ext.models.pose_network import PoseNetwork, PoseOptions
+from cdkd_ext.models.pose_network import PoseNetwork
+from cdkd_ext.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class HRNet(PoseNetwork):
     Input sizes are multiples of 32, square or not. See `PoseNetwork` for the arguments and the result.
     """
 
-    def __init__(self, name: str, layout: HRNetLayout, options: PoseOptions) -> None:
-        super().__init__(name, options, feature_stride=4, size_multiple=32)
+    def __init__(self, layout: HRNetLayout, spec: ModelSpec) -> None:
+        super().__init__(spec, feature_stride=4, size_multiple=32)
         stem = layout.stem_width
         self.conv1 = nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)

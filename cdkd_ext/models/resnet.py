@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cdkd_ext._checks import check
+from cdkd_ext.errors import check
 from cdkd_ext.models.blocks import Bottleneck, initialize
-from cdkd_ext.models.pose_network import PoseNetwork, PoseOptions
+from cdkd_ext.models.pose_network import PoseNetwork
+from cdkd_ext.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class ResNet(PoseNetwork):
     Input sizes are multiples of 32, square or not. See `PoseNetwork` for the arguments and the result.
     """
 
-    def __init__(self, name: str, layout: ResNetLayout, options: PoseOptions) -> None:
+    def __init__(self, layout: ResNetLayout, spec: ModelSpec) -> None:
         doublings = len(layout.upsampling)
-        super().__init__(name, options, feature_stride=32 // 2**doublings, size_multiple=32)
-        check(doublings or self.head == "simcc", "head", repr(self.head), f"'simcc' for {name}")
+        super().__init__(spec, feature_stride=32 // 2**doublings, size_multiple=32)
+        check(doublings or self.head == "simcc", "head", repr(self.head), f"'simcc' for {spec.name}")
         self.conv1 = nn.Conv2d(3, layout.width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(layout.width)
         self.relu = nn.ReLU(inplace=True)

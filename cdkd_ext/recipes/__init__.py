@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cdkd_ext._checks import check_option
+from cdkd_ext.errors import check_option
 
 _FOLDER = Path(__file__).parent
 

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from cdkd_ext._checks import check
-from cdkd_ext._files import write_json
-from cdkd_ext.data import JointSet
-from cdkd_ext.models import HeatmapOutput, PoseOutput
-from cdkd_ext.training.batches import Batch, EpochBatches
-from cdkd_ext.training.checkpoint import load_state, save_model, save_state
+from cdkd_ext.checkpoints.native import save_model
+from cdkd_ext.data.batches import Batch, EpochBatches
+from cdkd_ext.errors import check
+from cdkd_ext.files import write_json
+from cdkd_ext.models import HeatmapOutput, SimCCOutput
 from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.progress import TrainingDisplay
 from cdkd_ext.training.schedule import learning_rate
+from cdkd_ext.training.state import load_state, save_state
 from cdkd_ext.training.task import PoseTask
 
 Record = dict[str, Any]
@@ -61,7 +61,6 @@ class Trainer:
     Args:
         config: the run.
         task: student and losses.
-        joints: written into the checkpoints.
         loader: the batches; its sampler decides the order.
         sampler: the same sampler, told the epoch.
         evaluate: returns the metrics of the student.
@@ -76,18 +75,16 @@ class Trainer:
         self,
         config: TrainingConfig,
         task: PoseTask,
-        joints: JointSet,
         loader: DataLoader[Batch],
         sampler: EpochBatches,
         evaluate: Callable[[PoseTask], dict[str, Any]],
         accelerator: Accelerator,
         metric: str = "pckh",
-        teacher: Callable[[Tensor], PoseOutput | HeatmapOutput] | None = None,
+        teacher: Callable[[Tensor], SimCCOutput | HeatmapOutput] | None = None,
         temperature_rate: float = 1e-3,
     ) -> None:
         self.config = config
         self.output = Path(config.output)
-        self.joints = joints
         self.loader = loader
         self.sampler = sampler
         self.evaluate = evaluate
@@ -226,8 +223,8 @@ class Trainer:
         student = self.task.student
         if self.metric in record and (self.best is None or record[self.metric] > self.best):
             self.best = record[self.metric]
-            save_model(student, self.joints, self.output / "best.safetensors")
-        save_model(student, self.joints, self.output / "last.safetensors")
+            save_model(student, self.output / "best.safetensors")
+        save_model(student, self.output / "last.safetensors")
         state = {
             "epoch": epoch + 1,
             "step": self.step,

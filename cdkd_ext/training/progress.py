@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -67,23 +65,6 @@ class TrainingDisplay:
         left = elapsed / max(1, step - self._first_step) * (self.total - step)
         values = "  ".join(f"{name} {value:.4g}" for name, value in record.items())
         self.console.print(f"epoch {epoch + 1}/{epochs}  {values}  left {_duration(left)}", highlight=False)
-
-
-@contextmanager
-def people_progress(total: int, processes: int = 1) -> Iterator[Callable[[int], None]]:
-    """Show a live bar of people in a terminal; yields what takes the number that one of the processes has done."""
-    with Progress(
-        TextColumn("evaluating"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("people"),
-        TimeRemainingColumn(),
-        disable=not sys.stdout.isatty(),
-        transient=True,
-    ) as progress:
-        task = progress.add_task("evaluating", total=total)
-        # the other processes have done about as much
-        yield lambda done: progress.update(task, completed=min(done * processes, total))
 
 
 def _duration(seconds: float) -> str:

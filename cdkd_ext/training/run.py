@@ -10,21 +10,22 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from cdkd_ext._checks import check, fail
-from cdkd_ext._files import replacing
+from cdkd_ext.checkpoints import load_checkpoint
+from cdkd_ext.checkpoints.native import file_hash, load_model
 from cdkd_ext.data import PoseDataset
+from cdkd_ext.data.batches import EpochBatches, make_loader
+from cdkd_ext.data.cached_views import FixedViews, build_student_views, build_teacher_outputs
+from cdkd_ext.data.loading import People, load_people, training_set
 from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, HeatmapLoss, SimCCLoss
+from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation import describe
-from cdkd_ext.models import PoseNetwork, load_checkpoint
-from cdkd_ext.training.batches import EpochBatches, make_loader
-from cdkd_ext.training.checkpoint import file_hash, load_model
+from cdkd_ext.evaluation.evaluate import check_joints, evaluate_people, make_accelerator
+from cdkd_ext.files import replacing
+from cdkd_ext.models import PoseNetwork, create_model
+from cdkd_ext.teachers.frozen import FrozenTeacher
 from cdkd_ext.training.config import DistillationConfig, LabelConfig, TrainingConfig, check_config
-from cdkd_ext.training.evaluate import build_model, check_joints, evaluate_people, make_accelerator
 from cdkd_ext.training.loop import Record, Trainer
-from cdkd_ext.training.sources import People, load_people, training_set
 from cdkd_ext.training.task import PoseTask
-from cdkd_ext.training.teacher import FrozenTeacher
-from cdkd_ext.training.views import FixedViews, build_student_views, build_teacher_outputs
 
 
 def train(config: TrainingConfig, *, resume: bool = False) -> Record:
@@ -57,7 +58,7 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     if accelerator.is_main_process:
         save_config(config, output / "config.yaml")
     set_seed(config.seed)
-    student = build_model(config.model, len(people.joints.names))
+    student = create_model(config.model.spec(people.joints, config.data.padding))
     if config.model.weights:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
@@ -89,7 +90,6 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     trainer = Trainer(
         config,
         task,
-        people.joints,
         make_loader(samples, sampler, workers=config.data.workers),
         sampler,
         lambda task: evaluate_people(
@@ -111,8 +111,8 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
 
 
 def _load_teacher(config: DistillationConfig, people: People, accelerator: Accelerator) -> FrozenTeacher:
-    model, joints = load_model(config.teacher, "teacher")
-    check_joints("teacher", config.teacher, joints, people.joints)
+    model = load_model(config.teacher, "teacher")
+    check_joints("teacher", config.teacher, model.spec.joints, people.joints)
     return FrozenTeacher(model, accelerator.device, config.teacher_precision)
 
 

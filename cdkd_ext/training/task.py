@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cdkd_ext.data.batches import Batch
 from cdkd_ext.distill import DistillationLoss, FeatureOutputs
-from cdkd_ext.models import HeatmapOutput, PoseNetwork, PoseOutput, channels_last, normalize_images
-from cdkd_ext.training.batches import Batch
+from cdkd_ext.models import HeatmapOutput, PoseNetwork, SimCCOutput, channels_last, normalize_images
 
 
 class PoseTask(nn.Module):
@@ -27,7 +27,7 @@ class PoseTask(nn.Module):
         """Return the named losses, "total" among them.
 
         Args:
-            batch: image uint8 (B, 3, h, w), keypoints (B, J, 2), visible (B, J), labelled (B,); with distillation
+            batch: image uint8 (B, 3, h, w), keypoints (B, J, 2), annotated (B, J), labelled (B,); with distillation
                 terms also teacher_feature and, of a SimCC teacher, teacher_logits_x and teacher_logits_y.
             progress: share of the training done, 0 to 1.
         """
@@ -35,12 +35,12 @@ class PoseTask(nn.Module):
         output = self.student(normalize_images(images))
         teacher: FeatureOutputs | None = None
         if "teacher_logits_x" in batch:
-            teacher = PoseOutput(
+            teacher = SimCCOutput(
                 batch["teacher_feature"], batch["teacher_logits_x"], batch["teacher_logits_y"]
             )
         elif "teacher_feature" in batch:
             teacher = HeatmapOutput(batch["teacher_feature"])
-        return self.loss(output, teacher, batch["keypoints"], batch["visible"], batch["labelled"], progress)
+        return self.loss(output, teacher, batch["keypoints"], batch["annotated"], batch["labelled"], progress)
 
     def weight_groups(self, weight_decay: float) -> list[dict[str, object]]:
         """Parameter groups of the main optimiser: matrices and kernels decay, biases and norms do not."""

@@ -8,7 +8,7 @@ import pytest
 from bench import goals, report
 from bench.goals import GOALS
 from bench.table import print_bench
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 
 
 def case(group, batch, ours, eager, **changed):

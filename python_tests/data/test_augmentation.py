@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import COCO_JOINTS, Augmentation, CropRegion
+from cdkd_ext.data import Augmentation, CropRegion
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import COCO_JOINTS
 
 REGION = CropRegion((50, 60), (100, 75))
 SIZE = (64, 48)
@@ -17,9 +18,9 @@ KEYPOINTS += np.linspace(-8, 8, 17, dtype=np.float32)[:, None] * np.float32([1, 
 ALL = np.ones(17, np.float32)
 
 
-def draws(augmentation: Augmentation, count: int, visible: np.ndarray = ALL) -> list[CropRegion]:
+def draws(augmentation: Augmentation, count: int, annotated: np.ndarray = ALL) -> list[CropRegion]:
     rng = np.random.default_rng(5)
-    return [augmentation.draw(rng, REGION, SIZE, KEYPOINTS, visible, UPPER) for _ in range(count)]
+    return [augmentation.draw(rng, REGION, SIZE, KEYPOINTS, annotated, UPPER) for _ in range(count)]
 
 
 def test_distribution_of_the_defaults() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import COCO_JOINTS, JointSet, load_coco_persons
+from cdkd_ext.data import load_coco_persons
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import COCO_JOINTS, JointSet
 
 Content = dict[str, Any]
 
@@ -26,9 +27,9 @@ def test_people_of_a_file(tiny_data: Any) -> None:
     assert (first.image_id, first.image_size, first.area, first.head_size) == (7, (40, 60), 345.5, 8.25)
     assert first.box.tolist() == [10, 5, 30, 20]
     # an occluded joint is annotated
-    assert first.visible.tolist() == [1, 1, 0]
+    assert first.annotated.tolist() == [1, 1, 0]
     assert first.keypoints.tolist() == [[11, 6], [20, 12.5], [0, 0]]
-    assert {first.box.dtype, first.visible.dtype, first.keypoints.dtype} == {np.dtype(np.float32)}
+    assert {first.box.dtype, first.annotated.dtype, first.keypoints.dtype} == {np.dtype(np.float32)}
 
     assert (second.image_size, second.area) == (None, 600)
     assert math.isnan(second.head_size)
@@ -39,7 +40,7 @@ def test_people_without_labels_on_demand(tiny_data: Any) -> None:
     persons, _ = load_coco_persons(tiny_data.annotations, tiny_data.images, min_keypoints=0)
     assert [person.annotation_id for person in persons] == [1, 2, 3]
     for person in persons[1:]:
-        assert not person.visible.any() and not person.keypoints.any()
+        assert not person.annotated.any() and not person.keypoints.any()
         assert person.keypoints.shape == (3, 2)
 
 
@@ -214,7 +215,7 @@ def test_real_coco(shared_data: Path) -> None:
     assert len(persons) == len(kept) == 86
     for person in persons:
         entry = annotations[person.annotation_id]
-        assert person.visible.sum() == entry["num_keypoints"]
+        assert person.annotated.sum() == entry["num_keypoints"]
         np.testing.assert_allclose(person.box, entry["bbox"], rtol=1e-6)
         assert (person.area, person.image_id) == (entry["area"], entry["image_id"])
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.data import (
     CropRegion,
     crop_matrix,
@@ -17,6 +16,7 @@ from cdkd_ext.data import (
     transform_points,
     warp_crop,
 )
+from cdkd_ext.errors import InputError
 
 coordinates = st.floats(-500, 500)
 lengths = st.floats(1, 800)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import Augmentation, JointSet, Person, PoseDataset, load_coco_persons
+from cdkd_ext.data import Augmentation, Person, PoseDataset, load_coco_persons
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import JointSet
 
 JOINTS = JointSet(("nose", "left_hand", "right_hand"), (0, 2, 1))
 POINTS = np.array([[100.4, 70.2], [72.5, 95.0], [130.0, 88.7]], np.float32)
@@ -80,7 +81,7 @@ def test_golden_plain_sample(blobs: Person) -> None:
         "image": ((3, 32, 32), torch.uint8),
         "teacher_image": ((3, 64, 64), torch.uint8),
         "keypoints": ((3, 2), torch.float32),
-        "visible": ((3,), torch.float32),
+        "annotated": ((3,), torch.float32),
         "labelled": ((), torch.float32),
         "to_image": ((2, 3), torch.float32),
         "index": ((), torch.int64),
@@ -129,22 +130,22 @@ def test_views_do_not_matter_without_augmentation(blobs: Person) -> None:
 
 
 def test_invisible_joints_are_zero_and_change_sides(blobs: Person) -> None:
-    person = replace(blobs, visible=np.array([1, 0, 1], np.float32))
+    person = replace(blobs, annotated=np.array([1, 0, 1], np.float32))
     dataset = PoseDataset([person], JOINTS, size=(32, 32), augmentation=ALL_ON)
     seen = set()
     for view in range(12):
         sample = dataset[0, view]
         mirrored = bool(torch.det(sample["to_image"][:, :2]) < 0)
         seen.add(mirrored)
-        assert sample["visible"].tolist() == ([1, 1, 0] if mirrored else [1, 0, 1])
-        assert not sample["keypoints"][sample["visible"] == 0].any()
+        assert sample["annotated"].tolist() == ([1, 1, 0] if mirrored else [1, 0, 1])
+        assert not sample["keypoints"][sample["annotated"] == 0].any()
     assert seen == {True, False}
 
 
 def test_joints_outside_of_the_crop_stay_visible(blobs: Person) -> None:
     person = replace(blobs, box=np.array([95, 65, 12, 12], np.float32))
     sample = PoseDataset([person], JOINTS, size=(32, 32))[0]
-    assert sample["visible"].tolist() == [1, 1, 1]
+    assert sample["annotated"].tolist() == [1, 1, 1]
     assert sample["keypoints"][2, 0] > 32
 
 
@@ -166,14 +167,16 @@ def test_unlabelled_samples_show_no_label(blobs: Person) -> None:
     samples = [PoseDataset([person], JOINTS, **arguments)[0, 1] for person in (blobs, moved)]
     assert equal(*samples)
     assert (
-        samples[0]["labelled"] == 0 and not samples[0]["visible"].any() and not samples[0]["keypoints"].any()
+        samples[0]["labelled"] == 0
+        and not samples[0]["annotated"].any()
+        and not samples[0]["keypoints"].any()
     )
 
 
 def test_half_body_crops_differ_with_labels(blobs: Person) -> None:
     legs = JointSet(("nose", "left_hand", "right_hand", "left_knee", "right_knee"), (0, 2, 1, 4, 3))
     points = np.vstack([POINTS, [[90, 130], [110, 130]]]).astype(np.float32)
-    person = replace(blobs, keypoints=points, visible=np.ones(5, np.float32))
+    person = replace(blobs, keypoints=points, annotated=np.ones(5, np.float32))
     augmentation = Augmentation(scale=0, rotation=0, flip=0, half_body=1.0, half_body_min_joints=3)
     sample = PoseDataset([person], legs, size=(32, 32), augmentation=augmentation)[0]
     # two knees are no half: the upper body's mean lies in the middle
@@ -181,7 +184,7 @@ def test_half_body_crops_differ_with_labels(blobs: Person) -> None:
 
 
 def test_people_without_joints_are_not_labelled(blobs: Person) -> None:
-    nobody = replace(blobs, visible=np.zeros(3, np.float32))
+    nobody = replace(blobs, annotated=np.zeros(3, np.float32))
     dataset = PoseDataset([blobs, nobody], JOINTS, size=(8, 8))
     assert dataset.labelled.tolist() == [True, False]
     assert dataset[1]["labelled"] == 0
@@ -193,9 +196,9 @@ def test_iterating_ends(blobs: Person) -> None:
 
 def test_samples_do_not_share_memory_with_the_people(blobs: Person) -> None:
     dataset = PoseDataset([blobs], JOINTS, size=(8, 8))
-    dataset[0]["visible"].zero_()
+    dataset[0]["annotated"].zero_()
     dataset[0]["keypoints"].zero_()
-    assert dataset[0]["visible"].all() and dataset[0]["keypoints"].all()
+    assert dataset[0]["annotated"].all() and dataset[0]["keypoints"].all()
 
 
 def test_broken_picture_is_named(blobs: Person) -> None:
@@ -257,11 +260,11 @@ def test_real_people(shared_data: Path, annotations: str, images: str) -> None:
         sample = dataset[index, 1]
         matrix = sample["to_image"]
         points = sample["keypoints"] @ matrix[:, :2].T + matrix[:, 2]
-        visible = sample["visible"]
+        annotated = sample["annotated"]
         if torch.det(matrix[:, :2]) < 0:
-            points, visible = points[flip], visible[flip]
-        assert torch.equal(visible, torch.from_numpy(person.visible))
-        known = visible > 0
+            points, annotated = points[flip], annotated[flip]
+        assert torch.equal(annotated, torch.from_numpy(person.annotated))
+        known = annotated > 0
         torch.testing.assert_close(
             points[known], torch.from_numpy(person.keypoints)[known], atol=0.01, rtol=1e-4
         )

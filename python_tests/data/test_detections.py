@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import COCO_JOINTS, PoseDataset, load_coco_detections, load_coco_persons
+from cdkd_ext.data import PoseDataset, load_coco_detections, load_coco_persons
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import COCO_JOINTS
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_boxes_of_a_file(tiny_data: Any, boxes: Path) -> None:
     assert second.score == 0.999 and second.image_size == (40, 60)
     assert [person.annotation_id for person in persons] == [0, 1]
     for person in persons:
-        assert not person.visible.any() and not person.keypoints.any() and math.isnan(person.head_size)
+        assert not person.annotated.any() and not person.keypoints.any() and math.isnan(person.head_size)
     sample = PoseDataset(persons, joints, size=(32, 32))[1]
     assert sample["image"].any() and sample["labelled"] == 0
 

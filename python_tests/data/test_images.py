@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.data import read_image
+from cdkd_ext.errors import InputError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import MPII_JOINTS, CropRegion, PoseDataset, load_mpii_persons, region_from_box
+from cdkd_ext.data import CropRegion, PoseDataset, load_mpii_persons, region_from_box
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import MPII_JOINTS
 
 PEOPLE = 4
 
@@ -32,15 +33,15 @@ def mpii(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
     entries = []
     for i in range(PEOPLE):
-        visible = (rng.random(16) < 0.8).astype(int)
-        joints = np.where(visible[:, None] > 0, rng.uniform(1, 60, (16, 2)).round(2), -1)
+        annotated = (rng.random(16) < 0.8).astype(int)
+        joints = np.where(annotated[:, None] > 0, rng.uniform(1, 60, (16, 2)).round(2), -1)
         entries.append(
             {
                 "image": f"{i // 2}.png",
                 "center": [30 + i, 25.0],
                 "scale": 0.2 + 0.01 * i,
                 "joints": joints.tolist(),
-                "joints_vis": visible.tolist(),
+                "joints_vis": annotated.tolist(),
             }
         )
     for i in range(2):
@@ -89,7 +90,7 @@ def test_coordinates_become_zero_based_and_boxes_hrnet_s_crops(mpii: Path) -> No
     for person, entry in zip(persons, entries, strict=True):
         for j in range(16):
             seen = entry["joints_vis"][j] == 1
-            assert person.visible[j] == seen
+            assert person.annotated[j] == seen
             expected = [value - 1 for value in entry["joints"][j]] if seen else [0, 0]
             assert person.keypoints[j].tolist() == pytest.approx(expected, abs=1e-5)
         region, wanted = region_from_box(person.box, (64, 64)), hrnet_crop(entry)
@@ -112,8 +113,8 @@ def test_the_official_ground_truth_decides_what_is_annotated(mpii: Path) -> None
     joints[0, 3] = [7, 9]
     write_mat(mpii, jnt_missing=missing.T, pos_gt_src=joints.transpose(1, 2, 0))
     first = with_heads(mpii)[0]
-    assert first.visible[3] == 1 - missing[0, 3] != entries[0]["joints_vis"][3]
-    assert first.keypoints[3].tolist() == ([6, 8] if first.visible[3] else [0, 0])
+    assert first.annotated[3] == 1 - missing[0, 3] != entries[0]["joints_vis"][3]
+    assert first.keypoints[3].tolist() == ([6, 8] if first.annotated[3] else [0, 0])
 
 
 def test_head_boxes_alone_are_enough(mpii: Path) -> None:
@@ -136,7 +137,7 @@ def test_people_without_joints(mpii: Path) -> None:
 
     edit(mpii, change)
     everyone = read(mpii, min_keypoints=0)
-    assert [person.visible.any() for person in everyone] == [False, False, True, True]
+    assert [person.annotated.any() for person in everyone] == [False, False, True, True]
     with pytest.raises(InputError, match=r"valid\.json: \[1\]\.joints_vis: .*no such key"):
         read(mpii)
     edit(mpii, lambda content: content.pop(1))
@@ -154,9 +155,9 @@ def test_samples_are_made_of_them(mpii: Path) -> None:
     sample = PoseDataset(persons, joints, size=(64, 64))[2]
     assert sample["image"].shape == (3, 64, 64) and sample["image"].any()
     scale = 64 / (250 * 0.22)
-    x, y = persons[2].keypoints[persons[2].visible > 0][0]
+    x, y = persons[2].keypoints[persons[2].annotated > 0][0]
     expected = [32 + scale * (x - 31), 32 + scale * (y - (24 + 15 * 0.22))]
-    assert sample["keypoints"][persons[2].visible > 0][0].tolist() == pytest.approx(expected, abs=1e-3)
+    assert sample["keypoints"][persons[2].annotated > 0][0].tolist() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +251,9 @@ def test_real_mpii(shared_data: Path) -> None:
         assert region.center == pytest.approx(wanted.center, abs=1e-3)
         assert region.size == pytest.approx(wanted.size, rel=1e-6)
         sample = dataset[i]
-        assert person.visible.tolist() == entry["joints_vis"]
+        assert person.annotated.tolist() == entry["joints_vis"]
         # the whole person lies in the crop
-        inside = sample["keypoints"][sample["visible"] > 0]
+        inside = sample["keypoints"][sample["annotated"] > 0]
         assert ((inside > 0) & (inside < 256)).all()
     # the first joint of the first person, computed by hand: 128 + 256 / (250 s) * ((804, 711) - (966, 340 + 15 s))
     scale = 4.718488

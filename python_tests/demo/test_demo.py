@@ -9,8 +9,8 @@ import statistics
 import cv2
 import pytest
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.demo import DemoConfig, run_demo
+from cdkd_ext.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.distill import CCA
+from cdkd_ext.errors import InputError
 
 
 def row_loss(student: Tensor, teacher: Tensor, tau: float, m: int) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.distill import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
+from cdkd_ext.errors import InputError
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.25, 1.0])

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import InputError
+from cdkd_ext.codecs import heatmap_targets
 from cdkd_ext.distill import CCA, SAPE, DistillationLoss, HeatmapLoss, SimCCLoss
-from cdkd_ext.models import HeatmapOutput, heatmap_targets
+from cdkd_ext.errors import InputError
+from cdkd_ext.models import HeatmapOutput
 
 
 def student(batch: int = 3, joints: int = 2, size: tuple[int, int] = (8, 6)) -> HeatmapOutput:

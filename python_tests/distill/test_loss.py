@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, SimCCLoss
+from cdkd_ext.errors import InputError
 
 MakeOutputs = Callable[..., Any]
 
@@ -35,12 +35,12 @@ def labels(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 def test_total_is_the_weighted_sum(outputs: tuple[Any, Any]) -> None:
     loss = make_loss(alpha=0.3, beta=0.7, tau=1.5).eval()
     student, teacher = outputs
-    keypoints, visible, labelled = labels()
-    terms = loss(student, teacher, keypoints, visible, labelled, 0.5)
+    keypoints, annotated, labelled = labels()
+    terms = loss(student, teacher, keypoints, annotated, labelled, 0.5)
     assert set(terms) == {"total", "simcc", "sape", "alpha", "cca", "beta", "tau"}
     assert loss.sape is not None
     assert loss.cca is not None
-    torch.testing.assert_close(terms["simcc"], SimCCLoss(2.0)(student, keypoints, visible))
+    torch.testing.assert_close(terms["simcc"], SimCCLoss(2.0)(student, keypoints, annotated))
     torch.testing.assert_close(terms["sape"], loss.sape(student.feature, teacher.feature))
     torch.testing.assert_close(terms["cca"], loss.cca(student, teacher, 1.5))
     expected = terms["simcc"] + 0.3 * terms["sape"] + 0.7 * terms["cca"]
@@ -139,11 +139,11 @@ def test_learnt_weights_climb_within_their_bounds(outputs: tuple[Any, Any]) -> N
 
 def test_unlabelled_samples_have_no_label_loss_but_are_distilled(outputs: tuple[Any, Any]) -> None:
     student, teacher = outputs
-    keypoints, visible, labelled = labels()
+    keypoints, annotated, labelled = labels()
     labelled[1] = 0
     keypoints[1] = torch.nan
     loss = make_loss()
-    terms = loss(student, teacher, keypoints, visible, labelled, 0.0)
+    terms = loss(student, teacher, keypoints, annotated, labelled, 0.0)
     (gradient,) = torch.autograd.grad(terms["simcc"], student.logits_x, retain_graph=True)
     assert gradient[1].abs().sum() == 0
     assert gradient[0].abs().sum() > 0
@@ -153,24 +153,24 @@ def test_unlabelled_samples_have_no_label_loss_but_are_distilled(outputs: tuple[
 
 
 def test_a_batch_without_any_label(outputs: tuple[Any, Any]) -> None:
-    keypoints, visible, labelled = labels()
-    terms = make_loss()(*outputs, keypoints, visible, labelled * 0, 0.0)
+    keypoints, annotated, labelled = labels()
+    terms = make_loss()(*outputs, keypoints, annotated, labelled * 0, 0.0)
     assert terms["simcc"].item() == 0
     assert terms["total"].isfinite()
 
 
 def test_visibility_weights_spare_unlabelled_samples(outputs: tuple[Any, Any]) -> None:
-    keypoints, visible, labelled = labels()
-    visible[:, 0] = 0
+    keypoints, annotated, labelled = labels()
+    annotated[:, 0] = 0
     labelled[2] = 0
     student, teacher = outputs
     loss = make_loss(sape=None, visibility_weights=True)
     (gradient,) = torch.autograd.grad(
-        loss(student, teacher, keypoints, visible, labelled, 0.0)["cca"], student.logits_x
+        loss(student, teacher, keypoints, annotated, labelled, 0.0)["cca"], student.logits_x
     )
     assert (gradient.abs().sum(-1) > 0).tolist() == [[False, True], [False, True], [True, True]]
     (gradient,) = torch.autograd.grad(
-        make_loss(sape=None)(student, teacher, keypoints, visible, labelled, 0.0)["cca"], student.logits_x
+        make_loss(sape=None)(student, teacher, keypoints, annotated, labelled, 0.0)["cca"], student.logits_x
     )
     assert (gradient.abs().sum(-1) > 0).all()
 
@@ -203,19 +203,19 @@ def test_a_halved_module_keeps_theta_and_runs(make_outputs: MakeOutputs) -> None
 
 def test_refusals(outputs: tuple[Any, Any]) -> None:
     student, teacher = outputs
-    keypoints, visible, labelled = labels()
+    keypoints, annotated, labelled = labels()
     loss = make_loss()
     with pytest.raises(InputError, match="teacher: expected the teacher's outputs, got None"):
-        loss(student, None, keypoints, visible, labelled, 0.0)
-    with pytest.raises(InputError, match=r"visible: expected shape \(3, 2\)"):
-        loss(student, teacher, keypoints, visible[:, :1], labelled, 0.0)
+        loss(student, None, keypoints, annotated, labelled, 0.0)
+    with pytest.raises(InputError, match=r"annotated: expected shape \(3, 2\)"):
+        loss(student, teacher, keypoints, annotated[:, :1], labelled, 0.0)
     with pytest.raises(InputError, match="labelled: expected weights of at least 0"):
-        loss(student, teacher, keypoints, visible, -labelled, 0.0)
+        loss(student, teacher, keypoints, annotated, -labelled, 0.0)
     with pytest.raises(InputError, match=r"keypoints: expected shape \(3, J, 2\)"):
-        loss(student, teacher, keypoints[..., 0], visible, labelled, 0.0)
+        loss(student, teacher, keypoints[..., 0], annotated, labelled, 0.0)
     empty = type(student)(*(tensor[:0] for tensor in student))
     with pytest.raises(InputError, match="student: expected at least one sample"):
-        loss(empty, teacher, keypoints[:0], visible[:0], labelled[:0], 0.0)
+        loss(empty, teacher, keypoints[:0], annotated[:0], labelled[:0], 0.0)
     for options, message in (
         ({"tau": 0.0}, "tau: expected a positive temperature"),
         ({"alpha": -1.0}, "alpha: expected a finite number of at least 0"),

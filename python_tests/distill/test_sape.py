@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.distill import SAPE
+from cdkd_ext.errors import InputError
 
 
 def plain_sape(sape: SAPE, student: Tensor, teacher: Tensor) -> Tensor:

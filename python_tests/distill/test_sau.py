@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.distill import SAU
+from cdkd_ext.errors import InputError
 
 
 def plain_sau(sau: SAU, feature: Tensor, norms: list[nn.BatchNorm2d]) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.distill import SimCCLoss
+from cdkd_ext.errors import InputError
 
 
 def label_rows(logits: Tensor, coordinate: Tensor, kind: str, sigma: float, smoothing: float) -> Tensor:

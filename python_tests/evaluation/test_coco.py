@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import COCO_JOINTS, JointSet
+from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import (
     coco_keypoint_ap,
     coco_results,
@@ -23,6 +22,7 @@ from cdkd_ext.evaluation import (
     object_keypoint_similarity,
     oks_nms,
 )
+from cdkd_ext.joints import COCO_JOINTS, JointSet
 
 SIGMAS = COCO_JOINTS.sigmas
 THRESHOLDS = [0.5 + 0.05 * i for i in range(10)]
@@ -207,17 +207,17 @@ def plain_ap(content: dict[str, Any], results: list[dict[str, Any]], sigmas: Any
 
 def result_similarity(person: dict[str, Any], result: dict[str, Any], sigmas: Any) -> float:
     truth, found = person["keypoints"], result["keypoints"]
-    visible = [v > 0 for v in truth[2::3]]
+    annotated = [v > 0 for v in truth[2::3]]
     terms = []
     x, y, w, h = person["bbox"]
     for j, sigma in enumerate(sigmas):
         px, py = found[3 * j], found[3 * j + 1]
-        if any(visible):
+        if any(annotated):
             dx, dy = px - truth[3 * j], py - truth[3 * j + 1]
         else:  # distance from the box grown to three times its size
             dx = max(0, x - w - px) + max(0, px - (x + 2 * w))
             dy = max(0, y - h - py) + max(0, py - (y + 2 * h))
-        if visible[j] or not any(visible):
+        if annotated[j] or not any(annotated):
             e = (dx**2 + dy**2) / (2 * sigma) ** 2 / (person["area"] + np.spacing(1)) / 2
             terms.append(math.exp(-e))
     return sum(terms) / len(terms)
@@ -232,15 +232,17 @@ def random_case(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         for _ in range(int(rng.integers(1, 5))):
             side = float(rng.choice([25, 60, 150]))
             points = rng.uniform(0, side, (17, 2)) + rng.uniform(0, 200, 2)
-            visible = (rng.random(17) < rng.choice([0.0, 0.5, 1.0])) * rng.integers(1, 3, 17)
+            annotated = (rng.random(17) < rng.choice([0.0, 0.5, 1.0])) * rng.integers(1, 3, 17)
             low, high = points.min(0), points.max(0)
             annotations.append(
                 {
                     "id": len(annotations),
                     "image_id": image["id"],
                     "category_id": 1,
-                    "keypoints": np.column_stack([points * (visible > 0)[:, None], visible]).ravel().tolist(),
-                    "num_keypoints": int((visible > 0).sum()),
+                    "keypoints": np.column_stack([points * (annotated > 0)[:, None], annotated])
+                    .ravel()
+                    .tolist(),
+                    "num_keypoints": int((annotated > 0).sum()),
                     "bbox": [*low.tolist(), *(high - low).tolist()],
                     "area": float(np.prod(high - low)) * 0.7,
                     "iscrowd": int(rng.random() < 0.1),

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import MPII_JOINTS
+from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import pckh
+from cdkd_ext.joints import MPII_JOINTS
 
 LSP_NAMES = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist",

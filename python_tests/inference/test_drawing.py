@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import MPII_JOINTS
+from cdkd_ext.errors import InputError
 from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, save_image, tile
+from cdkd_ext.joints import MPII_JOINTS
 
 
 def spread_out() -> np.ndarray:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS
-from cdkd_ext.evaluation import predict_crops
-from cdkd_ext.inference import Predictor, read_rgb
-from cdkd_ext.models import HeatmapOutput, PoseOutput, create_model, decode_heatmaps, normalize_images
+from cdkd_ext.codecs import decode_heatmaps
+from cdkd_ext.errors import InputError
+from cdkd_ext.inference import Predictor, predict_crops, read_rgb
+from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.models import HeatmapOutput, SimCCOutput, create_model, normalize_images
 
 
 class BrightestPixel(nn.Module):
@@ -30,7 +30,7 @@ class BrightestPixel(nn.Module):
             # the label of pixel i is bin 2i, and bin 2i + 1 is a lesser guess
             profile[..., 1::2] -= 1e-3
             rows.append(20 * profile[:, None].expand(-1, self.num_joints, -1))
-        return PoseOutput(light[:, None], rows[0], rows[1])
+        return SimCCOutput(light[:, None], rows[0], rows[1])
 
 
 def picture_with_a_spot(x, y, height=240, width=320):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.models import create_model, inference_copy
 from cdkd_ext.models.pose_network import PoseNetwork, PoseOptions
 from cdkd_ext.models.resnet import ResNet, ResNetLayout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.models import create_model, normalize_images
 
 

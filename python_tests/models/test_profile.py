@@ -40,11 +40,11 @@ def test_published_numbers(
 @pytest.mark.parametrize(
     ("name", "size", "head", "split_ratio", "joints", "printed_millions", "printed_gflops"),
     [
-        ("resnet_152", 32, "heatmap", 3, 16, "68.6", "0.328"),
-        ("resnet_50", 32, "heatmap", 3, 16, "34.0", "0.187"),
+        ("resnet152", 32, "heatmap", 3, 16, "68.6", "0.328"),
+        ("resnet50", 32, "heatmap", 3, 16, "34.0", "0.187"),
         ("hrnet_w32", 32, "heatmap", 3, 16, "28.5", "0.148"),
         ("hrnet_w32", 32, "simcc", 2, 16, "28.5", "0.148"),
-        ("resnet_152", 64, "heatmap", 3, 16, "68.6", "1.314"),
+        ("resnet152", 64, "heatmap", 3, 16, "68.6", "1.314"),
         ("hrnet_w32", 64, "heatmap", 3, 16, "28.5", "0.593"),
         ("hrnet_w32", 64, "simcc", 3, 16, "28.6", "0.593"),
         ("hrnet_w48", 64, "simcc", 3, 17, "63.7", "1.218"),
@@ -63,7 +63,7 @@ def test_the_papers_tables_to_the_printed_digit(
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("hrnet_w32", "28.536"), ("hrnet_w48", "63.596"), ("resnet_50", "34.00"), ("resnet_152", "68.64")],
+    [("hrnet_w32", "28.536"), ("hrnet_w48", "63.596"), ("resnet50", "34.00"), ("resnet152", "68.64")],
 )
 def test_parameters_of_heatmap_networks(name: str, millions: str) -> None:
     with torch.device("meta"):
@@ -80,7 +80,7 @@ def test_the_teachers_cost() -> None:
 def test_the_two_conventions_differ_where_they_should() -> None:
     """Honest MACs and the papers' count of transposed convolutions and SimCC's linear layers, by hand."""
     with torch.device("meta"):
-        model = create_model("resnet_50", input_size=(64, 96), num_joints=16, split_ratio=2)
+        model = create_model("resnet50", input_size=(64, 96), num_joints=16, split_ratio=2)
     # 2x3 cells of 2048 channels, then 4x6 and 8x12 of 256, each with 16 products per output channel
     transposed = 16 * 256 * (2 * 3 * 2048 + 4 * 6 * 256 + 8 * 12 * 256)
     linear_outputs, cells = 16 * (64 + 96) * 2, 16 * 24

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.models import create_model, list_models
 
 
@@ -66,12 +66,12 @@ def test_empty_batch() -> None:
         ),
         ({"head": "regression"}, "head: expected one of 'simcc', 'heatmap', got 'regression'"),
         (
-            {"name": "resnet_50_upsample_free", "head": "heatmap"},
-            "head: expected 'simcc' for resnet_50_upsample_free, got 'heatmap'",
+            {"name": "resnet50_upsample_free", "head": "heatmap"},
+            "head: expected 'simcc' for resnet50_upsample_free, got 'heatmap'",
         ),
         (
-            {"name": "resnet_50", "input_size": (64, 48)},
-            r"input_size: expected .* multiples of 32 for resnet_50",
+            {"name": "resnet50", "input_size": (64, 48)},
+            r"input_size: expected .* multiples of 32 for resnet50",
         ),
         ({"channels_per_joint": 0}, "channels_per_joint: expected a positive integer, got 0"),
         ({"head": "heatmap", "channels_per_joint": 2}, "channels_per_joint: expected 1 for a heatmap head"),

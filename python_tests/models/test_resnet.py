@@ -11,7 +11,7 @@ from cdkd_ext.models.pose_network import PoseOptions
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 
 Shapes = dict[str, tuple[int, ...]]
-BLOCKS = {"resnet_50": (3, 4, 6, 3), "resnet_101": (3, 4, 23, 3), "resnet_152": (3, 8, 36, 3)}
+BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 
 
 def norm(name: str, channels: int) -> Shapes:

@@ -12,15 +12,15 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from cdkd_ext import recipes
-from cdkd_ext._checks import InputError
 from cdkd_ext.cli import main
 from cdkd_ext.data import load_mpii_persons
+from cdkd_ext.data.loading import load_people
+from cdkd_ext.errors import InputError
+from cdkd_ext.evaluation.evaluate import build_model
 from cdkd_ext.models import count_parameters
 from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import DistillationConfig, TrainingConfig
 from cdkd_ext.training.config import check_config
-from cdkd_ext.training.evaluate import build_model
-from cdkd_ext.training.sources import load_people
 
 # millions of parameters as the paper and its sources print them
 PUBLISHED = {
@@ -80,7 +80,7 @@ def test_a_recipe_is_complete(name: str, official_data: Path) -> None:
     assert config.model.decoding == ("dark" if name.endswith("dark") else "quarter")
     with torch.device("meta"):
         model = build_model(config.model, len(people.joints))
-    expected = {"w32": "hrnet_w32", "w48": "hrnet_w48", "r50": "resnet_50", "r152": "resnet_152"}[backbone]
+    expected = {"w32": "hrnet_w32", "w48": "hrnet_w48", "r50": "resnet50", "r152": "resnet152"}[backbone]
     assert model.name == expected
     if PUBLISHED[name] is not None:
         assert round(count_parameters(model) / 1e6, 1) == PUBLISHED[name]

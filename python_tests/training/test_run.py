@@ -13,11 +13,13 @@ import yaml
 from safetensors.torch import load_file
 from torch.utils.tensorboard import SummaryWriter
 
-from cdkd_ext._checks import InputError
-from cdkd_ext.data import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.checkpoints import load_model, save_model
+from cdkd_ext.data import DataConfig
+from cdkd_ext.errors import InputError
+from cdkd_ext.evaluation import evaluate_checkpoint
+from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.models import create_model
 from cdkd_ext.training import (
-    DataConfig,
     DistillationConfig,
     InterruptedRun,
     ModelConfig,
@@ -25,9 +27,6 @@ from cdkd_ext.training import (
     OptimizerConfig,
     Trainer,
     TrainingConfig,
-    evaluate_checkpoint,
-    load_model,
-    save_model,
     train,
 )
 
@@ -406,8 +405,8 @@ def test_a_teacher_of_other_joints_is_refused(figures, tmp_path):
         ({"batch_size": -1}, "batch_size: expected"),
         ({"optimizer": OptimizerConfig(learning_rate=0.0)}, r"optimizer\.learning_rate: expected"),
         ({"model": ModelConfig("hrnet_w8_small", (33, 32))}, "input_size: expected"),
-        ({"model": ModelConfig("resnet_9000")}, "name: expected one of"),
-        ({"model": ModelConfig("resnet_50_upsample_free", head="heatmap")}, "head: expected 'simcc'"),
+        ({"model": ModelConfig("resnet9000")}, "name: expected one of"),
+        ({"model": ModelConfig("resnet50_upsample_free", head="heatmap")}, "head: expected 'simcc'"),
         ({"model": ModelConfig("hrnet_w8_small", (32, 32), 0.01)}, "split_ratio: expected"),
         ({"data": DataConfig(root="/nowhere")}, r"data\.root: expected an existing folder"),
     ],

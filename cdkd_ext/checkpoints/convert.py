@@ -1,0 +1,61 @@
+"""Checkpoints from one code base to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from cdkd_ext.checkpoints.foreign import export_checkpoint, load_checkpoint
+from cdkd_ext.checkpoints.native import load_model, save_model
+from cdkd_ext.errors import check, check_option, fail
+from cdkd_ext.joints import named_joints
+from cdkd_ext.models import ModelOptions, create_model
+
+
+def convert_checkpoint(
+    weights: str,
+    output: str,
+    *,
+    layout: Literal["cdkd", "official", "mmpose"] = "cdkd",
+    model: ModelOptions | None = None,
+    joints: str | None = None,
+) -> str:
+    """Write the weights of a network as another code base names them; return what was read and written.
+
+    Args:
+        weights: a checkpoint of this package, or the folder of a run; with `model` one of any code base that
+            `load_checkpoint` reads.
+        output: the new file; for "cdkd" a .safetensors file.
+        layout: "cdkd" describes its network and joints, which training, distilling and evaluating need;
+            "official" and "mmpose" are those of `export_checkpoint`.
+        model: the network of a checkpoint that does not tell it.
+        joints: the joints of a checkpoint that does not tell them: "coco", "mpii" or a YAML file.
+
+    Raises:
+        InputError: a file that cannot be read or written, weights that are not the network's, no network or joints.
+    """
+    check_option("layout", layout, ("cdkd", "official", "mmpose"))
+    target = Path(output)
+    check(
+        layout != "cdkd" or target.suffix == ".safetensors", "output", output, "a file ending in .safetensors"
+    )
+    if model is None:
+        told = Path(weights).is_dir() or Path(weights).suffix == ".safetensors"
+        check(
+            told,
+            "model",
+            f"nothing for {weights}",
+            "the network of the weights, which a .pth file does not tell",
+        )
+        network = load_model(weights)
+        report = f"{weights}: {network.name}"
+    else:
+        if joints is None:
+            fail("joints", "nothing", "the joints of the weights: coco, mpii or a YAML file")
+        network = create_model(model.spec(named_joints(joints)))
+        report = str(load_checkpoint(network, weights))
+    if layout == "cdkd":
+        save_model(network, target)
+    else:
+        export_checkpoint(network, target, layout=layout)
+    return f"{report}; written to {output} ({layout} names)"

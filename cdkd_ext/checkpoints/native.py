@@ -1,0 +1,97 @@
+"""Checkpoints: weights that describe their own network, and the state that lets a run go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save_file
+
+from cdkd_ext.checkpoints.foreign import load_checkpoint
+from cdkd_ext.errors import InputError, check, fail
+from cdkd_ext.files import replacing
+from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
+
+_KEY = "cdkd_ext"
+
+
+def save_model(model: PoseNetwork, path: str | Path) -> None:
+    """Write a model as safetensors whose metadata is its description (`ModelSpec`), the names of its joints included.
+
+    Raises:
+        InputError: the joints are not known, or the folder cannot be written.
+    """
+    check(model.spec.joints is not None, "model.spec.joints", None, "the names of the joints")
+    metadata = {_KEY: json.dumps({"model": model.spec.to_dict()})}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def describes_itself(path: str | Path) -> bool:
+    """Whether a file, or the best checkpoint of a run's folder, is one that `save_model` wrote."""
+    path = Path(path)
+    if path.is_dir():
+        return True
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def load_model(path: str | Path, argument: str = "weights") -> PoseNetwork:
+    """Rebuild a model from a file that `save_model` wrote, or from a run's folder (its best checkpoint).
+
+    Args:
+        path: the .safetensors file, or the folder that holds best.safetensors.
+        argument: what error messages call the path.
+
+    Returns:
+        The network in training mode; `network.spec` tells its joints and the padding of its crops.
+
+    Raises:
+        InputError: the file is missing, truncated, or was not written by `save_model`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "best.safetensors"
+    check(path.is_file(), argument, path, "an existing checkpoint")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        hint = "" if path.suffix == ".safetensors" else "; `cdkd convert` makes one of other weights"
+        raise InputError(f"{argument}: {path} is no complete safetensors file ({error}){hint}") from error
+    if _KEY not in metadata:
+        fail(
+            argument,
+            f"{path}, which does not say what network it is",
+            "a checkpoint written by `cdkd train` or `cdkd convert`",
+        )
+    try:
+        model = create_model(_read_spec(json.loads(metadata[_KEY]), str(path)))
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{argument}: {path} has damaged metadata ({error})") from error
+    load_checkpoint(model, path)
+    return model
+
+
+def _read_spec(metadata: dict[str, Any], path: str) -> ModelSpec:
+    described = dict(metadata["model"])
+    if "joints" not in described:  # version 0.1.0: joints beside the network, no padding, `resnet_50`
+        described["joints"] = metadata["joints"]
+        described["name"] = re.sub(r"^resnet_(?=\d)", "resnet", described["name"])
+    return ModelSpec.from_dict(described, f"{path}: model")
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a checkpoint, or of a run folder's best checkpoint."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "best.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,243 @@
+"""Heatmaps: training targets, and decoding to keypoints (SimpleBaselines, HRNet and DARK, as published)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cdkd_ext.errors import check, check_option, check_type
+from cdkd_ext.tensor_checks import check_tensor
+
+DECODINGS = ("quarter", "dark")
+
+# what cv2.GaussianBlur uses for small kernels instead of a sampled Gaussian
+_SMALL_KERNELS = {
+    3: (0.25, 0.5, 0.25),
+    5: (0.0625, 0.25, 0.375, 0.25, 0.0625),
+    7: (0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125),
+}
+
+
+def heatmap_sigma(heatmap_size: tuple[int, int]) -> float:
+    """The published width of the targets in cells: 2 where the longer side has 64, in proportion, at least 1.
+
+    Args:
+        heatmap_size: (height, width) in cells.
+    """
+    check(min(heatmap_size) > 0, "heatmap_size", heatmap_size, "positive (height, width)")
+    return max(1.0, max(heatmap_size) / 32)
+
+
+def heatmap_targets(
+    keypoints: Tensor,
+    weights: Tensor,
+    input_size: tuple[int, int],
+    heatmap_size: tuple[int, int],
+    sigma: float,
+    *,
+    quantized: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Gaussians of height 1 around the keypoints, and the weights of the joints that have one.
+
+    Cell i stands for pixel stride · i. As in HRNet, a joint's Gaussian is centred on the nearest cell and cut off
+    three sigma away; with `quantized=False`, as in DARK, it is centred on the joint and not cut off. A joint
+    whose three-sigma square does not touch the map loses its weight.
+
+    Args:
+        keypoints: (B, J, 2) x and y in pixels of the crop; anything where the weight is 0.
+        weights: (B, J) factors, 0 for joints without a label.
+        input_size: (height, width) of the crop in pixels.
+        heatmap_size: (h, w) in cells.
+        sigma: standard deviation in cells.
+        quantized: centre the Gaussians on cells.
+
+    Returns:
+        Targets (B, J, h, w) and weights (B, J), of the keypoints' type.
+    """
+    check_tensor("keypoints", keypoints, ("B", "J", 2))
+    check_tensor("weights", weights, tuple(keypoints.shape[:2]))
+    check(min(input_size) > 0, "input_size", input_size, "positive (height, width)")
+    check(min(heatmap_size) > 0, "heatmap_size", heatmap_size, "positive (height, width)")
+    check(0 < sigma < math.inf, "sigma", sigma, "a positive number of cells")
+    reach = 3 * sigma
+    weights = weights.to(keypoints.dtype)
+    used = weights > 0
+    sides = []  # per axis (B, J, cells)
+    for axis, size, pixels in ((0, heatmap_size[1], input_size[1]), (1, heatmap_size[0], input_size[0])):
+        center = torch.where(weights > 0, keypoints[..., axis], 0) * (size / pixels)
+        if quantized:
+            center = torch.trunc(center + 0.5)
+        used = used & (torch.trunc(center - reach) < size) & (torch.trunc(center + reach + 1) >= 0)
+        distance = torch.arange(size, dtype=center.dtype, device=center.device) - center[..., None]
+        side = torch.exp(-(distance**2) / (2 * sigma**2))
+        sides.append(torch.where(distance.abs() <= reach, side, 0) if quantized else side)
+    targets = sides[1][..., :, None] * sides[0][..., None, :] * used[..., None, None]
+    return targets, weights * used
+
+
+def decode_heatmaps(
+    heatmaps: Tensor,
+    input_size: tuple[int, int],
+    *,
+    flipped: tuple[Tensor, Tensor] | None = None,
+    to_image: Tensor | None = None,
+    method: str = "quarter",
+    blur_kernel: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Decode keypoints as the highest cells, refined to a fraction of a cell, and score them.
+
+    Cell i stands for pixel stride · i. "quarter" moves a quarter of a cell towards the higher neighbour on each
+    axis (HRNet); "dark" blurs the map, takes its logarithm and goes to the maximum of the Taylor expansion of
+    second order (Zhang et al., DARK). Both leave maxima beside the border where they are. A map without a positive
+    cell gives the crop's origin, as in the released code.
+
+    With `flipped` the maps of the picture and of its mirror image are averaged. Pixel x of a crop of width W
+    mirrors to W - 1 - x, so cell i of w to w - i - 1/stride. Reversing the cells gives w - 1 - i, which at stride 4
+    is off by 3/4 of a cell; HRNet's shift by one cell gives w - i, off by 1/4. So the reversed maps are shifted by
+    one cell to the right (the first column keeps its value) wherever the stride is 2 or more. (DARK's own
+    release crops with another alignment, under which no shift is needed; with this package's crops it is.)
+
+    Args:
+        heatmaps: (B, J, h, w), floating point.
+        input_size: (height, width) of the crop in pixels.
+        flipped: heatmaps of the mirrored image and the permutation (J,) int64 of its joints: joint j's
+            counterpart is joint permutation[j].
+        to_image: (B, 2, 3) affine maps from the crop's pixels to the full image's.
+        method: "quarter" or "dark".
+        blur_kernel: cells of DARK's blur, odd and at least 3, with OpenCV's standard deviation for it; None takes the
+            published size for the longer side of the map: 3 up to 32 cells, 11 up to 64, else 17.
+
+    Returns:
+        Keypoints (B, J, 2) as (x, y) in pixels of the crop, or of the image with `to_image`, and scores (B, J):
+        float32, or float64 if the heatmaps are. A score is the height of the map's maximum, trained towards
+        1 and not confined to [0, 1]: it is no probability. Ties go to the first cell, row by row. A NaN in
+        a map makes its keypoint and score NaN.
+
+    Raises:
+        TypeError: something is no tensor or not of a fitting type.
+        InputError: shapes that do not fit, an unknown method, a blur kernel that is even or too small.
+    """
+    check_tensor("heatmaps", heatmaps, ("B", "J", "h", "w"))
+    B, _, h, w = heatmaps.shape
+    check(h > 0 and w > 0, "heatmaps", tuple(heatmaps.shape), "at least one cell")
+    check(min(input_size) > 0, "input_size", input_size, "positive (height, width)")
+    check_option("method", method, DECODINGS)
+    stride = (input_size[1] / w, input_size[0] / h)
+    maps = heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32))
+    if flipped is not None:
+        maps = (maps + _unmirror(*_checked_flip(flipped, heatmaps), shift=stride[0] >= 2).to(maps.dtype)) / 2
+
+    flat = maps.flatten(2)
+    place = flat.argmax(-1)  # (B, J)
+    scores = flat.gather(-1, place[..., None])[..., 0]
+    found = scores > 0
+    x, y = torch.where(found, place % w, 0), torch.where(found, place // w, 0)
+    if method == "quarter":
+        offset = _quarter_offset(maps, x, y)
+    else:
+        offset = _taylor_offset(_log_blurred(maps, scores, blur_kernel), x, y)
+    cells = torch.stack([x, y], -1) + torch.where(found[..., None], offset, 0)
+    cells = torch.where(scores.isnan()[..., None], math.nan, cells)
+    keypoints = cells * maps.new_tensor(stride)
+    if to_image is not None:
+        check_tensor("to_image", to_image, (B, 2, 3))
+        affine = to_image.to(maps.dtype)
+        keypoints = keypoints @ affine[:, :, :2].mT + affine[:, None, :, 2]
+    return keypoints, scores
+
+
+def _checked_flip(flipped: tuple[Tensor, Tensor], heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    check_type("flipped", flipped, (tuple, list), "(heatmaps, permutation)")
+    check(len(flipped) == 2, "flipped", f"{len(flipped)} values", "(heatmaps, permutation)")
+    check_tensor("flipped[0]", flipped[0], tuple(heatmaps.shape))
+    permutation, joints = flipped[1], heatmaps.shape[1]
+    check_type("flipped[1]", permutation, Tensor, "a torch.Tensor")
+    if permutation.dtype != torch.int64:
+        raise TypeError(f"flipped[1]: expected int64, got {permutation.dtype}")
+    check(permutation.shape == (joints,), "flipped[1]", tuple(permutation.shape), f"shape ({joints},)")
+    if permutation.is_cpu and not torch.compiler.is_compiling():
+        joint = permutation.tolist()
+        check(
+            sorted(joint) == list(range(joints)), "flipped[1]", joint, f"a permutation of 0 to {joints - 1}"
+        )
+    return flipped[0], permutation
+
+
+def _unmirror(heatmaps: Tensor, permutation: Tensor, *, shift: bool) -> Tensor:
+    """The maps of a mirrored image, mirrored back."""
+    back = heatmaps[:, permutation].flip(-1)
+    return torch.cat([back[..., :1], back[..., :-1]], -1) if shift else back
+
+
+def _at(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Values (B, J) at cells x, y (B, J), which are moved inside the map where they lie outside."""
+    h, w = maps.shape[2:]
+    place = y.clamp(0, h - 1) * w + x.clamp(0, w - 1)
+    return maps.flatten(2).gather(-1, place[..., None])[..., 0]
+
+
+def _quarter_offset(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    h, w = maps.shape[2:]
+    inside = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
+    slope = torch.stack(
+        [
+            _at(maps, x + 1, y) - _at(maps, x - 1, y),
+            _at(maps, x, y + 1) - _at(maps, x, y - 1),
+        ],
+        -1,
+    )
+    return torch.where(inside[..., None], 0.25 * slope.sign(), 0)
+
+
+def _taylor_offset(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """-H⁻¹·∇ with central differences, of two cells for the second derivatives."""
+    h, w = maps.shape[2:]
+    inside = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2)
+
+    def at(right: int, down: int) -> Tensor:
+        return _at(maps, x + right, y + down)
+
+    dx = 0.5 * (at(1, 0) - at(-1, 0))
+    dy = 0.5 * (at(0, 1) - at(0, -1))
+    dxx = 0.25 * (at(2, 0) - 2 * at(0, 0) + at(-2, 0))
+    dyy = 0.25 * (at(0, 2) - 2 * at(0, 0) + at(0, -2))
+    dxy = 0.25 * (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1))
+    determinant = dxx * dyy - dxy**2
+    usable = inside & (determinant != 0)
+    divisor = torch.where(usable, determinant, 1)
+    offset = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / divisor[..., None]
+    return torch.where(usable[..., None] & offset.isfinite(), offset, 0)
+
+
+def _log_blurred(maps: Tensor, heights: Tensor, kernel: int | None) -> Tensor:
+    """Logarithm of the blurred maps, scaled back to their heights (B, J)."""
+    longer = max(maps.shape[2:])
+    if kernel is None:
+        kernel = 3 if longer <= 32 else 11 if longer <= 64 else 17
+    check(
+        isinstance(kernel, int) and kernel >= 3 and kernel % 2 == 1,
+        "blur_kernel",
+        kernel,
+        "an odd number of at least 3",
+    )
+    weights = _gaussian_kernel(kernel, maps)
+    single = maps.flatten(0, 1)[:, None]  # (B·J, 1, h, w)
+    blurred = functional.conv2d(single, weights[None, None, None, :], padding=(0, kernel // 2))
+    blurred = functional.conv2d(blurred, weights[None, None, :, None], padding=(kernel // 2, 0))
+    blurred = blurred.view_as(maps)
+    lowered = blurred.amax((2, 3))
+    scale = torch.where(lowered > 0, heights / lowered, 1)
+    return (blurred * scale[..., None, None]).clamp(min=1e-10).log()
+
+
+def _gaussian_kernel(size: int, like: Tensor) -> Tensor:
+    """The weights of cv2.GaussianBlur with a standard deviation of 0, which means: from the size."""
+    if size in _SMALL_KERNELS:
+        return like.new_tensor(_SMALL_KERNELS[size])
+    sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
+    distance = torch.arange(size, dtype=like.dtype, device=like.device) - size // 2
+    weights = torch.exp(-(distance**2) / (2 * sigma**2))
+    return weights / weights.sum()

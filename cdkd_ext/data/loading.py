@@ -1,0 +1,161 @@
+"""From the data configuration to data sets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from cdkd_ext.data import (
+    EvaluationSet,
+    Person,
+    PoseDataset,
+    load_coco_detections,
+    load_coco_persons,
+    load_mpii_persons,
+)
+from cdkd_ext.data.config import DataConfig
+from cdkd_ext.errors import check, check_option, fail
+from cdkd_ext.joints import JointSet, named_joints
+from cdkd_ext.synthetic.dataset import make_figures
+
+
+@dataclass(frozen=True)
+class People:
+    """The annotated people of a training run."""
+
+    train: list[Person]
+    val: EvaluationSet
+    joints: JointSet
+
+
+def prepare_figures(folder: Path, count: int, *, seed: int = 0, workers: int = 1) -> Path:
+    """Draw the procedural figures unless they are there; return the folder to use as `data.root`."""
+    for split, size, offset in (("train", count, 0), ("val", max(count // 8, 1), 1)):
+        if not (folder / split / "annotations.json").exists():
+            make_figures(folder / split, size, seed=2 * seed + offset, workers=workers)
+    return folder
+
+
+def load_validation(config: DataConfig) -> EvaluationSet:
+    """Read the validation people and decide what they are measured by.
+
+    Raises:
+        InputError: there is no root, a file is missing or malformed, or nothing can be measured on the people.
+    """
+    root = _existing_root(config)
+    check_option("data.format", config.format, ("coco", "mpii"))
+    annotations, images = root / config.val, root / config.val_images
+    reference = "head_size of the annotations"
+    boxes = "ground truth"
+    if config.format == "mpii":
+        check(config.boxes is None, "data.boxes", config.boxes, "nothing: MPII gives the people's places")
+        head_boxes = root / config.head_boxes if config.head_boxes else None
+        persons, joints = load_mpii_persons(annotations, images, head_boxes=head_boxes)
+        if head_boxes:
+            reference = f"0.6 x the diagonal of the head boxes in {head_boxes}"
+    else:
+        check(config.head_boxes is None, "data.head_boxes", config.head_boxes, "nothing for COCO-format data")
+        told = _told_joints(config)
+        if config.boxes:
+            detections, score = root / config.boxes, config.min_box_score
+            persons, joints = load_coco_detections(
+                annotations, images, detections, joints=told, min_score=score
+            )
+            boxes = f"detector's, {detections}" + (f", scores from {score}" if score else "")
+        else:
+            clip = config.clip_boxes
+            persons, joints = load_coco_persons(annotations, images, joints=told, clip_boxes=clip)
+    metric = _metric(config, persons, joints, annotations)
+    return EvaluationSet(persons, joints, metric, annotations, boxes, reference, config.padding)
+
+
+def _metric(
+    config: DataConfig, persons: list[Person], joints: JointSet, source: Path
+) -> Literal["pckh", "AP", "none"]:
+    check_option("data.metric", config.metric, ("auto", "pckh", "AP", "none"))
+    lengths = any(person.head_size > 0 and math.isfinite(person.head_size) for person in persons)
+    metric = config.metric
+    if metric == "auto":
+        metric = "pckh" if lengths or config.format == "mpii" else "AP"
+    if metric == "none":
+        return "none"
+    if metric == "AP":
+        if joints.sigmas is None:
+            expected = "OKS constants to measure AP with, or head_size of the people for PCKh"
+            fail(f"{source}: sigmas of the joints", "none", expected)
+        return "AP"
+    if config.boxes:
+        fail("data.metric", "pckh", "AP with a detector's boxes: they are nobody's, so no joint has a target")
+    if not lengths and config.format == "mpii":
+        expected = "the official gt_valid.mat (--data.head_boxes FILE), or head_size in the annotations"
+        fail("data.head_boxes", "no head lengths", expected)
+    check(lengths, f"{source}: head_size", "none", "head lengths to measure PCKh by, or data.metric AP")
+    return "pckh"
+
+
+def load_people(config: DataConfig, output: Path) -> People:
+    """Read the annotations; draws procedural figures into `output` where there is no root.
+
+    Raises:
+        InputError: a file is missing or malformed, or the two files' joints differ.
+    """
+    if config.root is None:
+        figures = prepare_figures(output / "figures", config.figures, workers=max(config.workers, 1))
+        config = replace(config, root=str(figures))
+    root = _existing_root(config)
+    # first what is quick to read and tells most mistakes
+    val = load_validation(config)
+    check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
+    annotations, images = root / config.train, root / config.train_images
+    if config.format == "mpii":
+        train, joints = load_mpii_persons(annotations, images, min_keypoints=config.min_keypoints)
+    else:
+        train, joints = load_coco_persons(
+            annotations,
+            images,
+            joints=_told_joints(config),
+            min_keypoints=config.min_keypoints,
+            clip_boxes=config.clip_boxes,
+        )
+    check(
+        joints.names == val.joints.names,
+        f"{root / config.val}: categories[0].keypoints",
+        ", ".join(val.joints.names),
+        f"the joints of {annotations} ({', '.join(joints.names)})",
+    )
+    return People(train, val, joints)
+
+
+def _existing_root(config: DataConfig) -> Path:
+    if config.root is None:
+        fail("data.root", "nothing", "the folder of a data set (--data.root FOLDER)")
+    root = Path(config.root)
+    check(root.is_dir(), "data.root", root, "an existing folder")
+    return root
+
+
+def _told_joints(config: DataConfig) -> JointSet | None:
+    return named_joints(config.joints) if config.joints else None
+
+
+def training_set(
+    people: People,
+    config: DataConfig,
+    size: tuple[int, int],
+    *,
+    seed: int,
+    teacher_size: tuple[int, int] | None,
+) -> PoseDataset:
+    """The augmented training people, cropped for the student and, given its size, for the teacher."""
+    return PoseDataset(
+        people.train,
+        people.joints,
+        size=size,
+        teacher_size=teacher_size,
+        augmentation=config.augmentation,
+        seed=seed,
+        labelled_fraction=config.labelled_fraction,
+        padding=config.padding,
+    )

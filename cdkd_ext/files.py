@@ -1,0 +1,90 @@
+"""Outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cdkd_ext.errors import InputError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+
+    The temporary name keeps the suffix, so writers that look at it (images, figures) work.
+
+    Raises:
+        InputError: the folder cannot be created or written.
+    """
+    path = Path(path)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        _follow_umask(temporary, 0o666)
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(value: Any, path: str | os.PathLike[str], *, indent: int | None = 1) -> None:
+    """Write plain data as JSON; what was not measured (nan) becomes null, which JSON can say."""
+    text = json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it on failure.
+
+    Raises:
+        InputError: the parent folder cannot be created or written, or `path` has come to hold something meanwhile.
+    """
+    path = Path(path).absolute()
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    try:
+        _follow_umask(temporary, 0o777)
+        yield temporary
+        with _naming(path):
+            # an empty folder in the way is replaced, one with something in it is not
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn a system error into one line about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: expected a writable folder, got {error.strerror}") from error
+
+
+def _follow_umask(path: Path, mode: int) -> None:
+    """Give what was made private to its user the permissions of an ordinary file or folder."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)

@@ -1,0 +1,144 @@
+"""Predictions for a whole data set, in pixels of the full pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cdkd_ext import ops
+from cdkd_ext.codecs import decode_heatmaps
+from cdkd_ext.errors import check
+from cdkd_ext.models import HeatmapOutput, PoseNetwork, normalize_images
+
+
+class Predictions(NamedTuple):
+    """Decoded poses.
+
+    Attributes:
+        keypoints: float32 (N, J, 2), pixels of the full pictures.
+        scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
+        indices: int64 (N,), the people in the data set.
+    """
+
+    keypoints: Tensor
+    scores: Tensor
+    indices: Tensor
+
+
+@torch.no_grad()
+def predict_crops(
+    model: PoseNetwork,
+    crops: Tensor,
+    to_image: Tensor | None = None,
+    *,
+    flip_permutation: Tensor | None = None,
+    simcc_score: str = "min",
+) -> tuple[Tensor, Tensor]:
+    """Predict a batch of crops with a model in evaluation mode.
+
+    Args:
+        model: gives SimCC logits or heatmaps.
+        crops: RGB uint8 (B, 3, h, w).
+        to_image: (B, 2, 3), crop pixels to pixels of the full picture; None leaves crop pixels.
+        flip_permutation: int64 (J,), turns the flip test on.
+        simcc_score: of the two axes' maxima, "min", "max" or "mean" (`cdkd_ext.ops.simcc_decode`).
+
+    Returns:
+        Keypoints float32 (B, J, 2) and scores float32 (B, J).
+    """
+    images = normalize_images(crops)
+    output = model(images)
+    mirrored: Any = None if flip_permutation is None else model(images.flip(-1))
+    if isinstance(output, HeatmapOutput):
+        keypoints, scores = decode_heatmaps(
+            output.heatmaps,
+            model.input_size,
+            flipped=None if flip_permutation is None else (mirrored.heatmaps, flip_permutation),
+            to_image=to_image,
+            method=model.decoding,
+        )
+    else:
+        flipped = None
+        if flip_permutation is not None:
+            flipped = (mirrored.logits_x, mirrored.logits_y, flip_permutation)
+        keypoints, scores = ops.simcc_decode(
+            output.logits_x,
+            output.logits_y,
+            model.split_ratio,
+            flipped=flipped,
+            to_image=to_image,
+            score=simcc_score,
+        )
+    return keypoints.float(), scores.float()
+
+
+@torch.no_grad()
+def predict(
+    model: PoseNetwork,
+    dataset: Any,
+    *,
+    flip_permutation: Sequence[int] | None = None,
+    simcc_score: str = "min",
+    batch_size: int = 64,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    processes: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Predict every person of a data set.
+
+    Args:
+        model: on `device`; it is switched to evaluation mode for the call.
+        dataset: gives image uint8 (3, h, w), to_image (2, 3) and index, like `PoseDataset`.
+        flip_permutation: the left-right permutation of the joints turns the flip test on: the softmaxes or
+            heatmaps of the picture and of its mirror image are averaged. None predicts once.
+        simcc_score: of the two axes' maxima, "min", "max" or "mean".
+        batch_size: people per forward pass.
+        workers: processes that load pictures.
+        device: where the model runs.
+        rank: number of this process.
+        processes: how many processes share the data set; each predicts every `processes`-th batch, which is the same
+            batch however many there are. It may have none.
+        progress: called after each batch with the number of people done by this process.
+
+    Returns:
+        The predictions for this process's share, in the data set's order.
+    """
+    check(len(dataset) > 0, "dataset", "no samples", "at least one")
+    batches = [
+        list(range(start, min(start + batch_size, len(dataset))))
+        for start in range(rank * batch_size, len(dataset), processes * batch_size)
+    ]
+    permutation = None if flip_permutation is None else torch.as_tensor(flip_permutation, device=device)
+    training = model.training
+    model.eval()
+    keypoints = [torch.zeros(0, model.num_joints, 2)]
+    scores = [torch.zeros(0, model.num_joints)]
+    indices = [torch.zeros(0, dtype=torch.int64)]
+    done = 0
+    for batch in DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+    ):
+        points, score = predict_crops(
+            model,
+            batch["image"].to(device),
+            batch["to_image"].to(device),
+            flip_permutation=permutation,
+            simcc_score=simcc_score,
+        )
+        keypoints.append(points.cpu())
+        scores.append(score.cpu())
+        indices.append(batch["index"])
+        done += len(batch["index"])
+        if progress is not None:
+            progress(done)
+    model.train(training)
+    return Predictions(torch.cat(keypoints), torch.cat(scores), torch.cat(indices))

@@ -1,0 +1,145 @@
+"""The one description of a pose network: creation, files, configuration, prediction and the command line share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from cdkd_ext.codecs.heatmap import DECODINGS
+from cdkd_ext.errors import check, check_option, check_type
+from cdkd_ext.joints import JointSet
+
+HEADS = ("simcc", "heatmap")
+COLOR_ORDERS = ("rgb", "bgr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What a user chooses about a pose network.
+
+    Args:
+        name: a name of `cdkd_ext.list_models()`.
+        input_size: (height, width) of the crops in pixels, square or not; multiples of 32.
+        head: "simcc", or "heatmap" for one map per joint at a quarter of the input's resolution.
+        split_ratio: SimCC bins per pixel; an axis of n pixels has int(n * split_ratio) bins.
+        channels_per_joint: feature maps per joint behind a SimCC head. The published upsample-free networks have 32,
+            at 256x192 28.
+        decoding: how heatmaps become keypoints: "quarter" is HRNet's quarter offset, "dark" DARK's Taylor step, whose
+            training targets are not centred on cells either.
+        color_order: what the first convolution expects. Images are always given as RGB; "bgr" is for the published
+            ResNet weights (SimpleBaselines, SimCC), which were trained on OpenCV's order.
+    """
+
+    name: str
+    input_size: tuple[int, int]
+    head: Literal["simcc", "heatmap"] = "simcc"
+    split_ratio: float = 3.0
+    channels_per_joint: int = 1
+    decoding: Literal["quarter", "dark"] = "quarter"
+    color_order: Literal["rgb", "bgr"] = "rgb"
+
+    def spec(self, joints: JointSet, padding: float = 1.25) -> ModelSpec:
+        """Return the description of this network for a set of joints and crops `padding` times as large as the box."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(ModelOptions)}
+        return ModelSpec(**chosen, num_joints=len(joints), padding=padding, joints=joints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(ModelOptions):
+    """A pose network with the joints that it predicts and the crops that it expects.
+
+    Args:
+        name: see `ModelOptions`, as are the other options of the network.
+        num_joints: J.
+        padding: how much larger than a person's box the crop is, as in training.
+        joints: names and mirror pairs of the J joints, where they are known.
+
+    Raises:
+        InputError: an option is unknown, or a size, count or ratio is out of range; names the field.
+
+    Example:
+        >>> from cdkd_ext.models import ModelSpec
+        >>> ModelSpec(name="hrnet_w32", input_size=(64, 64), num_joints=17).num_bins
+        (192, 192)
+    """
+
+    num_joints: int
+    padding: float = 1.25
+    joints: JointSet | None = None
+
+    def __post_init__(self) -> None:
+        check_option("head", self.head, HEADS)
+        check(_is_size(self.input_size), "input_size", repr(self.input_size), "two integers (height, width)")
+        object.__setattr__(self, "input_size", tuple(self.input_size))
+        height, width = self.input_size
+        check(height > 0 and width > 0, "input_size", f"({height}, {width})", "positive multiples of 32")
+        for name in ("num_joints", "channels_per_joint"):
+            value = getattr(self, name)
+            check(_is_integer(value) and value > 0, name, repr(value), "a positive integer")
+        check(
+            self.channels_per_joint == 1 or self.head == "simcc",
+            "channels_per_joint",
+            self.channels_per_joint,
+            "1 for a heatmap head",
+        )
+        check_option("decoding", self.decoding, DECODINGS)
+        check_option("color_order", self.color_order, COLOR_ORDERS)
+        ratio = self.split_ratio
+        check_type("split_ratio", ratio, (int, float), "a number")
+        check(0 < ratio < float("inf"), "split_ratio", ratio, "a positive number of bins per pixel")
+        check(
+            int(min(height, width) * ratio) >= 2,
+            "split_ratio",
+            ratio,
+            f"at least two bins on each axis of a ({height}, {width}) input",
+        )
+        object.__setattr__(self, "split_ratio", float(ratio))
+        check_type("padding", self.padding, (int, float), "a number")
+        check(0 < self.padding < float("inf"), "padding", self.padding, "a positive number")
+        if self.joints is not None:
+            count = len(self.joints)
+            check(count == self.num_joints, "joints", f"{count} joints", f"num_joints = {self.num_joints}")
+
+    @property
+    def num_bins(self) -> tuple[int, int]:
+        """Bins of the SimCC axes (x, y)."""
+        height, width = self.input_size
+        return int(width * self.split_ratio), int(height * self.split_ratio)
+
+    @property
+    def feature_channels(self) -> int:
+        """C, the channels of the last feature map."""
+        return self.num_joints * self.channels_per_joint
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, numbers and strings that `from_dict` reads."""
+        described = asdict(self) | {"input_size": list(self.input_size)}
+        return described | {"joints": None if self.joints is None else self.joints.to_category()}
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any], source: str = "model") -> ModelSpec:
+        """Read what `to_dict` returned; `source` is what messages name.
+
+        Raises:
+            InputError: a field is unknown, missing or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in described:
+            check(name in known, f"{source}.{name}", "an unknown field", f"one of {', '.join(sorted(known))}")
+        for name in ("name", "input_size", "num_joints"):
+            check(name in described, f"{source}.{name}", "no such field", "the description of a network")
+        values = dict(described)
+        if values.get("joints") is not None:
+            values["joints"] = JointSet.from_category(values["joints"], f"{source}.joints")
+        if isinstance(values["input_size"], list):
+            values["input_size"] = tuple(values["input_size"])
+        return cls(**values)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_integer, value))

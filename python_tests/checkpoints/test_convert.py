@@ -1,0 +1,86 @@
+"""Checkpoints brought from and to other code bases, as the command does it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cdkd_ext.checkpoints import convert_checkpoint, load_model, save_model
+from cdkd_ext.cli import main
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.models import create_model
+from cdkd_ext.training import ModelConfig
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return create_model(
+        "hrnet_w8_small", input_size=(32, 64), num_joints=17, head="heatmap", color_order="bgr"
+    )
+
+
+@pytest.fixture
+def official(model, tmp_path):
+    """A file as HRNet's release has it: tensors by name, and nothing about the network."""
+    path = tmp_path / "official.pth"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def test_there_and_back(model, official, tmp_path, capsys):
+    ours, mmpose, back = tmp_path / "ours.safetensors", tmp_path / "mmpose.pth", tmp_path / "back.pth"
+    told = ["--model.name=hrnet_w8_small", "--model.input_size=[32,64]", "--model.head=heatmap"]
+    told += ["--model.color_order=bgr", "--joints=coco"]
+    assert main(["convert", str(official), str(ours), *told]) == 0
+    assert f"{len(model.state_dict())} tensors read (official names)" in capsys.readouterr().out
+    loaded, joints = load_model(ours)
+    assert joints == COCO_JOINTS
+    assert (loaded.head, loaded.input_size, loaded.color_order) == ("heatmap", (32, 64), "bgr")
+    assert main(["convert", str(ours), str(mmpose), "--layout=mmpose"]) == 0
+    names = torch.load(mmpose, weights_only=True)["state_dict"].keys()
+    assert {name.split(".")[0] for name in names} == {"backbone", "head"}
+    assert main(["convert", str(mmpose), str(back), "--layout=official", *told]) == 0
+    weights = torch.load(back, weights_only=True)
+    expected = model.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in weights.items())
+
+
+def test_a_run_s_folder_and_joints_from_a_file(tmp_path):
+    small = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16)
+    save_model(small, MPII_JOINTS, tmp_path / "run/best.safetensors")
+    report = convert_checkpoint(str(tmp_path / "run"), str(tmp_path / "a.pth"), layout="official")
+    assert "hrnet_w8_small; written to" in report
+    (tmp_path / "joints.yaml").write_text("keypoints: [nose, left_eye, right_eye]\n")
+    torch.save(
+        create_model("hrnet_w8_small", input_size=(32, 32), num_joints=3).state_dict(), tmp_path / "b.pth"
+    )
+    config = ModelConfig("hrnet_w8_small", (32, 32), 3.0)
+    output = tmp_path / "b.safetensors"
+    convert_checkpoint(
+        str(tmp_path / "b.pth"), str(output), model=config, joints=str(tmp_path / "joints.yaml")
+    )
+    assert load_model(output)[1].names == ("nose", "left_eye", "right_eye")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layout": "timm"}, "layout: expected one of 'cdkd', 'official', 'mmpose'"),
+        ({"output": "a.pth"}, "output: expected a file ending in .safetensors, got a.pth"),
+        ({"model": ModelConfig("hrnet_w8_small")}, "joints: expected the joints of the weights"),
+        (
+            {"model": ModelConfig("hrnet_w8_small"), "joints": "coco"},
+            r"official\.pth: expected the .* tensors",
+        ),
+        ({}, r"model: expected the network of the weights, .*, got nothing for .*official\.pth"),
+    ],
+)
+def test_refusals(official, tmp_path, changes, message):
+    arguments = {"weights": str(official), "output": str(tmp_path / "new.safetensors")} | changes
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message):
+        convert_checkpoint(arguments.pop("weights"), arguments.pop("output"), **arguments)
+    assert set(tmp_path.iterdir()) == before
