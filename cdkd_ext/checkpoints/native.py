@@ -1,17 +1,16 @@
-"""Checkpoints: weights that describe their own network, and the state that lets a run go on."""
+"""Checkpoints of this package: weights that describe their own network."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import safetensors
 from safetensors.torch import save_file
 
 from cdkd_ext.checkpoints.foreign import load_checkpoint
+from cdkd_ext.checkpoints.migration import migrate
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
@@ -74,19 +73,12 @@ def load_model(path: str | Path, argument: str = "weights") -> PoseNetwork:
             "a checkpoint written by `cdkd train` or `cdkd convert`",
         )
     try:
-        model = create_model(_read_spec(json.loads(metadata[_KEY]), str(path)))
+        described = migrate(json.loads(metadata[_KEY]), path)
+        model = create_model(ModelSpec.from_dict(described["model"], f"{path}: model"))
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{argument}: {path} has damaged metadata ({error})") from error
     load_checkpoint(model, path)
     return model
-
-
-def _read_spec(metadata: dict[str, Any], path: str) -> ModelSpec:
-    described = dict(metadata["model"])
-    if "joints" not in described:  # version 0.1.0: joints beside the network, no padding, `resnet_50`
-        described["joints"] = metadata["joints"]
-        described["name"] = re.sub(r"^resnet_(?=\d)", "resnet", described["name"])
-    return ModelSpec.from_dict(described, f"{path}: model")
 
 
 def file_hash(path: str | Path) -> str:

@@ -1,13 +1,26 @@
-"""From keypoints to what a network is trained towards, and back: SimCC's bins and heatmaps."""
+"""How a network's output speaks of positions: targets to train towards, and decoding to keypoints."""
 
-from cdkd_ext.codecs.heatmap import decode_heatmaps, heatmap_sigma, heatmap_targets
-from cdkd_ext.codecs.simcc import bin_coordinates, gaussian_labels, hard_labels, num_bins
+from cdkd_ext.codecs.codec import Codec, CodecOptions
+from cdkd_ext.codecs.heatmap import (
+    HeatmapCodec,
+    HeatmapOutput,
+    decode_heatmaps,
+    heatmap_sigma,
+    heatmap_targets,
+)
+from cdkd_ext.codecs.registry import CODECS, codec_for
+from cdkd_ext.codecs.simcc import SimCCCodec, SimCCOutput, num_bins
 
 __all__ = [
-    "bin_coordinates",
+    "CODECS",
+    "Codec",
+    "CodecOptions",
+    "HeatmapCodec",
+    "HeatmapOutput",
+    "SimCCCodec",
+    "SimCCOutput",
+    "codec_for",
     "decode_heatmaps",
-    "gaussian_labels",
-    "hard_labels",
     "heatmap_sigma",
     "heatmap_targets",
     "num_bins",

@@ -1,13 +1,33 @@
-"""SimCC labels: keypoint coordinates as classes along each axis (facts of the SimCC paper and its code)."""
+"""SimCC: a keypoint's coordinates as classes along each axis (Li et al., SimCC)."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from cdkd_ext import ops
+from cdkd_ext.codecs.codec import Codec, CodecOptions
 from cdkd_ext.errors import check
+
+# no bin: ops.simcc_kl gives such a row no loss
+_OUTSIDE = -1.0
+
+
+class SimCCOutput(NamedTuple):
+    """What a pose network with a SimCC head predicts for a batch of crops.
+
+    Attributes:
+        feature: last feature map (B, C, h, w), the output of `final_layer`; C = J * channels_per_joint.
+        logits_x: (B, J, int(W * split_ratio)), one class per horizontal bin.
+        logits_y: (B, J, int(H * split_ratio)), one class per vertical bin.
+    """
+
+    feature: Tensor
+    logits_x: Tensor
+    logits_y: Tensor
 
 
 def num_bins(size: tuple[int, int], split_ratio: float) -> tuple[int, int]:
@@ -17,38 +37,69 @@ def num_bins(size: tuple[int, int], split_ratio: float) -> tuple[int, int]:
     return int(width * split_ratio), int(height * split_ratio)
 
 
-def bin_coordinates(keypoints: Tensor, split_ratio: float) -> Tensor:
-    """Return continuous bin coordinates of keypoints in pixels (...): bin i stands for pixel i / k."""
-    check(split_ratio > 0, "split_ratio", split_ratio, "a positive number")
-    return keypoints * split_ratio
+@dataclass(frozen=True)
+class SimCCCodec(Codec):
+    """Bin i of an axis stands for pixel i / split_ratio.
 
+    Args:
+        split_ratio: bins per pixel.
+        score: of the two axes' maxima, "min", "max" or "mean" (`cdkd_ext.ops.simcc_decode`).
 
-def hard_labels(coordinates: Tensor, bins: int, *, label_smoothing: float = 0.0) -> Tensor:
-    """Return dense label distributions (..., bins) for bin coordinates (...).
-
-    The label is the coordinate rounded half to even; it gets 1 - s, each other bin s / (bins - 1). A row
-    whose label lies outside [0, bins) is zero. Training never builds these rows; they are for inspection.
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.codecs import SimCCCodec, SimCCOutput
+        >>> output = SimCCOutput(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 64), torch.zeros(1, 1, 64))
+        >>> SimCCCodec(2.0).targets(output, torch.tensor([[[3.0, 7.25]]]), torch.ones(1, 1))[0]
+        tensor([[[ 6.0000, 14.5000]]])
     """
-    check(bins > 1, "bins", bins, "at least 2")
-    check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
-    label = coordinates.round()[..., None]
-    position = torch.arange(bins, dtype=coordinates.dtype, device=coordinates.device)
-    dense = torch.where(position == label, 1 - label_smoothing, label_smoothing / (bins - 1))
-    return dense.to(coordinates.dtype) * _inside(coordinates, bins)
 
+    split_ratio: float
+    score: str = "min"
+    score_threshold: ClassVar[float] = 0.02
 
-def gaussian_labels(coordinates: Tensor, bins: int, sigma: float) -> Tensor:
-    """Return Gaussian densities (..., bins) of width `sigma` bins around bin coordinates (...).
+    def __post_init__(self) -> None:
+        ratio = self.split_ratio
+        check(0 < ratio < float("inf"), "split_ratio", ratio, "a positive number of bins per pixel")
 
-    They are not renormalised. A row whose rounded coordinate lies outside [0, bins) is zero.
-    """
-    check(bins > 0, "bins", bins, "at least 1")
-    check(sigma > 0, "sigma", sigma, "a positive number of bins")
-    position = torch.arange(bins, dtype=coordinates.dtype, device=coordinates.device)
-    distance = (position - coordinates[..., None]) / sigma
-    return torch.exp(-0.5 * distance**2) / (sigma * math.sqrt(2 * math.pi)) * _inside(coordinates, bins)
+    @classmethod
+    def of(cls, spec: CodecOptions, *, simcc_score: str = "min") -> SimCCCodec:
+        """See `Codec.of`."""
+        return cls(spec.split_ratio, simcc_score)
 
+    def places_per_pixel(self, output: SimCCOutput) -> tuple[float, float]:
+        """The split ratio, on both axes."""
+        return self.split_ratio, self.split_ratio
 
-def _inside(coordinates: Tensor, bins: int) -> Tensor:
-    label = coordinates.round()[..., None]
-    return ((label >= 0) & (label < bins)).to(coordinates.dtype)
+    def targets(self, output: SimCCOutput, keypoints: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Continuous bin coordinates (B, J, 2), as `cdkd_ext.ops.simcc_kl` takes them.
+
+        A joint whose rounded coordinate lies outside the bins of either axis has no target: -1, with weight 0.
+        See `Codec.targets` for the arguments.
+        """
+        # float32 at least: float16 cannot hold a bin coordinate to a fraction of a bin
+        dtype = torch.promote_types(keypoints.dtype, torch.float32)
+        bins = keypoints.to(dtype) * self.split_ratio
+        counts = torch.tensor([output.logits_x.shape[-1], output.logits_y.shape[-1]], device=bins.device)
+        labels = bins.round()
+        used = ((labels >= 0) & (labels < counts)).all(-1) & (weights > 0)  # (B, J)
+        return torch.where(used[..., None], bins, _OUTSIDE), weights * used
+
+    def decode(
+        self,
+        output: SimCCOutput,
+        *,
+        flipped: tuple[SimCCOutput, Tensor] | None = None,
+        to_image: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The most probable bins; scores are probabilities. See `Codec.decode` and `cdkd_ext.ops.simcc_decode`."""
+        mirrored = None
+        if flipped is not None:
+            mirrored = (flipped[0].logits_x, flipped[0].logits_y, flipped[1])
+        return ops.simcc_decode(
+            output.logits_x,
+            output.logits_y,
+            self.split_ratio,
+            flipped=mirrored,
+            to_image=to_image,
+            score=self.score,
+        )

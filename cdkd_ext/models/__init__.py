@@ -1,13 +1,8 @@
 """Pose networks: by name, with the tensor names of the published weights."""
 
+from cdkd_ext.codecs import HeatmapOutput, SimCCOutput
 from cdkd_ext.models.folding import inference_copy
-from cdkd_ext.models.pose_network import (
-    HeatmapOutput,
-    PoseNetwork,
-    SimCCOutput,
-    channels_last,
-    normalize_images,
-)
+from cdkd_ext.models.pose_network import PoseNetwork, channels_last, normalize_images
 from cdkd_ext.models.profile import (
     ModelProfile,
     count_macs,
@@ -16,7 +11,7 @@ from cdkd_ext.models.profile import (
     paper_gflops,
     profile_models,
 )
-from cdkd_ext.models.registry import create_model, list_models
+from cdkd_ext.models.registry import create_model, describe_models, list_models
 from cdkd_ext.models.spec import ModelOptions, ModelSpec
 
 __all__ = [
@@ -30,6 +25,7 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "create_model",
+    "describe_models",
     "format_profiles",
     "inference_copy",
     "list_models",

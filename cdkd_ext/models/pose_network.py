@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
+from cdkd_ext.codecs import HeatmapOutput, SimCCOutput
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.models.spec import ModelSpec
 
 # ImageNet statistics, on the 0-255 scale
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
-
-
-class SimCCOutput(NamedTuple):
-    """What a pose network with a SimCC head predicts for a batch of crops.
-
-    Attributes:
-        feature: last feature map (B, C, h, w), the output of `final_layer`; C = J * channels_per_joint.
-        logits_x: (B, J, int(W * split_ratio)), one class per horizontal bin.
-        logits_y: (B, J, int(H * split_ratio)), one class per vertical bin.
-    """
-
-    feature: Tensor
-    logits_x: Tensor
-    logits_y: Tensor
-
-
-class HeatmapOutput(NamedTuple):
-    """What a pose network with a heatmap head predicts for a batch of crops.
-
-    Attributes:
-        feature: last feature map (B, J, h, w), the output of `final_layer`: the heatmaps themselves.
-    """
-
-    feature: Tensor
-
-    @property
-    def heatmaps(self) -> Tensor:
-        """One map per joint, (B, J, h, w), trained towards a Gaussian of height 1."""
-        return self.feature
 
 
 class PoseNetwork(nn.Module):
@@ -199,4 +169,4 @@ def _rgb_to_bgr(images: Tensor) -> Tensor:
     """What normalising a BGR image with the RGB statistics would have given: channels swapped, statistics not."""
     mean = torch.tensor(_MEAN, device=images.device, dtype=images.dtype).view(3, 1, 1)
     std = torch.tensor(_STD, device=images.device, dtype=images.dtype).view(3, 1, 1)
-    return ((images * std + mean).flip(1) - mean) / std
+    return images.flip(1) * (std.flip(0) / std) + (mean.flip(0) - mean) / std

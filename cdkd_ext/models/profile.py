@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext.models.pose_network import PoseNetwork
-from cdkd_ext.models.registry import create_model, list_models
+from cdkd_ext.models.registry import create_model
+from cdkd_ext.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -57,47 +58,19 @@ def paper_gflops(model: PoseNetwork) -> float:
     return _paper_gflops(_observe(model))
 
 
-def profile_models(
-    *,
-    input_size: tuple[int, int],
-    num_joints: int = 17,
-    head: str = "simcc",
-    split_ratio: float = 3.0,
-    channels_per_joint: int = 1,
-    names: Sequence[str] | None = None,
-) -> list[ModelProfile]:
-    """Size and cost of networks, without building their weights.
-
-    Args:
-        input_size: see `create_model`, as are `num_joints`, `head`, `split_ratio` and `channels_per_joint`.
-        num_joints: J.
-        head: "simcc" or "heatmap".
-        split_ratio: SimCC bins per pixel.
-        channels_per_joint: of the networks without upsampling; the others have one.
-        names: which networks; None takes all that have the head.
+def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
+    """Size and cost of described networks, without building their weights.
 
     Raises:
         InputError: an unknown name, or an option that does not fit a network.
     """
-    if names is None:
-        names = [name for name in list_models() if head == "simcc" or not _is_upsample_free(name)]
     profiles = []
-    for name in names:
+    for spec in specs:
         with torch.device("meta"):
-            model = create_model(
-                name,
-                input_size=input_size,
-                num_joints=num_joints,
-                head=head,
-                split_ratio=split_ratio,
-                channels_per_joint=channels_per_joint if _is_upsample_free(name) else 1,
-            )
+            model = create_model(spec)
         layers = _observe(model)
-        profiles.append(
-            ModelProfile(
-                name, model.input_size, count_parameters(model), _macs(layers), _paper_gflops(layers)
-            )
-        )
+        sizes = count_parameters(model), _macs(layers), _paper_gflops(layers)
+        profiles.append(ModelProfile(spec.name, spec.input_size, *sizes))
     return profiles
 
 
@@ -116,10 +89,6 @@ def format_profiles(profiles: Sequence[ModelProfile]) -> str:
         "over, SimCC's linear layers nearly left out.",
     )
     return "\n".join([*lines, "", *notes])
-
-
-def _is_upsample_free(name: str) -> bool:
-    return name.endswith("_upsample_free")
 
 
 class _Layer(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cdkd_ext.errors import check, check_option
@@ -35,6 +36,31 @@ def list_models() -> list[str]:
     return sorted([*_HRNETS, *_RESNETS])
 
 
+def describe_models(names: Sequence[str] | None = None, **options: Any) -> list[ModelSpec]:
+    """Describe several networks that share their options.
+
+    Args:
+        names: some of `list_models()`; None takes all that have the head.
+        options: the other fields of `ModelSpec`; `channels_per_joint` concerns the networks without upsampling.
+
+    Raises:
+        InputError: an unknown name, or an option that is out of range.
+    """
+    heatmaps = options.get("head") == "heatmap"
+    if names is None:
+        names = [name for name in list_models() if not (heatmaps and _is_upsample_free(name))]
+    specs = []
+    for name in names:
+        check_option("name", name, list_models())
+        own = options if _is_upsample_free(name) else options | {"channels_per_joint": 1}
+        specs.append(ModelSpec(name=name, **own))
+    return specs
+
+
+def _is_upsample_free(name: str) -> bool:
+    return name in _RESNETS and not _RESNETS[name].upsampling
+
+
 def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
     """Build a pose network with fresh weights.
 
@@ -56,7 +82,7 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
         >>> import torch
         >>> from cdkd_ext import create_model
         >>> network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=17, split_ratio=2.0)
-        >>> network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).logits_x.shape
+        >>> network.eval()(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).logits_x.shape
         torch.Size([1, 17, 64])
     """
     if isinstance(model, ModelSpec):

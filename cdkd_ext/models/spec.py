@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from cdkd_ext.codecs import CODECS, num_bins
 from cdkd_ext.codecs.heatmap import DECODINGS
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.joints import JointSet
 
-HEADS = ("simcc", "heatmap")
 COLOR_ORDERS = ("rgb", "bgr")
+DEFAULT_PADDING = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class ModelOptions:
     decoding: Literal["quarter", "dark"] = "quarter"
     color_order: Literal["rgb", "bgr"] = "rgb"
 
-    def spec(self, joints: JointSet, padding: float = 1.25) -> ModelSpec:
+    def spec(self, joints: JointSet, padding: float = DEFAULT_PADDING) -> ModelSpec:
         """Return the description of this network for a set of joints and crops `padding` times as large as the box."""
         chosen = {field.name: getattr(self, field.name) for field in fields(ModelOptions)}
         return ModelSpec(**chosen, num_joints=len(joints), padding=padding, joints=joints)
@@ -65,11 +66,11 @@ class ModelSpec(ModelOptions):
     """
 
     num_joints: int
-    padding: float = 1.25
+    padding: float = DEFAULT_PADDING
     joints: JointSet | None = None
 
     def __post_init__(self) -> None:
-        check_option("head", self.head, HEADS)
+        check_option("head", self.head, CODECS)
         check(_is_size(self.input_size), "input_size", repr(self.input_size), "two integers (height, width)")
         object.__setattr__(self, "input_size", tuple(self.input_size))
         height, width = self.input_size
@@ -104,13 +105,21 @@ class ModelSpec(ModelOptions):
     @property
     def num_bins(self) -> tuple[int, int]:
         """Bins of the SimCC axes (x, y)."""
-        height, width = self.input_size
-        return int(width * self.split_ratio), int(height * self.split_ratio)
+        return num_bins(self.input_size, self.split_ratio)
 
     @property
     def feature_channels(self) -> int:
         """C, the channels of the last feature map."""
         return self.num_joints * self.channels_per_joint
+
+    def misfit(self, other: ModelOptions) -> str | None:
+        """The first option by which weights for `other` are no weights for this network; None if they are.
+
+        How heatmaps are decoded is no matter of weights, nor are SimCC's options of a heatmap network's.
+        """
+        ignored = {"decoding"} | ({"split_ratio", "channels_per_joint"} if self.head != "simcc" else set())
+        names = [field.name for field in fields(ModelOptions) if field.name not in ignored]
+        return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings that `from_dict` reads."""

@@ -9,8 +9,9 @@ from cdkd_ext.checkpoints import convert_checkpoint, load_model, save_model
 from cdkd_ext.cli import main
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
-from cdkd_ext.models import create_model
-from cdkd_ext.training import ModelConfig
+from cdkd_ext.models import ModelOptions, create_model
+
+SMALL = ModelOptions(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_there_and_back(model, official, tmp_path, capsys):
     told += ["--model.color_order=bgr", "--joints=coco"]
     assert main(["convert", str(official), str(ours), *told]) == 0
     assert f"{len(model.state_dict())} tensors read (official names)" in capsys.readouterr().out
-    loaded, joints = load_model(ours)
-    assert joints == COCO_JOINTS
+    loaded = load_model(ours)
+    assert loaded.spec.joints == COCO_JOINTS
     assert (loaded.head, loaded.input_size, loaded.color_order) == ("heatmap", (32, 64), "bgr")
     assert main(["convert", str(ours), str(mmpose), "--layout=mmpose"]) == 0
     names = torch.load(mmpose, weights_only=True)["state_dict"].keys()
@@ -49,20 +50,20 @@ def test_there_and_back(model, official, tmp_path, capsys):
 
 
 def test_a_run_s_folder_and_joints_from_a_file(tmp_path):
-    small = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16)
-    save_model(small, MPII_JOINTS, tmp_path / "run/best.safetensors")
+    small = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, joints=MPII_JOINTS)
+    save_model(small, tmp_path / "run/best.safetensors")
     report = convert_checkpoint(str(tmp_path / "run"), str(tmp_path / "a.pth"), layout="official")
     assert "hrnet_w8_small; written to" in report
     (tmp_path / "joints.yaml").write_text("keypoints: [nose, left_eye, right_eye]\n")
     torch.save(
         create_model("hrnet_w8_small", input_size=(32, 32), num_joints=3).state_dict(), tmp_path / "b.pth"
     )
-    config = ModelConfig("hrnet_w8_small", (32, 32), 3.0)
+    config = ModelOptions(name="hrnet_w8_small", input_size=(32, 32))
     output = tmp_path / "b.safetensors"
     convert_checkpoint(
         str(tmp_path / "b.pth"), str(output), model=config, joints=str(tmp_path / "joints.yaml")
     )
-    assert load_model(output)[1].names == ("nose", "left_eye", "right_eye")
+    assert load_model(output).spec.joints.names == ("nose", "left_eye", "right_eye")
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,9 @@ def test_a_run_s_folder_and_joints_from_a_file(tmp_path):
     [
         ({"layout": "timm"}, "layout: expected one of 'cdkd', 'official', 'mmpose'"),
         ({"output": "a.pth"}, "output: expected a file ending in .safetensors, got a.pth"),
-        ({"model": ModelConfig("hrnet_w8_small")}, "joints: expected the joints of the weights"),
+        ({"model": SMALL}, "joints: expected the joints of the weights"),
         (
-            {"model": ModelConfig("hrnet_w8_small"), "joints": "coco"},
+            {"model": SMALL, "joints": "coco"},
             r"official\.pth: expected the .* tensors",
         ),
         ({}, r"model: expected the network of the weights, .*, got nothing for .*official\.pth"),

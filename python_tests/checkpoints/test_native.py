@@ -14,19 +14,20 @@ from cdkd_ext.checkpoints.native import file_hash
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import create_model
-from cdkd_ext.training.state import load_state, save_state
 
 
 @pytest.fixture
 def model():
-    return create_model("hrnet_w8_small", input_size=(32, 64), num_joints=16, split_ratio=1.5)
+    return create_model(
+        "hrnet_w8_small", input_size=(32, 64), num_joints=16, split_ratio=1.5, padding=1.5, joints=MPII_JOINTS
+    )
 
 
 def test_a_saved_model_comes_back_the_same(model, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_model(model.to(memory_format=torch.channels_last), MPII_JOINTS, path)
-    loaded, joints = load_model(path)
-    assert joints == MPII_JOINTS
+    save_model(model.to(memory_format=torch.channels_last), path)
+    loaded = load_model(path)
+    assert loaded.spec == model.spec and loaded.spec.joints == MPII_JOINTS and loaded.spec.padding == 1.5
     assert (loaded.name, loaded.input_size, loaded.split_ratio) == ("hrnet_w8_small", (32, 64), 1.5)
     weights = model.state_dict()
     assert loaded.state_dict().keys() == weights.keys()
@@ -36,36 +37,51 @@ def test_a_saved_model_comes_back_the_same(model, tmp_path):
 def test_everything_that_a_network_is_comes_back(tmp_path):
     chosen = {"head": "heatmap", "decoding": "dark", "color_order": "bgr"}
     path = tmp_path / "model.safetensors"
-    save_model(
-        create_model("hrnet_w8_small", input_size=(64, 32), num_joints=16, **chosen), MPII_JOINTS, path
-    )
-    loaded, _ = load_model(path)
+    shared = {"num_joints": 16, "joints": MPII_JOINTS}
+    save_model(create_model("hrnet_w8_small", input_size=(64, 32), **shared, **chosen), path)
+    loaded = load_model(path)
     assert {name: getattr(loaded, name) for name in chosen} == chosen
-    several = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, channels_per_joint=3)
-    save_model(several, MPII_JOINTS, path)
-    assert load_model(path)[0].channels_per_joint == 3
+    several = create_model("hrnet_w8_small", input_size=(32, 32), channels_per_joint=3, **shared)
+    save_model(several, path)
+    assert load_model(path).channels_per_joint == 3
+
+
+def test_a_network_of_unknown_joints_is_not_saved(tmp_path):
+    nameless = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16)
+    with pytest.raises(InputError, match=r"joints: expected the names of the joints"):
+        save_model(nameless, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_from_before_heads_were_told_apart(model, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_model(model, MPII_JOINTS, path)
+    save_model(model, path)
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["cdkd_ext"])
     for name in ("channels_per_joint", "decoding", "color_order"):
         del metadata["model"][name]
     save_file(load_file(path), path, {"cdkd_ext": json.dumps(metadata)})
-    assert load_model(path)[0].head == "simcc"
+    assert load_model(path).head == "simcc"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"model": 3}', '{"model": {"name": "hrnet_w32"}}'])
+def test_damaged_metadata_is_refused(model, tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    save_file(load_file(path), path, {"cdkd_ext": damage})
+    with pytest.raises(InputError, match=r"weights: .*model\.safetensors has damaged metadata"):
+        load_model(path)
 
 
 def test_a_folder_stands_for_its_best_checkpoint(model, tmp_path):
-    save_model(model, MPII_JOINTS, tmp_path / "best.safetensors")
-    assert load_model(tmp_path)[0].name == model.name
+    save_model(model, tmp_path / "best.safetensors")
+    assert load_model(tmp_path).name == model.name
     assert file_hash(tmp_path) == file_hash(tmp_path / "best.safetensors")
 
 
 def test_a_truncated_checkpoint_is_refused(model, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_model(model, MPII_JOINTS, path)
+    save_model(model, path)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"teacher: .*model\.safetensors"):
         load_model(path, "teacher")
@@ -89,25 +105,3 @@ def test_weights_of_another_code_base_need_converting(model, tmp_path):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match=r"weights: .*nothing\.safetensors"):
         load_model(tmp_path / "nothing.safetensors")
-
-
-def test_state_round_trip_and_refusal(tmp_path):
-    path = tmp_path / "state.pt"
-    save_state({"epoch": 3, "values": [torch.ones(2)]}, path)
-    assert load_state(path)["epoch"] == 3
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match=r"state\.pt cannot be read"):
-        load_state(path)
-
-
-class Malicious:
-    def __reduce__(self):
-        return (print, ("executed",))
-
-
-def test_a_state_that_would_execute_code_is_refused(tmp_path, capsys):
-    path = tmp_path / "state.pt"
-    torch.save({"epoch": Malicious()}, path)
-    with pytest.raises(InputError, match="cannot be read"):
-        load_state(path)
-    assert "executed" not in capsys.readouterr().out

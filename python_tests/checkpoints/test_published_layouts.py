@@ -17,8 +17,7 @@ from torch import Tensor
 
 from cdkd_ext.checkpoints import export_checkpoint, load_checkpoint
 from cdkd_ext.errors import InputError
-from cdkd_ext.models import PoseNetwork, create_model
-from cdkd_ext.models.pose_network import PoseOptions
+from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 
 Weights = dict[str, Tensor]
@@ -122,7 +121,8 @@ def hrnet(head: str) -> PoseNetwork:
 
 
 def resnet(head: str) -> PoseNetwork:
-    return ResNet("tiny", ResNetLayout((1, 2, 1, 1), 4, (6, 6, 6)), PoseOptions((32, 32), 4, head))
+    spec = ModelSpec(name="tiny", input_size=(32, 32), num_joints=4, head=head)
+    return ResNet(ResNetLayout((1, 2, 1, 1), 4, (6, 6, 6)), spec)
 
 
 OFFICIAL = {
@@ -373,7 +373,8 @@ def test_exports_have_the_names_of_their_layout(tmp_path: Path, name: str, suffi
 def test_refused_exports(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="layout: expected one of 'official', 'mmpose', got 'timm'"):
         export_checkpoint(hrnet("simcc"), tmp_path / "a.pth", layout="timm")
-    model = ResNet("tiny", ResNetLayout((1, 1, 1, 1), 4, ()), PoseOptions((32, 32), 4, "simcc", 3.0, 5))
+    spec = ModelSpec(name="tiny", input_size=(32, 32), num_joints=4, channels_per_joint=5)
+    model = ResNet(ResNetLayout((1, 1, 1, 1), 4, ()), spec)
     with pytest.raises(InputError, match="layout: expected 'official' for several channels per joint"):
         export_checkpoint(model, tmp_path / "a.pth", layout="mmpose")
     assert not list(tmp_path.iterdir())

@@ -315,3 +315,27 @@ def test_refusals(change: dict[str, Any], error: type[Exception], message: str) 
     arguments = {"heatmaps": torch.zeros(1, 2, 4, 4), "input_size": (16, 16)} | change
     with pytest.raises(error, match=message):
         decode_heatmaps(arguments.pop("heatmaps"), arguments.pop("input_size"), **arguments)
+
+
+@pytest.mark.parametrize("decoding", ["quarter", "dark"])
+def test_the_codec_trains_towards_what_it_reads(decoding: str) -> None:
+    codec = HeatmapCodec((64, 48), decoding)
+    output = HeatmapOutput(torch.zeros(1, 2, 16, 12))
+    assert codec.places_per_pixel(output) == (0.25, 0.25)
+    keypoints = torch.tensor([[[20.0, 28.0], [21.2, 37.0]]])
+    weights = torch.tensor([[1.0, 0.5]])
+    targets, used = codec.targets(output, keypoints.half(), weights.half())
+    expected = heatmap_targets(
+        keypoints.half().float(), weights, (64, 48), (16, 12), 1.0, quantized=decoding == "quarter"
+    )
+    assert targets.dtype == torch.float32
+    assert torch.equal(targets, expected[0]) and torch.equal(used, weights)
+    found, heights = codec.decode(HeatmapOutput(targets))
+    # to half a cell of four pixels, and DARK's step to a fraction of a pixel
+    assert (found - keypoints).abs().max() < (2.5 if decoding == "quarter" else 0.3)
+    assert heights.max() <= 1
+
+
+def test_the_codec_refuses_an_unknown_decoding() -> None:
+    with pytest.raises(InputError, match="decoding: expected one of 'quarter', 'dark'"):
+        HeatmapCodec((32, 32), "taylor")

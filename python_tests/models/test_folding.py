@@ -10,8 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdkd_ext.errors import InputError
-from cdkd_ext.models import create_model, inference_copy
-from cdkd_ext.models.pose_network import PoseNetwork, PoseOptions
+from cdkd_ext.models import ModelSpec, PoseNetwork, create_model, inference_copy
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 
 FUSED = "mkldnn._convolution_pointwise"
@@ -83,7 +82,7 @@ def hrnet(**options):
 
 def resnet():
     layout = ResNetLayout(blocks=(1, 1, 1, 2), width=8, upsampling=(16, 16))
-    return ResNet("resnet", layout, PoseOptions((64, 96), num_joints=5, head="heatmap"))
+    return ResNet(layout, ModelSpec(name="resnet", input_size=(64, 96), num_joints=5, head="heatmap"))
 
 
 NETWORKS = {
@@ -159,9 +158,8 @@ class Layers(PoseNetwork):
     """A pose network of arbitrary layers from 3 to 8 channels."""
 
     def __init__(self, layers, function=None):
-        super().__init__(
-            "layers", PoseOptions(input_size=(8, 8), num_joints=2), feature_stride=1, size_multiple=8
-        )
+        spec = ModelSpec(name="layers", input_size=(8, 8), num_joints=2)
+        super().__init__(spec, feature_stride=1, size_multiple=8)
         self.layers = layers
         self.function = function
         self.add_head(8)

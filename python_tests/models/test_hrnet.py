@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from cdkd_ext.models import HeatmapOutput, create_model
 from cdkd_ext.models.blocks import Bottleneck
 from cdkd_ext.models.hrnet import FusionModule, HRNet, HRNetLayout
-from cdkd_ext.models.pose_network import PoseOptions
+from cdkd_ext.models.spec import ModelSpec
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -178,7 +178,8 @@ def test_fusion_adds_all_branches_at_each_resolution() -> None:
 
 
 def test_each_new_branch_grows_out_of_the_lowest_resolution() -> None:
-    model = HRNet("tiny", HRNetLayout(2, (1, 1, 1), 1, 2, 1), PoseOptions((32, 64), 3)).eval()
+    spec = ModelSpec(name="tiny", input_size=(32, 64), num_joints=3)
+    model = HRNet(HRNetLayout(2, (1, 1, 1), 1, 2, 1), spec).eval()
     shapes = {}
     for stage in (2, 3, 4):
         module = model.get_submodule(f"stage{stage}.0")

@@ -33,11 +33,19 @@ def test_images_of_another_shape(model: torch.nn.Module, shape: tuple[int, ...])
         model(torch.zeros(shape))
 
 
-def test_images_that_are_not_normalised(model: torch.nn.Module) -> None:
+def test_images_of_another_type(model: torch.nn.Module) -> None:
     with pytest.raises(
-        TypeError, match=r"images: expected floating point \(see normalize_images\), got torch.uint8"
+        TypeError, match=r"images: expected uint8, or normalised floating point, got torch.int64"
     ):
-        model(torch.zeros(1, 3, 32, 64, dtype=torch.uint8))
+        model(torch.zeros(1, 3, 32, 64, dtype=torch.int64))
+
+
+def test_images_are_normalised_inside(model: torch.nn.Module) -> None:
+    images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 3, 32, 64), dtype=np.uint8))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = images.contiguous(memory_format=layout)
+        for inside, outside in zip(model(given), model(normalize_images(given)), strict=True):
+            assert torch.equal(inside, outside)
 
 
 def test_channels_last_gives_the_same(model: torch.nn.Module) -> None:
@@ -53,8 +61,10 @@ def test_weights_for_bgr_see_what_their_training_saw() -> None:
         model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=3, color_order=color_order)
         seen: list[torch.Tensor] = []
         model.conv1.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        model(rgb)
+        assert torch.equal(seen[0], expected)
         model(normalize_images(rgb))
-        torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(seen[1], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_normalisation_against_torchvisions_constants() -> None:

@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from cdkd_ext.models import (
+    ModelSpec,
     count_macs,
     count_parameters,
     create_model,
+    describe_models,
     format_profiles,
+    list_models,
     paper_gflops,
     profile_models,
 )
@@ -54,9 +57,8 @@ def test_the_papers_tables_to_the_printed_digit(
     name: str, size: int, head: str, split_ratio: int, joints: int, printed_millions: str, printed_gflops: str
 ) -> None:
     """Tables I and II of the CDKD paper: parameters and "GFLOPs" of the networks that exist here."""
-    (profile,) = profile_models(
-        input_size=(size, size), num_joints=joints, head=head, split_ratio=split_ratio, names=[name]
-    )
+    options = {"num_joints": joints, "head": head, "split_ratio": split_ratio}
+    (profile,) = profile_models(describe_models([name], input_size=(size, size), **options))
     assert f"{profile.parameters / 1e6:.1f}" == printed_millions
     assert f"{profile.paper_gflops:.3f}" == printed_gflops
 
@@ -73,7 +75,7 @@ def test_parameters_of_heatmap_networks(name: str, millions: str) -> None:
 
 
 def test_the_teachers_cost() -> None:
-    (profile,) = profile_models(input_size=(256, 256), num_joints=16, names=["hrnet_w32"])
+    (profile,) = profile_models([ModelSpec(name="hrnet_w32", input_size=(256, 256), num_joints=16)])
     assert f"{profile.paper_gflops:.2f}" == "9.49"
 
 
@@ -89,7 +91,8 @@ def test_the_two_conventions_differ_where_they_should() -> None:
 
 
 def test_a_table_has_one_line_per_network_and_explains_its_units() -> None:
-    profiles = profile_models(input_size=(64, 32), names=["hrnet_w8_small", "hrnet_w16_small"])
+    names = ["hrnet_w8_small", "hrnet_w16_small"]
+    profiles = profile_models(describe_models(names, input_size=(64, 32), num_joints=17))
     lines = format_profiles(profiles).splitlines()
     assert lines[1].split()[:2] == ["hrnet_w8_small", "64x32"]
     assert f"{profiles[0].parameters / 1e6:.3f} M" in lines[1]
@@ -127,3 +130,14 @@ def test_counting_leaves_the_model_as_it_was() -> None:
     assert not any(module._forward_hooks for module in model.modules())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_every_network_that_has_the_head_is_described_with_the_options_that_it_has() -> None:
+    options = {"input_size": (64, 64), "num_joints": 17, "channels_per_joint": 32}
+    channels = {spec.name: spec.channels_per_joint for spec in describe_models(**options)}
+    assert list(channels) == list_models()
+    assert {name for name, count in channels.items() if count == 32} == {
+        name for name in list_models() if name.endswith("_upsample_free")
+    }
+    with_maps = {spec.name for spec in describe_models(head="heatmap", **options)}
+    assert with_maps == {name for name, count in channels.items() if count == 1}

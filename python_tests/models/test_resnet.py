@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cdkd_ext.models import HeatmapOutput, create_model
-from cdkd_ext.models.pose_network import PoseOptions
+from cdkd_ext.models import HeatmapOutput, ModelSpec, create_model
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 
 Shapes = dict[str, tuple[int, ...]]
@@ -88,8 +87,15 @@ def test_published_names_and_shapes_without_upsampling(name: str) -> None:
 
 def tiny(head: str, upsampling: tuple[int, ...] = (6, 5, 4), channels_per_joint: int = 1) -> ResNet:
     torch.manual_seed(0)
-    options = PoseOptions((64, 32), 3, head, 2.0, channels_per_joint)
-    model = ResNet("tiny", ResNetLayout((1, 2, 1, 1), 4, upsampling), options).double().eval()
+    spec = ModelSpec(
+        name="tiny",
+        input_size=(64, 32),
+        num_joints=3,
+        head=head,
+        split_ratio=2.0,
+        channels_per_joint=channels_per_joint,
+    )
+    model = ResNet(ResNetLayout((1, 2, 1, 1), 4, upsampling), spec).double().eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     for buffer_name, buffer in model.named_buffers():
@@ -159,7 +165,8 @@ def test_several_channels_per_joint_by_formula() -> None:
 @pytest.mark.parametrize("head", ["simcc", "heatmap"])
 def test_fresh_weights_learn(head: str) -> None:
     torch.manual_seed(0)
-    model = ResNet("tiny", ResNetLayout((1, 1, 1, 1), 4, (6, 6, 6)), PoseOptions((64, 64), 3, head))
+    spec = ModelSpec(name="tiny", input_size=(64, 64), num_joints=3, head=head)
+    model = ResNet(ResNetLayout((1, 1, 1, 1), 4, (6, 6, 6)), spec)
     output = model(torch.randn(4, 3, 64, 64))
     sum(part.square().mean() for part in output[1:] or output).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
