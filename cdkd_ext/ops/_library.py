@@ -1,4 +1,4 @@
-"""Loads the compiled library that registers the `cdkd` operators."""
+"""Loads the compiled library that registers the `cdkd` operators, and is open to more kernels of theirs."""
 
 from __future__ import annotations
 
@@ -36,3 +36,4 @@ def load() -> None:
 
 
 load()
+library = torch.library.Library("cdkd", "IMPL")

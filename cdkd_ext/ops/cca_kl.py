@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check_option, fail
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
-from cdkd_ext.ops._tensors import as_scalar, check_positive, check_rows, check_same_device, checked
+from cdkd_ext._checks import check, check_option
+from cdkd_ext.ops import reference
+from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
+from cdkd_ext.ops._mistakes import named
+from cdkd_ext.ops._tensors import (
+    accumulator_type,
+    as_scalar,
+    check_bins,
+    check_device,
+    check_dtype,
+    fail_shape,
+)
+from cdkd_ext.ops._vmap import as_rows, one_by_one, register_vmap
 
 
-def _check(
-    student_logits: Tensor, teacher_logits: Tensor, tau: float | Tensor, *, phase: str = "paper"
-) -> None:
-    check_rows("student_logits", student_logits)
-    check_rows("teacher_logits", teacher_logits)
-    *rows, classes = student_logits.shape
-    *teacher_rows, bins = teacher_logits.shape
-    if teacher_rows != rows:
-        fail("teacher_logits", tuple(teacher_logits.shape), f"shape ({', '.join(map(str, rows))}, bins)")
-    if bins < classes:
-        fail("teacher_logits", f"{bins} bins", f"at least the student's {classes} bins")
-    check_option("phase", phase, ("paper", "centered"))
-    check_same_device("teacher_logits", teacher_logits, student_logits)
-    check_positive("tau", tau, student_logits)
-
-
+@named
 def cca_kl(
     student_logits: Tensor, teacher_logits: Tensor, tau: float | Tensor, *, phase: str = "paper"
 ) -> Tensor:
@@ -52,47 +47,77 @@ def cca_kl(
     Raises:
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, tau <= 0, an unknown phase, tensors on different devices.
+
+    Example:
+        >>> student = torch.randn(2, 17, 48, requires_grad=True)
+        >>> loss = cca_kl(student, torch.randn(2, 17, 192), 4.0)
+        >>> loss.shape
+        torch.Size([2, 17])
+        >>> loss.mean().backward()
     """
-    return checked(_check, _run, student_logits, teacher_logits, tau, phase=phase)
+    return _call(student_logits, teacher_logits, as_scalar(tau, student_logits), phase)
 
 
-def _run(student_logits: Tensor, teacher_logits: Tensor, tau: float | Tensor, *, phase: str) -> Tensor:
-    return _call(student_logits, teacher_logits, as_scalar(tau, student_logits), phase=phase)
-
-
+_op = torch.ops.cdkd.cca_kl.default
 _gradients = torch.ops.cdkd.cca_kl_gradients.default
-_backward = torch.ops.cdkd.cca_kl_backward.default
+_backward = first_order("cca_kl", torch.ops.cdkd.cca_kl_backward.default)
 
 
-class _CcaKl(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> Tensor:
-        loss, student_gradient, tau_gradient = _gradients(
-            student_logits, teacher_logits, tau, phase, ctx.needs_input_grad[2]
-        )
-        ctx.save_for_backward(student_gradient, tau_gradient)
-        ctx.tau_shape, ctx.tau_dtype = tau.shape, tau.dtype
-        return loss
+class _CcaKl(Derivative):
+    name = "cca_kl"
+    twin = "cca_kl_gradients"
 
     @staticmethod
-    @first_order_only
+    def result(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> Tensor:
+        return _op(student_logits, teacher_logits, tau, phase=phase)
+
+    @staticmethod
+    def forward(
+        needs: Sequence[bool], student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str
+    ) -> tuple[Tensor, ...]:
+        return _gradients(student_logits, teacher_logits, tau, phase, needs[2])
+
+    @staticmethod
+    def reference(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> Tensor:
+        return reference.cca_kl(student_logits, teacher_logits, tau, phase=phase)
+
+    @staticmethod
+    def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        ctx.tau_shape, ctx.tau_dtype = inputs[2].shape, inputs[2].dtype
+        return outputs[1:]
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         student_gradient, tau_gradient = _backward(gradient, *ctx.saved_tensors)
-        needs_student, _, needs_tau, _ = ctx.needs_input_grad
+        needs = ctx.needs_input_grad
         return (
-            student_gradient if needs_student else None,
+            student_gradient if needs[0] else None,
             None,
-            tau_gradient.to(ctx.tau_dtype).reshape(ctx.tau_shape) if needs_tau else None,
-            None,
+            tau_gradient.to(ctx.tau_dtype).reshape(ctx.tau_shape) if needs[2] else None,
         )
 
+    @staticmethod
+    def jvp(ctx: Any, student: Tensor | None, teacher: None, tau: Tensor | None, phase: None) -> Tensor:
+        return _tangent(*ctx.saved_tensors, student, tau)
 
-def _apply(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, *, phase: str = "paper") -> Tensor:
-    return _CcaKl.apply(student_logits, teacher_logits, tau, phase)
+
+def _loss_tangent(
+    student_gradient: Tensor, tau_gradient: Tensor, student: Tensor | None, tau: Tensor | None
+) -> Tensor:
+    tangent = torch.zeros_like(tau_gradient)
+    if student is not None:
+        tangent = tangent + (student_gradient.to(tangent.dtype) * student).sum(-1)
+    if tau is not None:
+        tangent = tangent + tau_gradient * tau.reshape(()).to(tangent.dtype)
+    return tangent
+
+
+_tangent = first_order("cca_kl", _loss_tangent)
 
 
 @torch.library.register_fake("cdkd::cca_kl")
 def _fake(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str = "paper") -> Tensor:
+    _check(student_logits, teacher_logits, tau, phase)
     return student_logits.new_empty(
         student_logits.shape[:-1], dtype=accumulator_type(student_logits, teacher_logits)
     )
@@ -102,7 +127,7 @@ def _fake(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: st
 def _fake_gradients(
     student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str, wants_tau: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    loss = _fake(student_logits, teacher_logits, tau)
+    loss = _fake(student_logits, teacher_logits, tau, phase)
     student_gradient = student_logits.new_empty(student_logits.shape)
     return loss, student_gradient, loss.new_empty(loss.shape if wants_tau else (0,))
 
@@ -112,5 +137,34 @@ def _fake_backward(gradient: Tensor, student_gradient: Tensor, tau_gradient: Ten
     return torch.empty_like(student_gradient), tau_gradient.new_empty((), dtype=torch.float64)
 
 
-no_derivative("cca_kl_gradients", "cca_kl_backward")
-_call = differentiate("cca_kl", _apply)
+def _check(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> None:
+    check_bins("student_logits", student_logits)
+    check_device("teacher_logits", teacher_logits, student_logits)
+    check_bins("teacher_logits", teacher_logits)
+    *rows, classes = student_logits.shape
+    *teacher_rows, bins = teacher_logits.shape
+    if teacher_rows != rows:
+        fail_shape("teacher_logits", teacher_logits, (*rows, "bins"))
+    check(bins >= classes, "teacher_logits", f"{bins} bins", f"at least the student's {classes} bins")
+    check_device("tau", tau, student_logits)
+    check_dtype("tau", tau)
+    check(tau.numel() == 1, "tau", tau.numel(), "one element")
+    check_option("phase", phase, ("paper", "centered"))
+
+
+def _map_rows(op: Any) -> Any:
+    """Rule of vmap: one call, unless each sample has a temperature of its own."""
+    rows, single = as_rows(op), one_by_one(op)
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any, **options: Any) -> tuple[Any, Any]:
+        chosen = rows if in_dims[2] is None and info.batch_size > 0 else single
+        return chosen(info, in_dims, *args, **options)
+
+    return rule
+
+
+no_derivative("cca_kl_backward")
+for _name in ("cca_kl", "cca_kl_gradients"):
+    register_vmap(_name, _map_rows(getattr(torch.ops.cdkd, _name).default))
+register_vmap("cca_kl_backward")
+_call = differentiable(_CcaKl)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, check_option, check_tensor, check_type
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
-from cdkd_ext.ops._tensors import check_same_device, common_type
+from cdkd_ext._checks import check, check_option
+from cdkd_ext.ops import reference
+from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
+from cdkd_ext.ops._mistakes import named
+from cdkd_ext.ops._tensors import accumulator_type, check_tensor, common_type, converted, fail_shape
+from cdkd_ext.ops._vmap import register_vmap
 
-_Gradients = tuple[Tensor | None, ...]
 
-
+@named
 def projector_cosine(
     feature: Tensor,
     weight: Tensor,
@@ -50,86 +52,86 @@ def projector_cosine(
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, an empty axis other than the batch, an unknown activation, a
             negative eps, tensors on different devices.
-    """
-    check_tensor("feature", feature, ("B", "C", "S"))
-    samples, channels, positions = feature.shape
-    check(channels > 0 and positions > 0, "feature", tuple(feature.shape), "no empty axis but the batch")
-    check_tensor("weight", weight, ("K", "T", positions))
-    projectors, targets = weight.shape[:2]
-    check(projectors > 0 and targets > 0, "weight", tuple(weight.shape), "no empty axis")
-    check_tensor("bias", bias, (projectors, targets))
-    check_tensor("select", select, (samples, projectors, channels))
-    check_tensor("teacher", teacher, (samples, channels, targets))
-    check_option("activation", activation, ("relu", "none"))
-    check_type("eps", eps, (int, float), "a number")
-    check(eps >= 0, "eps", eps, "a number that is not negative")
-    for name, tensor in (("weight", weight), ("bias", bias), ("select", select), ("teacher", teacher)):
-        check_same_device(name, tensor, feature)
 
-    inputs = (feature, weight, bias, select, teacher)
-    wide = accumulator_type(*inputs)
+    Example:
+        >>> feature = torch.randn(2, 17, 64, requires_grad=True)  # 8 x 8 positions
+        >>> weight, bias = torch.randn(3, 256, 64), torch.zeros(3, 256)
+        >>> select = torch.full((2, 3, 17), 1 / 3)
+        >>> cosine = projector_cosine(feature, weight, bias, select, torch.randn(2, 17, 256))
+        >>> cosine.shape
+        torch.Size([2])
+        >>> (1 - cosine).mean().backward()
+    """
+    wide = accumulator_type(feature, weight, bias, select, teacher)
     narrow = wide if wide == torch.float64 else common_type(feature, weight, teacher)
     return _call(
-        feature.to(narrow),
-        weight.to(narrow),
-        bias.to(wide),
-        select.to(wide),
-        teacher.detach().to(narrow),
-        activation=activation,
-        eps=eps,
-        recompute=recompute,
+        converted(feature, narrow),
+        converted(weight, narrow),
+        converted(bias, wide),
+        converted(select, wide),
+        converted(teacher.detach(), narrow),
+        activation,
+        eps,
+        recompute,
     )
 
 
-class _ProjectorCosine(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        feature: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        select: Tensor,
-        teacher: Tensor,
-        activation: str,
-        eps: float,
-        recompute: bool,
-    ) -> Tensor:
-        inputs = (feature, weight, bias, select, teacher)
-        keep = not recompute and any(ctx.needs_input_grad[:3])
-        cosine, *kept = torch.ops.cdkd.projector_cosine_forward(*inputs, activation, eps, keep)
-        ctx.save_for_backward(*inputs, *kept)
-        ctx.activation, ctx.eps = activation, eps
-        return cosine
+_op = torch.ops.cdkd.projector_cosine.default
+_forward = torch.ops.cdkd.projector_cosine_forward.default
+_backward = first_order("projector_cosine", torch.ops.cdkd.projector_cosine_backward.default)
+
+
+class _ProjectorCosine(Derivative):
+    name = "projector_cosine"
+    twin = "projector_cosine_forward"
 
     @staticmethod
-    @first_order_only
-    def backward(ctx: Any, gradient: Tensor) -> _Gradients:
+    def result(*args: Any) -> Tensor:
+        *inputs, activation, eps, recompute = args
+        return _op(*inputs, activation=activation, eps=eps, recompute=recompute)
+
+    @staticmethod
+    def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
+        *others, recompute = args
+        return _forward(*others, not recompute and any(needs[:3]))
+
+    @staticmethod
+    def reference(*args: Any) -> Tensor:
+        *inputs, activation, eps, _ = args
+        return reference.projector_cosine(*inputs, activation=activation, eps=eps)
+
+    @staticmethod
+    def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        ctx.activation, ctx.eps = inputs[5:7]
+        return *inputs[:5], *outputs[1:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needs_feature, needs_weight, needs_bias, needs_select = ctx.needs_input_grad[:4]
-        to_feature, to_weight, to_bias, to_select = torch.ops.cdkd.projector_cosine_backward(
-            gradient, *ctx.saved_tensors, ctx.activation, ctx.eps, needs_feature, needs_weight or needs_bias
+        saved = ctx.saved_tensors
+        to_feature, to_weight, to_bias, to_select = _backward(
+            gradient, *saved, ctx.activation, ctx.eps, needs_feature, needs_weight or needs_bias
         )
-        feature, weight = ctx.saved_tensors[:2]
         return (
-            to_feature.to(feature.dtype) if needs_feature else None,
-            to_weight.to(weight.dtype) if needs_weight else None,
+            to_feature.to(saved[0].dtype) if needs_feature else None,
+            to_weight.to(saved[1].dtype) if needs_weight else None,
             to_bias if needs_bias else None,
             to_select if needs_select else None,
-            *(None,) * 4,
         )
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return _tangent(ctx.activation, ctx.eps, *ctx.saved_tensors[:5], *tangents[:4])
 
-def _apply(
-    feature: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    select: Tensor,
-    teacher: Tensor,
-    *,
-    activation: str = "relu",
-    eps: float = 1e-8,
-    recompute: bool = False,
-) -> Tensor:
-    return _ProjectorCosine.apply(feature, weight, bias, select, teacher, activation, eps, recompute)
+
+def _cosine_tangent(activation: str, eps: float, *args: Any) -> Tensor:
+    def cosine(*inputs: Tensor) -> Tensor:
+        return _ProjectorCosine.reference(*inputs, args[4], activation, eps, False)
+
+    return tangent_of(cosine, args[:4], args[5:])
+
+
+_tangent = first_order("projector_cosine", _cosine_tangent)
 
 
 @torch.library.register_fake("cdkd::projector_cosine")
@@ -143,6 +145,7 @@ def _fake(
     eps: float = 1e-8,
     recompute: bool = False,
 ) -> Tensor:
+    _check(feature, weight, bias, select, teacher, activation, eps)
     return feature.new_empty(feature.shape[0], dtype=accumulator_type(feature))
 
 
@@ -161,13 +164,12 @@ def _fake_forward(
     projectors, targets, _ = weight.shape
     rows = samples * channels if keep else 0
     planes = (projectors + 7) // 8 if activation == "relu" else 0
-    cosine = _fake(feature, weight, bias, select, teacher)
-    inner = 0 if feature.is_cuda else 2  # there select's gradient comes with the feature's
+    cosine = _fake(feature, weight, bias, select, teacher, activation, eps)
     return (
         cosine,
         cosine.new_empty(rows, targets),
         cosine.new_empty(planes, rows, targets, dtype=torch.uint8),
-        cosine.new_empty(inner, samples, projectors, channels),
+        cosine.new_empty(2, samples, projectors, channels),
         cosine.new_empty(samples, 3),
     )
 
@@ -199,5 +201,32 @@ def _fake_backward(
     )
 
 
-no_derivative("projector_cosine_forward", "projector_cosine_backward")
-_call = differentiate("projector_cosine", _apply)
+def _check(
+    feature: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    select: Tensor,
+    teacher: Tensor,
+    activation: str,
+    eps: float,
+) -> None:
+    check_tensor("feature", feature, ("B", "C", "S"))
+    B, C, S = feature.shape
+    if C == 0 or S == 0:
+        fail_shape("feature", feature, ("B", "C", "S"), " with no empty axis but the batch")
+    check_tensor("weight", weight, ("K", "T", S), like=feature, dtype=feature.dtype)
+    K, T, _ = weight.shape
+    if K == 0 or T == 0:
+        fail_shape("weight", weight, ("K", "T", S), " with no empty axis")
+    wide = accumulator_type(feature)
+    check_tensor("bias", bias, (K, T), like=feature, dtype=wide)
+    check_tensor("select", select, (B, K, C), like=feature, dtype=wide)
+    check_tensor("teacher", teacher, (B, C, T), like=feature, dtype=feature.dtype)
+    check_option("activation", activation, ("relu", "none"))
+    check(eps >= 0, "eps", eps, "a number that is not negative")
+
+
+no_derivative("projector_cosine_backward")
+for _name in ("projector_cosine", "projector_cosine_forward", "projector_cosine_backward"):
+    register_vmap(_name)
+_call = differentiable(_ProjectorCosine)

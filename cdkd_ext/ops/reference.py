@@ -58,26 +58,54 @@ def sau_select(
 
     In training the batch statistics normalise and `running_mean`, `running_var` are updated in place.
     """
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    linear = (squeeze_weight, squeeze_bias, select_weight, select_bias)
+    selection, mean, variance = selection_and_statistics(
+        feature, conv_weights, *norm, *linear, training=training, eps=eps
+    )
+    if training:
+        count = feature.numel() // feature.shape[1]
+        with torch.no_grad():
+            running_mean += momentum * (mean - running_mean)
+            running_var += momentum * (variance * count / (count - 1) - running_var)
+    return selection
+
+
+def selection_and_statistics(
+    feature: Tensor,
+    conv_weights: Sequence[Tensor],
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    squeeze_weight: Tensor,
+    squeeze_bias: Tensor,
+    select_weight: Tensor,
+    select_bias: Tensor,
+    *,
+    training: bool,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `sau_select` returns, and the mean and variance (M, C) that normalised."""
     feature = _wide(feature)
     squeeze_weight, squeeze_bias = squeeze_weight.to(feature.dtype), squeeze_bias.to(feature.dtype)
     select_weight, select_bias = select_weight.to(feature.dtype), select_bias.to(feature.dtype)
     pooled = feature.new_zeros(feature.shape[:2])  # (B, C)
+    means, variances = [], []
     for m, kernel in enumerate(conv_weights):  # (C, C, k, k)
         response = F.conv2d(feature, kernel.to(feature.dtype), padding=kernel.shape[-1] // 2)  # (B, C, h, w)
         if training:
             variance, mean = torch.var_mean(response, (0, 2, 3), correction=0)  # (C,)
-            count = response.numel() // response.shape[1]
-            with torch.no_grad():
-                running_mean[m] += momentum * (mean - running_mean[m])
-                running_var[m] += momentum * (variance * count / (count - 1) - running_var[m])
         else:
             mean, variance = running_mean[m].to(feature.dtype), running_var[m].to(feature.dtype)
         normalised = (response - mean[:, None, None]) / (variance[:, None, None] + eps).sqrt()
         activated = torch.relu(normalised * norm_weight[m, :, None, None] + norm_bias[m, :, None, None])
         pooled = pooled + activated.mean((2, 3))
+        means.append(mean)
+        variances.append(variance)
     squeezed = torch.relu(F.linear(pooled, squeeze_weight, squeeze_bias))  # (B, d)
     scores = torch.einsum("bd,kcd->bkc", squeezed, select_weight) + select_bias  # (B, K, C)
-    return torch.softmax(scores, 1)
+    return torch.softmax(scores, 1), torch.stack(means), torch.stack(variances)
 
 
 def projector_cosine(

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, check_tensor, check_type
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
-from cdkd_ext.ops._tensors import check_same_device, common_type
+from cdkd_ext._checks import check, fail
+from cdkd_ext.ops import _fast_path, reference
+from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
+from cdkd_ext.ops._mistakes import named
+from cdkd_ext.ops._tensors import accumulator_type, check_tensor, common_type, converted, fail_shape
+from cdkd_ext.ops._vmap import one_by_one, refuse_batched_gradients, register_vmap
 
 
+@named
 def sau_select(
     feature: Tensor,
     conv_weights: Sequence[Tensor],
@@ -59,113 +62,164 @@ def sau_select(
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, an even kernel, an empty axis other than the batch, a single value
             per channel in training, momentum or eps out of range, tensors on different devices.
-    """
-    check_tensor("feature", feature, ("B", "C", "h", "w"))
-    samples, channels, height, width = feature.shape
-    check(channels * height * width > 0, "feature", tuple(feature.shape), "no empty axis but the batch")
-    check_type("conv_weights", conv_weights, (list, tuple), "a list or tuple of torch.Tensor")
-    branches = len(conv_weights)
-    check(branches > 0, "conv_weights", "none", "at least one tensor")
-    for m, weight in enumerate(conv_weights):
-        check_tensor(f"conv_weights[{m}]", weight, (channels, channels, "k", "k"))
-        kernel = weight.shape[-1]
-        square = weight.shape[-2] == kernel
-        check(
-            square and kernel % 2 == 1,
-            f"conv_weights[{m}]",
-            tuple(weight.shape),
-            "a square kernel of odd size",
-        )
-    check_tensor("squeeze_weight", squeeze_weight, ("d", channels))
-    hidden = squeeze_weight.shape[0]
-    check_tensor("select_weight", select_weight, ("K", channels, hidden))
-    projectors = select_weight.shape[0]
-    check(hidden > 0, "squeeze_weight", tuple(squeeze_weight.shape), "no empty axis")
-    check(projectors > 0, "select_weight", tuple(select_weight.shape), "no empty axis")
-    check_tensor("squeeze_bias", squeeze_bias, (hidden,))
-    check_tensor("select_bias", select_bias, (projectors, channels))
-    norm = {
-        "norm_weight": norm_weight,
-        "norm_bias": norm_bias,
-        "running_mean": running_mean,
-        "running_var": running_var,
-    }
-    for name, tensor in norm.items():
-        check_tensor(name, tensor, (branches, channels))
-    linear = {
-        "squeeze_weight": squeeze_weight,
-        "squeeze_bias": squeeze_bias,
-        "select_weight": select_weight,
-        "select_bias": select_bias,
-    }
-    convolutions = {f"conv_weights[{m}]": weight for m, weight in enumerate(conv_weights)}
-    for name, tensor in {**convolutions, **norm, **linear}.items():
-        check_same_device(name, tensor, feature)
-    check(0 <= momentum <= 1, "momentum", momentum, "a number in [0, 1]")
-    check(eps > 0, "eps", eps, "a positive number")
-    count = samples * height * width
-    check(
-        not training or count != 1, "feature", tuple(feature.shape), "several values per channel in training"
-    )
 
-    wide = accumulator_type(feature, *conv_weights, *norm.values(), *linear.values())
+    Example:
+        >>> C, d, K = 17, 32, 3
+        >>> convolutions = [torch.randn(C, C, k, k, requires_grad=True) for k in (3, 5, 7, 7)]
+        >>> norm = [torch.ones(4, C), torch.zeros(4, C), torch.zeros(4, C), torch.ones(4, C)]
+        >>> linear = [torch.randn(d, C), torch.zeros(d), torch.randn(K, C, d), torch.zeros(K, C)]
+        >>> select = sau_select(torch.randn(2, C, 8, 8), convolutions, *norm, *linear, training=True)
+        >>> select.shape
+        torch.Size([2, 3, 17])
+    """
+    check(0 <= momentum <= 1, "momentum", momentum, "a number in [0, 1]")
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    linear = (squeeze_weight, squeeze_bias, select_weight, select_bias)
+    wide = accumulator_type(feature, *conv_weights, *norm, *linear)
     narrow = wide if wide == torch.float64 else common_type(feature, *conv_weights)
     selection, mean, variance = _call(
-        feature.to(narrow),
-        [weight.to(narrow) for weight in conv_weights],
-        *(tensor.to(wide) for tensor in norm.values()),
-        *(tensor.to(wide) for tensor in linear.values()),
-        training=training,
-        eps=eps,
+        converted(feature, narrow),
+        *[converted(weight, narrow) for weight in conv_weights],
+        *[converted(tensor, wide) for tensor in (*norm, *linear)],
+        training,
+        eps,
     )
-    if training and count > 0:
-        with torch.no_grad():
-            unbiased = variance * (count / (count - 1))
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    if training and momentum > 0:
+        count = feature.numel() // feature.shape[1]
+        _move_statistics(running_mean, running_var, mean, variance, count, momentum)
     return selection
 
 
-class _SauSelect(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, training: bool, eps: float, feature: Tensor, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        *conv_weights, norm_weight, norm_bias, mean, var, w0, b0, w1, b1 = parameters
-        used = (norm_weight, norm_bias, w0, b0, w1, b1)
-        selection, mean, variance, *kept = torch.ops.cdkd.sau_select_forward(
-            feature, conv_weights, norm_weight, norm_bias, mean, var, w0, b0, w1, b1, training, eps
-        )
-        ctx.save_for_backward(feature, *conv_weights, *used, selection, mean, variance, *kept)
-        ctx.mark_non_differentiable(mean, variance)
-        ctx.training, ctx.eps = training, eps
-        return selection, mean, variance
+_op = torch.ops.cdkd.sau_select.default
+_forward = torch.ops.cdkd.sau_select_forward.default
+
+
+class _SauSelect(Derivative):
+    name = "sau_select"
+    twin = "sau_select_forward"
+    results = 3
 
     @staticmethod
-    @first_order_only
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        feature, *rest = ctx.saved_tensors
-        conv_weights, others = rest[:-12], rest[-12:]
-        needs = ctx.needs_input_grad
-        to_feature, to_convs, to_norm_weight, to_norm_bias, *to_linear = torch.ops.cdkd.sau_select_backward(
-            gradient, feature, conv_weights, *others, ctx.training, ctx.eps, needs[2]
+    def result(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        feature, *conv_weights = args[:-10]
+        return _op(feature, conv_weights, *args[-10:-2], training=args[-2], eps=args[-1])
+
+    @staticmethod
+    def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
+        feature, *conv_weights = args[:-10]
+        return _forward(feature, conv_weights, *args[-10:])
+
+    @staticmethod
+    def reference(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        feature, *conv_weights = args[:-10]
+        return reference.selection_and_statistics(
+            feature, conv_weights, *args[-10:-2], training=args[-2], eps=args[-1]
         )
-        gradients = (
-            to_feature.to(feature.dtype) if needs[2] else None,
-            *(to.to(weight.dtype) for to, weight in zip(to_convs, conv_weights, strict=True)),
-            to_norm_weight,
-            to_norm_bias,
-            None,
-            None,
-            *to_linear,
+
+    @staticmethod
+    def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        ctx.training, ctx.eps = inputs[-2:]
+        return *_SauSelect.inputs_to_keep(*inputs), *outputs
+
+    @staticmethod
+    def inputs_to_keep(*args: Any) -> tuple[Tensor, ...]:
+        *inputs, training, _ = args
+        if training:  # the running statistics are not read, and move
+            inputs[-6:-4] = inputs[-8:-6]
+        return tuple(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needs, saved = ctx.needs_input_grad, ctx.saved_tensors
+        feature, *conv_weights = saved[:-14]
+        norm_weight, norm_bias, _, _, *others = saved[-14:]
+        inputs = (gradient, feature, *conv_weights, norm_weight, norm_bias, *others)
+        to_feature, *to_convolutions_and_norm = _backward(ctx.training, ctx.eps, needs[0], *inputs)
+        *to_convolutions_and_norm, a, b, c, d = to_convolutions_and_norm
+        gradients = (to_feature, *to_convolutions_and_norm, None, None, a, b, c, d)
+        return tuple(
+            x.to(like.dtype) if need else None for x, like, need in zip(gradients, saved, needs, strict=False)
         )
-        return (None, None, *(to if need else None for to, need in zip(gradients, needs[2:], strict=True)))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        inputs = ctx.saved_tensors[:-6]
+        return _tangent(ctx.training, ctx.eps, *inputs, *tangents[: len(inputs)])
 
 
-def _apply(
-    feature: Tensor, conv_weights: Sequence[Tensor], *others: Tensor, training: bool, eps: float = 1e-5
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _SauSelect.apply(training, eps, feature, *conv_weights, *others)
+def _all_gradients(training: bool, eps: float, wants_feature: bool, *args: Tensor) -> tuple[Tensor, ...]:
+    gradient, feature, *conv_weights = args[:-12]
+    to_feature, to_convolutions, *others = torch.ops.cdkd.sau_select_backward.default(
+        gradient, feature, conv_weights, *args[-12:], training, eps, wants_feature
+    )
+    return to_feature, *to_convolutions, *others
+
+
+_backward = first_order("sau_select", _all_gradients)
+
+
+def _selection_tangent(training: bool, eps: float, *args: Any) -> Tensor:
+    def selection(*inputs: Tensor) -> Tensor:
+        return _SauSelect.reference(*inputs, training, eps)[0]
+
+    count = len(args) // 2
+    return tangent_of(selection, args[:count], args[count:])
+
+
+_tangent = first_order("sau_select", _selection_tangent)
+
+
+def _move_statistics(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
+) -> None:
+    if not (_fast_path.is_plain() or torch.compiler.is_compiling()):
+        _Move.apply(running_mean, running_var, mean, variance, count, momentum)
+        return
+    if torch.compiler.is_compiling() and _fast_path.is_transformed(mean):
+        raise RuntimeError(
+            "cdkd: sau_select in training does not update running statistics in compiled function transforms; "
+            "set momentum=0"
+        )
+    with torch.no_grad():
+        _move(running_mean, running_var, mean, variance, count, momentum)
+
+
+def _move(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
+) -> Tensor:
+    if count > 0:
+        unbiased = variance * (count / (count - 1))
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    return mean.new_empty(0)
+
+
+class _Move(torch.autograd.Function):
+    """The running statistics' update below the function transforms, which let nobody write to what they do not hold."""
+
+    forward = staticmethod(_move)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+        return (None,) * 6
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return torch.zeros(0)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, None]:
+        if in_dims[0] is None or in_dims[1] is None:
+            raise RuntimeError(
+                "cdkd: sau_select in training cannot be mapped over samples that share running statistics; "
+                "map running_mean and running_var too, or set momentum=0 or training=False"
+            )
+        one_by_one(_move)(info, in_dims, *args)
+        return args[2].new_empty(0), None
 
 
 @torch.library.register_fake("cdkd::sau_select")
@@ -183,8 +237,18 @@ def _fake(
     training: bool,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = accumulator_type(feature)
-    selection = feature.new_empty(feature.shape[0], *select_bias.shape, dtype=dtype)
+    norm = {
+        "norm_weight": norm_weight,
+        "norm_bias": norm_bias,
+        "running_mean": running_mean,
+        "running_var": running_var,
+    }
+    _check(feature, conv_weights, norm, squeeze_weight, squeeze_bias, select_weight, select_bias)
+    samples, _, height, width = feature.shape
+    check(eps > 0, "eps", eps, "a positive number")
+    if training and samples * height * width == 1:
+        fail("feature", tuple(feature.shape), "several values per channel in training")
+    selection = feature.new_empty(samples, *select_bias.shape, dtype=accumulator_type(feature))
     return selection, selection.new_empty(norm_weight.shape), selection.new_empty(norm_weight.shape)
 
 
@@ -203,17 +267,17 @@ def _fake_forward(
     training: bool,
     eps: float,
 ) -> tuple[Tensor, ...]:
+    linear = (squeeze_weight, squeeze_bias, select_weight, select_bias)
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    selection, mean, variance = _fake(feature, conv_weights, *norm, *linear, training, eps)
     samples, channels, height, width = feature.shape
     branches = len(conv_weights)
-    selection = feature.new_empty(samples, *select_bias.shape, dtype=accumulator_type(feature))
-    # on the CPU samples lie side by side, a cache line of them
-    lanes = 1 if feature.is_cuda else 64 // selection.element_size()
-    groups = (samples + lanes - 1) // lanes
     return (
         selection,
-        selection.new_empty(norm_weight.shape),
-        selection.new_empty(norm_weight.shape),
-        selection.new_empty(groups, branches * channels, height, width, lanes),
+        mean,
+        variance,
+        # samples are worked on side by side: there is room for whole groups of them
+        selection.new_empty((samples + 15) // 16 * 16, branches * channels, height, width),
         selection.new_empty(samples, channels),
         selection.new_empty(2, branches, channels, samples),
     )
@@ -253,5 +317,43 @@ def _fake_backward(
     )
 
 
-no_derivative("sau_select_forward", "sau_select_backward")
-_call = differentiate("sau_select", _apply)
+def _check(
+    feature: Tensor,
+    conv_weights: Sequence[Tensor],
+    norm: dict[str, Tensor],
+    squeeze_weight: Tensor,
+    squeeze_bias: Tensor,
+    select_weight: Tensor,
+    select_bias: Tensor,
+) -> None:
+    check_tensor("feature", feature, ("B", "C", "h", "w"))
+    _, C, h, w = feature.shape
+    if C == 0 or h == 0 or w == 0:
+        fail_shape("feature", feature, ("B", "C", "h", "w"), " with no empty axis but the batch")
+    check(len(conv_weights) > 0, "conv_weights", "none", "at least one tensor")
+    for m, weight in enumerate(conv_weights):
+        check_tensor(f"conv_weights[{m}]", weight, (C, C, "k", "k"), like=feature, dtype=feature.dtype)
+        if weight.shape[2] != weight.shape[3] or weight.shape[3] % 2 == 0:
+            fail_shape(f"conv_weights[{m}]", weight, (C, C, "k", "k"), " with odd k")
+    wide = accumulator_type(feature)
+    for name, tensor in norm.items():
+        check_tensor(name, tensor, (len(conv_weights), C), like=feature, dtype=wide)
+    check_tensor("squeeze_weight", squeeze_weight, ("d", C), like=feature, dtype=wide)
+    d = squeeze_weight.shape[0]
+    check_tensor("squeeze_bias", squeeze_bias, (d,), like=feature, dtype=wide)
+    check_tensor("select_weight", select_weight, ("K", C, d), like=feature, dtype=wide)
+    check_tensor("select_bias", select_bias, (select_weight.shape[0], C), like=feature, dtype=wide)
+    if d == 0:
+        fail_shape("squeeze_weight", squeeze_weight, ("d", C), " with no empty axis")
+    if select_weight.shape[0] == 0:
+        fail_shape("select_weight", select_weight, ("K", C, d), " with no empty axis")
+
+
+no_derivative("sau_select_backward")
+for _name in ("sau_select", "sau_select_forward", "sau_select_backward"):
+    register_vmap(_name)
+refuse_batched_gradients(
+    "sau_select_backward",
+    "cdkd: sau_select takes no batch of gradients (is_grads_batched, vectorize=True); use torch.func.jacrev",
+)
+_call = differentiable(_SauSelect)

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, check_option, check_type, fail
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, no_derivative
-from cdkd_ext.ops._tensors import check_floating, check_rows, check_same_device, checked
+from cdkd_ext._checks import check, check_option
+from cdkd_ext.ops import _fast_path
+from cdkd_ext.ops._derivative import no_derivative
+from cdkd_ext.ops._mistakes import named
+from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_device, check_positive, check_tensor
+from cdkd_ext.ops._vmap import one_by_one
 
 
-def _check(
-    logits_x: Tensor,
-    logits_y: Tensor,
-    split_ratio: float,
-    *,
-    flipped: tuple[Tensor, Tensor, Tensor] | None = None,
-    to_image: Tensor | None = None,
-    score: str = "min",
-) -> None:
-    check_rows("logits_x", logits_x)
-    check_rows("logits_y", logits_y)
-    if logits_x.dim() != 3:
-        fail("logits_x", tuple(logits_x.shape), "shape (B, J, bins)")
-    B, J, _ = logits_x.shape
-    if logits_y.dim() != 3 or logits_y.shape[:2] != (B, J):
-        fail("logits_y", tuple(logits_y.shape), f"shape ({B}, {J}, bins)")
-    check_same_device("logits_y", logits_y, logits_x)
-    check_type("split_ratio", split_ratio, (int, float), "a number")
-    check(0 < split_ratio < math.inf, "split_ratio", split_ratio, "a positive finite number")
-    check_option("score", score, ("min", "max", "mean"))
-    if flipped is not None:
-        _check_flipped(flipped, logits_x, logits_y)
-    if to_image is not None:
-        check_floating("to_image", to_image)
-        if to_image.shape != (B, 2, 3):
-            fail("to_image", tuple(to_image.shape), f"shape ({B}, 2, 3)")
-        check_same_device("to_image", to_image, logits_x)
-
-
+@named
 def simcc_decode(
     logits_x: Tensor,
     logits_y: Tensor,
@@ -70,39 +44,64 @@ def simcc_decode(
     Returns:
         Keypoints (B, J, 2) as (x, y) in pixels of the crop, or of the image with `to_image`, and scores (B,
         J) in [0, 1]: float32, or float64 if the logits are. Ties go to the lowest bin. A NaN in either axis
-        makes a joint's keypoint and score NaN.
+        makes a joint's keypoint and score NaN. Neither has a derivative.
 
     Raises:
         TypeError: something is no tensor or not of a fitting type.
         ValueError: shapes that do not fit, an unknown score, split_ratio <= 0, tensors on different devices.
+
+    Example:
+        >>> x, y = torch.zeros(1, 2, 48), torch.zeros(1, 2, 64)
+        >>> x[0, :, 30] = y[0, :, 20] = 9.0
+        >>> keypoints, scores = simcc_decode(x, y, split_ratio=2.0)
+        >>> keypoints.tolist()
+        [[[15.0, 10.0], [15.0, 10.0]]]
     """
-    return checked(
-        _check, _op, logits_x, logits_y, split_ratio, flipped=flipped, to_image=to_image, score=score
-    )
+    compiling = torch.compiler.is_compiling()
+    if compiling and _fast_path.is_transformed(logits_x, logits_y):
+        raise RuntimeError(
+            "cdkd: simcc_decode is not for compiled function transforms; decode outside of them"
+        )
+    if compiling or _fast_path.is_plain():
+        return _op(logits_x, logits_y, split_ratio, flipped=flipped, to_image=to_image, score=score)
+    return _NoDerivative.apply(logits_x, logits_y, split_ratio, to_image, score, *(flipped or ()))
 
 
 _op = torch.ops.cdkd.simcc_decode.default
 
 
-def _check_flipped(flipped: tuple[Tensor, Tensor, Tensor], logits_x: Tensor, logits_y: Tensor) -> None:
-    check_type("flipped", flipped, (tuple, list), "(logits_x, logits_y, permutation)")
-    check(len(flipped) == 3, "flipped", f"{len(flipped)} values", "(logits_x, logits_y, permutation)")
-    for position, like in enumerate((logits_x, logits_y)):
-        argument, value = f"flipped[{position}]", flipped[position]
-        check_floating(argument, value)
-        check(value.shape == like.shape, argument, tuple(value.shape), f"shape {tuple(like.shape)}")
-        check_same_device(argument, value, like)
-    permutation, joints = flipped[2], logits_x.shape[1]
-    check_type("flipped[2]", permutation, Tensor, "a torch.Tensor")
-    if permutation.dtype != torch.int64:
-        raise TypeError(f"flipped[2]: expected int64, got {permutation.dtype}")
-    check(permutation.shape == (joints,), "flipped[2]", tuple(permutation.shape), f"shape ({joints},)")
-    check_same_device("flipped[2]", permutation, logits_x)
-    if permutation.is_cpu and not torch.compiler.is_compiling():
-        joint = permutation.tolist()
-        check(
-            sorted(joint) == list(range(joints)), "flipped[2]", joint, f"a permutation of 0 to {joints - 1}"
-        )
+def _decode(
+    logits_x: Tensor,
+    logits_y: Tensor,
+    split_ratio: float,
+    to_image: Tensor | None,
+    score: str,
+    *flipped: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return _op(logits_x, logits_y, split_ratio, flipped=flipped or None, to_image=to_image, score=score)
+
+
+class _NoDerivative(torch.autograd.Function):
+    """The op as function transforms and dual numbers have to see it."""
+
+    forward = staticmethod(_decode)
+    vmap = staticmethod(one_by_one(_decode))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
+        _refuse()
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise RuntimeError("cdkd: simcc_decode has no derivative; detach the logits before decoding them")
 
 
 @torch.library.register_fake("cdkd::simcc_decode")
@@ -114,9 +113,35 @@ def _fake(
     to_image: Tensor | None = None,
     score: str = "min",
 ) -> tuple[Tensor, Tensor]:
+    _check(logits_x, logits_y, split_ratio, flipped, to_image, score)
     B, J, _ = logits_x.shape
     dtype = accumulator_type(logits_x, logits_y)
     return logits_x.new_empty((B, J, 2), dtype=dtype), logits_x.new_empty((B, J), dtype=dtype)
+
+
+def _check(
+    logits_x: Tensor,
+    logits_y: Tensor,
+    split_ratio: float,
+    flipped: list[Tensor] | None,
+    to_image: Tensor | None,
+    score: str,
+) -> None:
+    check_bins("logits_x", logits_x)
+    check_tensor("logits_x", logits_x, ("B", "J", "bins"))
+    B, J, _ = logits_x.shape
+    check_device("logits_y", logits_y, logits_x)
+    check_bins("logits_y", logits_y)
+    check_tensor("logits_y", logits_y, (B, J, "bins"))
+    check_positive("split_ratio", split_ratio)
+    check_option("score", score, ("min", "max", "mean"))
+    if flipped is not None:
+        check(len(flipped) == 3, "flipped", f"{len(flipped)} values", "(logits_x, logits_y, permutation)")
+        check_tensor("flipped[0]", flipped[0], logits_x.shape, like=logits_x)
+        check_tensor("flipped[1]", flipped[1], logits_y.shape, like=logits_x)
+        check_tensor("flipped[2]", flipped[2], (J,), like=logits_x, dtype=torch.int64)
+    if to_image is not None:
+        check_tensor("to_image", to_image, (B, 2, 3), like=logits_x)
 
 
 no_derivative("simcc_decode")

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, check_type, fail
-from cdkd_ext.ops import _library  # noqa: F401  (registers the op)
-from cdkd_ext.ops._autograd import accumulator_type, differentiate, first_order_only, no_derivative
-from cdkd_ext.ops._tensors import check_floating, check_rows, check_same_device, checked
+from cdkd_ext._checks import check
+from cdkd_ext.ops import reference
+from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
+from cdkd_ext.ops._mistakes import named
+from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_positive, check_tensor
+from cdkd_ext.ops._vmap import as_rows, register_vmap
 
 
-def _check(
-    logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, sigma: float | None = None
-) -> None:
-    check_rows("logits", logits)
-    check_floating("target", target)
-    if target.shape != logits.shape[:-1]:
-        fail("target", tuple(target.shape), f"shape {tuple(logits.shape[:-1])}")
-    check_same_device("target", target, logits)
-    check_type("label_smoothing", label_smoothing, (int, float), "a number")
-    check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
-    if sigma is not None:
-        check_type("sigma", sigma, (int, float), "a number or None")
-        check(0 < sigma < math.inf, "sigma", sigma, "a positive finite number of bins")
-        check(label_smoothing == 0, "label_smoothing", label_smoothing, "0 with a Gaussian target")
-
-
+@named
 def simcc_kl(
     logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, sigma: float | None = None
 ) -> Tensor:
@@ -52,39 +39,65 @@ def simcc_kl(
     Raises:
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, label_smoothing or sigma out of range, different devices.
+
+    Example:
+        >>> logits = torch.randn(2, 17, 48, requires_grad=True)
+        >>> x = torch.rand(2, 17) * 24  # pixels, of a crop 24 wide
+        >>> loss = simcc_kl(logits, 2.0 * x, label_smoothing=0.1)
+        >>> loss.shape
+        torch.Size([2, 17])
+        >>> loss.mean().backward()
     """
-    return checked(_check, _call, logits, target, label_smoothing=label_smoothing, sigma=sigma)
+    return _call(logits, target, label_smoothing, sigma)
 
 
+_op = torch.ops.cdkd.simcc_kl.default
 _gradients = torch.ops.cdkd.simcc_kl_gradients.default
-_backward = torch.ops.cdkd.simcc_kl_backward.default
+_backward = first_order("simcc_kl", torch.ops.cdkd.simcc_kl_backward.default)
 
 
-class _SimccKl(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None
-    ) -> Tensor:
-        loss, logits_gradient = _gradients(logits, target, label_smoothing, sigma)
-        ctx.save_for_backward(logits_gradient)
-        return loss
+class _SimccKl(Derivative):
+    name = "simcc_kl"
+    twin = "simcc_kl_gradients"
 
     @staticmethod
-    @first_order_only
+    def result(logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None) -> Tensor:
+        return _op(logits, target, label_smoothing=label_smoothing, sigma=sigma)
+
+    @staticmethod
+    def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
+        return _gradients(*args)
+
+    @staticmethod
+    def reference(logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None) -> Tensor:
+        return reference.simcc_kl(logits, target, label_smoothing=label_smoothing, sigma=sigma)
+
+    @staticmethod
+    def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return outputs[1:]
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needs_logits = ctx.needs_input_grad[0]
-        scaled = _backward(gradient, *ctx.saved_tensors) if needs_logits else None
-        return scaled, None, None, None
+        return (_backward(gradient, *ctx.saved_tensors) if ctx.needs_input_grad[0] else None,)
+
+    @staticmethod
+    def jvp(ctx: Any, logits: Tensor | None, *_: None) -> Tensor:
+        return _tangent(*ctx.saved_tensors, logits)
 
 
-def _apply(
-    logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, sigma: float | None = None
-) -> Tensor:
-    return _SimccKl.apply(logits, target, label_smoothing, sigma)
+def _loss_tangent(logits_gradient: Tensor, logits: Tensor | None) -> Tensor:
+    dtype = accumulator_type(logits_gradient)
+    if logits is None:
+        return torch.zeros_like(logits_gradient[..., 0], dtype=dtype)
+    return (logits_gradient.to(dtype) * logits).sum(-1)
+
+
+_tangent = first_order("simcc_kl", _loss_tangent)
 
 
 @torch.library.register_fake("cdkd::simcc_kl")
 def _fake(logits: Tensor, target: Tensor, label_smoothing: float = 0.0, sigma: float | None = None) -> Tensor:
+    _check(logits, target, label_smoothing, sigma)
     return logits.new_empty(logits.shape[:-1], dtype=accumulator_type(logits))
 
 
@@ -92,7 +105,7 @@ def _fake(logits: Tensor, target: Tensor, label_smoothing: float = 0.0, sigma: f
 def _fake_gradients(
     logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None
 ) -> tuple[Tensor, Tensor]:
-    return _fake(logits, target), logits.new_empty(logits.shape)
+    return _fake(logits, target, label_smoothing, sigma), logits.new_empty(logits.shape)
 
 
 @torch.library.register_fake("cdkd::simcc_kl_backward")
@@ -100,5 +113,16 @@ def _fake_backward(gradient: Tensor, logits_gradient: Tensor) -> Tensor:
     return logits_gradient.new_empty(logits_gradient.shape)
 
 
-no_derivative("simcc_kl_gradients", "simcc_kl_backward")
-_call = differentiate("simcc_kl", _apply)
+def _check(logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None) -> None:
+    check_bins("logits", logits)
+    check_tensor("target", target, logits.shape[:-1], like=logits)
+    check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
+    if sigma is not None:
+        check_positive("sigma", sigma, " of bins")
+        check(label_smoothing == 0, "label_smoothing", label_smoothing, "0 with a Gaussian target")
+
+
+no_derivative("simcc_kl_backward")
+for _name in ("simcc_kl", "simcc_kl_gradients", "simcc_kl_backward"):
+    register_vmap(_name, as_rows(getattr(torch.ops.cdkd, _name).default))
+_call = differentiable(_SimccKl)

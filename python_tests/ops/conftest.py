@@ -131,3 +131,9 @@ CASES = [
 @pytest.fixture(params=CASES, ids=lambda case: f"{case.op}-{case.variant}")
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
+
+
+@pytest.fixture(scope="session")
+def find_case() -> Callable[[str, str], Case]:
+    """Finds the case of an op and a variant."""
+    return lambda op, variant: next(case for case in CASES if (case.op, case.variant) == (op, variant))

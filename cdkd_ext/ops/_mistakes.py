@@ -1,0 +1,97 @@
+"""Mistakes in an op's arguments, as exceptions of Python that name the argument."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import numbers
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from torch import Tensor
+
+from cdkd_ext._checks import InputError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_MESSAGE = re.compile(r"\w+(\[\d+\])?: expected .*, got ")
+_WORDS = {
+    Tensor: "a torch.Tensor",
+    float: "a number",
+    int: "an integer",
+    str: "a str",
+    bool: "a bool",
+    type(None): "None",
+}
+
+
+def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Make a public op raise InputError or TypeError where its kernel or torch's dispatcher refuses an argument.
+
+    A kernel raises RuntimeError in the form `argument: expected X, got Y`; of arguments that are no tensors torch
+    speaks in its own words. Nothing is looked at before something was refused.
+    """
+
+    @functools.wraps(op)
+    def call(*args: _P.args, **options: _P.kwargs) -> _R:
+        try:
+            return op(*args, **options)
+        except (AttributeError, RuntimeError, TypeError) as error:
+            mistake = _misfit(op, args, options) or _translated(error)
+            if mistake is None:
+                raise
+            raise mistake from None
+
+    # the compiler counts how often it has compiled a piece of code: it must not be the same for all ops
+    wrapper: Any = call
+    wrapper.__code__ = wrapper.__code__.replace(co_name=op.__name__)
+    return call
+
+
+def _translated(error: Exception) -> Exception | None:
+    message = str(error).split("\n", 1)[0]
+    if isinstance(error, TypeError) or not _MESSAGE.match(message):
+        return None
+    # the first alternative is what kernels say; the others are read until all of them say so
+    return TypeError(message) if re.search("expected (dtype|float32|int64)", message) else InputError(message)
+
+
+def _misfit(op: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Exception | None:
+    """TypeError naming the first argument whose type is not that of the op's signature; None if all fit."""
+    try:
+        given = inspect.signature(op).bind(*args, **options).arguments
+    except TypeError:  # an argument too few or too many: Python's own message is good
+        return None
+    hints = typing.get_type_hints(op)
+    for name, value in given.items():
+        for argument, part, expected in _parts(name, value, hints[name]):
+            return TypeError(f"{argument}: expected {expected}, got {type(part).__name__}")
+    return None
+
+
+def _parts(name: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield name, value and expected words of what does not fit in a value."""
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    nested = next((choice for choice in choices if typing.get_origin(choice)), None)
+    if nested is not None and isinstance(value, (list, tuple)):
+        yield from _elements(name, value, nested)
+    elif not any(_fits(value, choice) for choice in choices):
+        yield name, value, " or ".join(_words(choice) for choice in choices)
+
+
+def _elements(name: str, values: Sequence[Any], hint: Any) -> Iterator[tuple[str, Any, str]]:
+    kinds = typing.get_args(hint)
+    for i, value in enumerate(values):  # how many there have to be says the kernel
+        yield from _parts(f"{name}[{i}]", value, kinds[min(i, len(kinds) - 1)])
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    return not typing.get_origin(hint) and isinstance(value, numbers.Real if hint is float else hint)
+
+
+def _words(hint: Any) -> str:
+    return "a list or tuple of torch.Tensor" if typing.get_origin(hint) else _WORDS[hint]
