@@ -7,14 +7,14 @@ from typing import NoReturn
 
 
 class InputError(ValueError):
-    """A mistake in what the caller gave: the message names the argument, what was expected and what came.
+    """A mistake in what the caller gave: the message names the argument, what was expected and what was given.
 
     The command line prints it as one line.
     """
 
 
 def fail(argument: str, got: object, expected: str) -> NoReturn:
-    """Raise InputError naming the argument, what was expected and what came."""
+    """Raise InputError naming the argument, what was expected and what was given."""
     raise InputError(f"{argument}: expected {expected}, got {got}")
 
 

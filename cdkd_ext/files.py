@@ -19,7 +19,7 @@ from cdkd_ext.errors import InputError
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    The temporary name keeps the suffix, so writers that look at it (images, figures) work.
+    The temporary name keeps the suffix, so writers that look at it (of images, for example) work.
 
     Raises:
         InputError: the folder cannot be created or written.

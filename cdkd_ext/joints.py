@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cdkd_ext.errors import check, fail
 
 _LOWER_BODY_WORDS = ("pelvis", "hip", "thigh", "knee", "shin", "ankle", "leg", "foot", "heel", "toe")
@@ -63,7 +61,7 @@ class JointSet:
 
     @property
     def upper_body(self) -> tuple[bool, ...]:
-        """For each joint, whether it lies above the hips, told by its name."""
+        """For each joint, whether it lies above the hips, by its name."""
         return tuple(not any(word in name.lower() for word in _LOWER_BODY_WORDS) for name in self.names)
 
     @classmethod
@@ -121,6 +119,9 @@ class JointSet:
         Raises:
             InputError: the file cannot be read or a field is wrong.
         """
+        # only here: joints are known without YAML
+        import yaml
+
         try:
             category = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:

@@ -25,11 +25,11 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of procedural figures: 48 people to train on, 12 to validate."""
-    from cdkd_ext.synthetic.dataset import make_figures
+    from cdkd_ext.synthetic.dataset import draw_people
 
     root = tmp_path_factory.mktemp("figures")
-    make_figures(root / "train", 48, seed=0)
-    make_figures(root / "val", 12, seed=1)
+    draw_people(root / "train", 48, seed=0)
+    draw_people(root / "val", 12, seed=1)
     return root
 
 

@@ -28,8 +28,8 @@ def convert_checkpoint(
         output: the new file; for "cdkd" a .safetensors file.
         layout: "cdkd" describes its network and joints, which training, distilling and evaluating need;
             "official" and "mmpose" are those of `export_checkpoint`.
-        model: the network of a checkpoint that does not tell it.
-        joints: the joints of a checkpoint that does not tell them: "coco", "mpii" or a YAML file.
+        model: the network of a checkpoint that does not describe it.
+        joints: the joints of a checkpoint that does not describe them: "coco", "mpii" or a YAML file.
 
     Raises:
         InputError: a file that cannot be read or written, weights that are not the network's, no network or joints.
@@ -40,12 +40,12 @@ def convert_checkpoint(
         layout != "cdkd" or target.suffix == ".safetensors", "output", output, "a file ending in .safetensors"
     )
     if model is None:
-        told = Path(weights).is_dir() or Path(weights).suffix == ".safetensors"
+        described = Path(weights).is_dir() or Path(weights).suffix == ".safetensors"
         check(
-            told,
+            described,
             "model",
             f"nothing for {weights}",
-            "the network of the weights, which a .pth file does not tell",
+            "the network of the weights, which a .pth file does not describe",
         )
         network = load_model(weights)
         report = f"{weights}: {network.name}"

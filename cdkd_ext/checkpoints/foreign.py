@@ -111,13 +111,13 @@ def load_checkpoint(
         if entries
     ]
     if problems:
-        came = f"tensors {', '.join(problems)}"
+        got = f"tensors {', '.join(problems)}"
         if any(_RTMPOSE.match(name) for name in weights):
-            came += "; this is RTMPose's head, which no network of this package has"
+            got += "; this is RTMPose's head, which no network of this package has"
         elif not backbone_only and _backbone_fits(weights, expected):
-            came += "; the backbone fits, and backbone_only takes it alone"
+            got += "; the backbone fits, and backbone_only takes it alone"
         part = "backbone tensors" if backbone_only else "tensors"
-        fail(str(path), came, f"the {len(wanted)} {part} of this {model.name}")
+        fail(str(path), got, f"the {len(wanted)} {part} of this {model.name}")
     matched = {name: weights[name] for name in wanted if name in weights}
     model.load_state_dict(matched, strict=False)
     left = tuple(name for name in expected if name not in matched)
@@ -261,10 +261,10 @@ def _read_torch(path: Path) -> Any:
     # a damaged file can raise almost anything from inside the unpickler
     except Exception as error:
         forbidden = re.search(r"GLOBAL ([\w.]+)|unrecognized function", str(error))
-        came = "a truncated or foreign one"
+        got = "a truncated or foreign one"
         if forbidden:
-            came = f"one with Python objects ({forbidden[1] or 'calls of functions'})"
-        raise InputError(f"{path}: expected a torch file that holds only tensors, got {came}") from error
+            got = f"one with Python objects ({forbidden[1] or 'calls of functions'})"
+        raise InputError(f"{path}: expected a torch file that holds only tensors, got {got}") from error
 
 
 def _first(entries: Iterable[str]) -> str:

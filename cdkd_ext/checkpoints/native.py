@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import safetensors
@@ -18,7 +19,7 @@ from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 _KEY = "cdkd_ext"
 
 
-def save_model(model: PoseNetwork, path: str | Path) -> None:
+def save_model(model: PoseNetwork, path: str | os.PathLike[str]) -> None:
     """Write a model as safetensors whose metadata is its description (`ModelSpec`), the names of its joints included.
 
     Raises:
@@ -31,7 +32,7 @@ def save_model(model: PoseNetwork, path: str | Path) -> None:
         save_file(tensors, temporary, metadata)
 
 
-def describes_itself(path: str | Path) -> bool:
+def describes_itself(path: str | os.PathLike[str]) -> bool:
     """Whether a file, or the best checkpoint of a run's folder, is one that `save_model` wrote."""
     path = Path(path)
     if path.is_dir():
@@ -43,7 +44,7 @@ def describes_itself(path: str | Path) -> bool:
         return False
 
 
-def load_model(path: str | Path, argument: str = "weights") -> PoseNetwork:
+def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseNetwork:
     """Rebuild a model from a file that `save_model` wrote, or from a run's folder (its best checkpoint).
 
     Args:
@@ -81,7 +82,7 @@ def load_model(path: str | Path, argument: str = "weights") -> PoseNetwork:
     return model
 
 
-def file_hash(path: str | Path) -> str:
+def file_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a checkpoint, or of a run folder's best checkpoint."""
     path = Path(path)
     if path.is_dir():

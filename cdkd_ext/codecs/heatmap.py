@@ -52,7 +52,7 @@ class HeatmapCodec(Codec):
     input_size: tuple[int, int]
     decoding: str = "quarter"
     sigma: float | None = None
-    score_threshold: ClassVar[float] = 0.2
+    score_threshold: ClassVar[float] = 0.2  # as in HRNet's code
 
     def __post_init__(self) -> None:
         check_option("decoding", self.decoding, DECODINGS)
@@ -171,7 +171,7 @@ def decode_heatmaps(
     second order (Zhang et al., DARK). Both leave maxima beside the border where they are. A map without a positive
     cell gives the crop's origin, as in the released code.
 
-    With `flipped` the maps of the picture and of its mirror image are averaged. Pixel x of a crop of width W
+    With `flipped` the maps of the image and of its mirror image are averaged. Pixel x of a crop of width W
     mirrors to W - 1 - x, so cell i of w to w - i - 1/stride. Reversing the cells gives w - 1 - i, which at stride 4
     is off by 3/4 of a cell; HRNet's shift by one cell gives w - i, off by 1/4. So the reversed maps are shifted by
     one cell to the right (the first column keeps its value) wherever the stride is 2 or more. (DARK's own

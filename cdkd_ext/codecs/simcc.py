@@ -55,7 +55,7 @@ class SimCCCodec(Codec):
 
     split_ratio: float
     score: str = "min"
-    score_threshold: ClassVar[float] = 0.02
+    score_threshold: ClassVar[float] = 0.02  # as in SimCC's code
 
     def __post_init__(self) -> None:
         ratio = self.split_ratio

@@ -13,7 +13,6 @@ from cdkd_ext.data.crops import (
     warp_crop,
 )
 from cdkd_ext.data.dataset import PoseDataset
-from cdkd_ext.data.images import read_image
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import EvaluationSet, Person
 
@@ -31,7 +30,6 @@ __all__ = [
     "load_coco_detections",
     "load_coco_persons",
     "load_mpii_persons",
-    "read_image",
     "region_from_box",
     "transform_points",
     "warp_crop",

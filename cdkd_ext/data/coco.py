@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.data.json_object import JsonObject
-from cdkd_ext.data.person import Person, check_pictures_exist
+from cdkd_ext.data.person import Person, check_images_exist
 from cdkd_ext.errors import check, fail
 from cdkd_ext.joints import JointSet
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _ImageFile:
     path: Path
     size: tuple[int, int] | None
 
@@ -41,20 +41,20 @@ def load_coco_persons(
         joints: the joint set to use; without it, the category tells names, skeleton, flip pairs and sigmas.
         min_keypoints: people with fewer annotated joints are left out. With 0, people without any stay (their
             ``keypoints`` may be absent): they can train a student by distillation alone.
-        clip_boxes: cut the boxes to the pictures and their last row and column of pixels off, as the published
+        clip_boxes: cut the boxes to the images and their last row and column of pixels off, as the published
             COCO code does; people without area or with nothing left are left out.
 
     Returns:
         The people (at least one) and their joint set.
 
     Raises:
-        InputError: the file or a picture is missing, or a field is missing or wrong; it names both.
+        InputError: the file or an image is missing, or a field is missing or wrong; it names both.
     """
     check(min_keypoints >= 0, "min_keypoints", min_keypoints, "a count")
     content = JsonObject.read(annotation_file)
     category = keypoint_category(content)
     joints = joint_set(category, joints)
-    pictures = _pictures(content, Path(image_folder))
+    files = _image_files(content, Path(image_folder))
 
     persons = []
     for annotation in content.objects("annotations"):
@@ -64,7 +64,7 @@ def load_coco_persons(
         keypoints, annotated = _keypoints(annotation, len(joints), required=min_keypoints > 0)
         if annotated.sum() < min_keypoints:
             continue
-        person = _person(annotation, pictures, keypoints, annotated)
+        person = _person(annotation, files, keypoints, annotated)
         if clip_boxes:
             box = _clip(person.box, person.image_size)
             if not (person.area > 0 and box[2] > 0 and box[3] > 0):
@@ -73,7 +73,7 @@ def load_coco_persons(
         persons.append(person)
     expected = f"at least one person with {min_keypoints} or more annotated joints"
     check(persons, f"{annotation_file}: annotations", "none", expected)
-    check_pictures_exist(persons, str(annotation_file))
+    check_images_exist(persons, str(annotation_file))
     return persons, joints
 
 
@@ -85,7 +85,7 @@ def load_coco_detections(
     joints: JointSet | None = None,
     min_score: float = 0.0,
 ) -> tuple[list[Person], JointSet]:
-    """Read a detector's boxes for the pictures of a COCO-format keypoint file, in the detector's order.
+    """Read a detector's boxes for the images of a COCO-format keypoint file, in the detector's order.
 
     The file is in COCO's results format: a list of ``image_id``, ``category_id``, ``bbox`` and ``score``, like
     ``COCO_val2017_detections_AP_H_56_person.json``. Other categories and boxes without area are left out. The
@@ -102,26 +102,26 @@ def load_coco_detections(
         One person per box (at least one) and their joint set.
 
     Raises:
-        InputError: a file or a picture is missing, or a field is missing or wrong; it names both.
+        InputError: a file or an image is missing, or a field is missing or wrong; it names both.
     """
     content = JsonObject.read(annotation_file)
     category = keypoint_category(content)
     joints = joint_set(category, joints)
-    pictures = _pictures(content, Path(image_folder))
+    files = _image_files(content, Path(image_folder))
 
     persons = []
     for i, detection in enumerate(JsonObject.read_list(detection_file)):
         if detection.identity("category_id") != category.value["id"]:
             continue
         image_id = detection.identity("image_id")
-        if image_id not in pictures:
+        if image_id not in files:
             fail(f"{detection.prefix}image_id", repr(image_id), f"one of the images of {annotation_file}")
         box = np.array(detection.numbers("bbox", 4), np.float32)
         score = detection.number("score")
         if score < min_score or not (box[2] > 0 and box[3] > 0):
             continue
         person = Person(
-            image_path=pictures[image_id].path,
+            image_path=files[image_id].path,
             image_id=image_id,
             annotation_id=i,
             box=box,
@@ -129,13 +129,13 @@ def load_coco_detections(
             annotated=np.zeros(len(joints), np.float32),
             area=float(box[2] * box[3]),
             head_size=math.nan,
-            image_size=pictures[image_id].size,
+            image_size=files[image_id].size,
             score=score,
         )
         persons.append(person)
     expected = f"at least one box of category {category.value['id']} with a score of {min_score} or more"
     check(persons, str(detection_file), "none", expected)
-    check_pictures_exist(persons, str(annotation_file))
+    check_images_exist(persons, str(annotation_file))
     return persons, joints
 
 
@@ -148,20 +148,20 @@ def keypoint_category_id(annotation_file: str | os.PathLike[str]) -> int | str:
     return keypoint_category(JsonObject.read(annotation_file)).identity("id")
 
 
-def joint_set(category: JsonObject, told: JointSet | None) -> JointSet:
-    """The joints of a keypoint category, or those that the user told, if they are the category's."""
+def joint_set(category: JsonObject, given: JointSet | None) -> JointSet:
+    """The joints of a keypoint category, or those that the user gave, if they are the category's."""
     # the prefix without its final dot names the category itself
     place = category.prefix.removesuffix(".")
-    if told is None:
+    if given is None:
         return JointSet.from_category(category.value, place)
     if category.has("keypoints"):
         names = category.value["keypoints"]
-        check(names == list(told.names), f"{place}.keypoints", names, f"{list(told.names)}")
-    return told
+        check(names == list(given.names), f"{place}.keypoints", names, f"{list(given.names)}")
+    return given
 
 
 def _clip(box: npt.NDArray[np.float32], size: tuple[int, int] | None) -> npt.NDArray[np.float32]:
-    """The box within the picture, its far sides at the centres of the last pixels inside."""
+    """The box within the image, its far sides at the centres of the last pixels inside."""
     height, width = size or (math.inf, math.inf)
     x, y, w, h = (float(value) for value in box)
     left, top = max(0.0, x), max(0.0, y)
@@ -183,16 +183,16 @@ def keypoint_category(content: JsonObject) -> JsonObject:
     return found[0]
 
 
-def _pictures(content: JsonObject, folder: Path) -> dict[int | str, _Picture]:
-    pictures: dict[int | str, _Picture] = {}
+def _image_files(content: JsonObject, folder: Path) -> dict[int | str, _ImageFile]:
+    files: dict[int | str, _ImageFile] = {}
     for image in content.objects("images"):
         identity = image.identity("id")
-        check(identity not in pictures, f"{image.prefix}id", f"{identity!r} again", "a unique id")
+        check(identity not in files, f"{image.prefix}id", f"{identity!r} again", "a unique id")
         # some tools write 0 for sizes they do not know
         known = image.value.get("height") and image.value.get("width")
         size = (int(image.number("height")), int(image.number("width"))) if known else None
-        pictures[identity] = _Picture(folder / image.text("file_name"), size)
-    return pictures
+        files[identity] = _ImageFile(folder / image.text("file_name"), size)
+    return files
 
 
 def _keypoints(
@@ -213,17 +213,17 @@ def _keypoints(
 
 def _person(
     annotation: JsonObject,
-    pictures: Mapping[int | str, _Picture],
+    files: Mapping[int | str, _ImageFile],
     keypoints: npt.NDArray[np.float32],
     annotated: npt.NDArray[np.float32],
 ) -> Person:
     image_id = annotation.identity("image_id")
-    check(image_id in pictures, f"{annotation.prefix}image_id", repr(image_id), "the id of one of the images")
+    check(image_id in files, f"{annotation.prefix}image_id", repr(image_id), "the id of one of the images")
     box = np.array(annotation.numbers("bbox", 4), np.float32)
     if not (box[2] > 0 and box[3] > 0):
         fail(f"{annotation.prefix}bbox", annotation.value["bbox"], "a positive width and height")
     return Person(
-        image_path=pictures[image_id].path,
+        image_path=files[image_id].path,
         image_id=image_id,
         annotation_id=annotation.identity("id"),
         box=box,
@@ -231,5 +231,5 @@ def _person(
         annotated=annotated,
         area=annotation.number("area") if annotation.has("area") else float(box[2] * box[3]),
         head_size=annotation.number("head_size") if annotation.has("head_size") else math.nan,
-        image_size=pictures[image_id].size,
+        image_size=files[image_id].size,
     )

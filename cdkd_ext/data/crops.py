@@ -27,8 +27,8 @@ class CropRegion:
     Attributes:
         center: (x, y) in image pixels.
         size: (height, width) in image pixels, positive.
-        rotation: degrees; a positive angle turns the picture counter-clockwise in the crop.
-        flip: whether the picture is mirrored left to right about the centre, before the rotation.
+        rotation: degrees; a positive angle turns the image counter-clockwise in the crop.
+        flip: whether the image is mirrored left to right about the centre, before the rotation.
     """
 
     center: tuple[float, float]

@@ -14,14 +14,14 @@ from torch.utils.data import Dataset
 
 from cdkd_ext.data.augmentation import Augmentation
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, transform_points, warp_crop
-from cdkd_ext.data.images import read_image
 from cdkd_ext.data.person import Person
 from cdkd_ext.errors import check, check_type
+from cdkd_ext.images import read_image
 from cdkd_ext.joints import JointSet
 
 
 class PoseDataset(Dataset[dict[str, torch.Tensor]]):
-    """Crops for a student and, from the same draw, for its teacher, each sampled from the full picture.
+    """Crops for a student and, from the same draw, for its teacher, each sampled from the whole image.
 
     ``dataset[index]`` is view 0 of a person, ``dataset[index, view]`` another augmented view. All randomness
     comes from (seed, index, view): the order of workers does not matter. A sample holds
@@ -31,7 +31,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
     - ``keypoints``: (J, 2) float32, pixels of the student's crop; 0 where not annotated;
     - ``annotated``: (J,) float32, 1 where annotated, even if outside of the crop;
     - ``labelled``: () float32, 1 or 0. A sample without labels shows none: its ``annotated`` is all 0;
-    - ``to_image``: (2, 3) float32, affine map from student crop pixels to picture pixels;
+    - ``to_image``: (2, 3) float32, affine map from student crop pixels to image pixels;
     - ``index``: () int64.
 
     Args:
@@ -100,7 +100,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
 
         Raises:
             IndexError: there is no such person.
-            InputError: the picture cannot be read; the message names the file.
+            InputError: the image cannot be read; the message names the file.
         """
         index, view = index if isinstance(index, tuple) else (index, 0)
         index, view = operator.index(index), operator.index(view)
@@ -123,9 +123,9 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         if region.flip:
             keypoints, annotated = keypoints[self._flip], annotated[self._flip]
 
-        picture = read_image(person.image_path, person.image_size)
+        image = read_image(person.image_path, person.image_size)
         sample = {
-            "image": _to_tensor(warp_crop(picture, matrix, self.size)),
+            "image": _to_tensor(warp_crop(image, matrix, self.size)),
             "keypoints": torch.from_numpy(keypoints * annotated[:, None]),
             "annotated": torch.from_numpy(annotated.copy()),
             "labelled": torch.tensor(float(labelled)),
@@ -134,7 +134,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         }
         if self.teacher_size is not None:
             teacher_matrix = crop_matrix(region, self.teacher_size)
-            sample["teacher_image"] = _to_tensor(warp_crop(picture, teacher_matrix, self.teacher_size))
+            sample["teacher_image"] = _to_tensor(warp_crop(image, teacher_matrix, self.teacher_size))
         return sample
 
 
@@ -158,10 +158,9 @@ def _choose_labelled(persons: tuple[Person, ...], seed: int, fraction: float) ->
 
 
 def _to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """(H, W, 3) BGR to (3, H, W) RGB."""
+    """(H, W, 3) to (3, H, W)."""
     planes = np.empty((3, *image.shape[:2]), np.uint8)
-    for channel, plane in enumerate(reversed(cv2.split(image))):
-        planes[channel] = plane
+    cv2.split(image, list(planes))
     return torch.from_numpy(planes)
 
 

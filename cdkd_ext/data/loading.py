@@ -18,7 +18,7 @@ from cdkd_ext.data import (
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import JointSet, named_joints
-from cdkd_ext.synthetic.dataset import make_figures
+from cdkd_ext.synthetic.dataset import draw_people
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def prepare_figures(folder: Path, count: int, *, seed: int = 0, workers: int = 1
     """Draw the procedural figures unless they are there; return the folder to use as `data.root`."""
     for split, size, offset in (("train", count, 0), ("val", max(count // 8, 1), 1)):
         if not (folder / split / "annotations.json").exists():
-            make_figures(folder / split, size, seed=2 * seed + offset, workers=workers)
+            draw_people(folder / split, size, seed=2 * seed + offset, workers=workers)
     return folder
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.data.json_object import JsonObject
-from cdkd_ext.data.person import Person, check_pictures_exist
+from cdkd_ext.data.person import Person, check_images_exist
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.joints import MPII_JOINTS, JointSet
 
@@ -50,7 +50,7 @@ def load_mpii_persons(
         The people (at least one) and `MPII_JOINTS`.
 
     Raises:
-        InputError: a file or a picture is missing, or a field is missing or wrong; it names both.
+        InputError: a file or an image is missing, or a field is missing or wrong; it names both.
     """
     check(min_keypoints >= 0, "min_keypoints", min_keypoints, "a count")
     folder = Path(image_folder)
@@ -65,7 +65,7 @@ def load_mpii_persons(
     persons = [person for person in persons if person.annotated.sum() >= min_keypoints]
     expected = f"at least one person with {min_keypoints} or more annotated joints"
     check(persons, str(annotation_file), "none", expected)
-    check_pictures_exist(persons, str(annotation_file))
+    check_images_exist(persons, str(annotation_file))
     return persons, MPII_JOINTS
 
 
@@ -116,7 +116,7 @@ def _read_ground_truth(path: str, source: str, persons: list[Person]) -> _Ground
         return _GroundTruth(head_sizes, None, None)
     joints = _array(content, "pos_gt_src", (_JOINTS, 2, count), path, source).transpose(2, 0, 1)
     annotated = (_array(content, "jnt_missing", (_JOINTS, count), path, source) == 0).T.astype(np.float32)
-    # another order of the people would go unseen and give some plausible, wrong figure
+    # another order of the people would go unseen and give some plausible, wrong number
     both = annotated * np.stack([person.annotated for person in persons]) > 0
     apart = np.linalg.norm(joints - 1 - np.stack([person.keypoints for person in persons]), axis=-1)[both]
     check(

@@ -20,15 +20,15 @@ class Person:
     """One annotated person.
 
     Attributes:
-        image_path: the picture's file.
-        image_id: the picture's id in the annotation file.
+        image_path: the image's file.
+        image_id: the image's id in the annotation file.
         annotation_id: the person's id in the annotation file, or a detected box's place in the detector's.
         box: (4,) float32, (x, y, width, height) in image pixels, width and height positive.
         keypoints: (J, 2) float32, (x, y) in image pixels, pixel centres at integers; 0 where not annotated.
         annotated: (J,) float32, 1 where the joint is annotated (occluded or not), else 0.
         area: of the person in square pixels; the box's where the file has none.
         head_size: the reference length of PCKh in pixels; nan where the file has none.
-        image_size: (height, width) that the file claims for the picture, if it does.
+        image_size: (height, width) that the file claims for the image, if it does.
         score: the detector's confidence in the box; 1 for an annotated one.
     """
 
@@ -55,7 +55,7 @@ class EvaluationSet:
         annotation_file: the annotations.
         boxes: where the people's boxes come from, in words.
         reference: where PCKh's reference lengths come from, in words.
-        padding: how much larger than the box a crop is.
+        padding: how much larger than the box a crop is; None leaves it to the network that is measured.
     """
 
     persons: Sequence[Person]
@@ -64,11 +64,11 @@ class EvaluationSet:
     annotation_file: Path
     boxes: str
     reference: str = ""
-    padding: float = 1.25
+    padding: float | None = None
 
 
-def check_pictures_exist(persons: list[Person], source: str) -> None:
-    """Look for the people's pictures with one listing per folder, not one question per picture."""
+def check_images_exist(persons: list[Person], source: str) -> None:
+    """Look for the people's images with one listing per folder, not one question per image."""
     listings: dict[Path, set[str]] = {}
     for person in persons:
         folder, name = person.image_path.parent, person.image_path.name
@@ -77,8 +77,8 @@ def check_pictures_exist(persons: list[Person], source: str) -> None:
                 with os.scandir(folder) as entries:
                     listings[folder] = {entry.name for entry in entries}
             except OSError as error:
-                came = error.strerror or "an unreadable folder"
-                fail(str(folder), came, f"the folder of the pictures of {source}")
+                got = error.strerror or "an unreadable folder"
+                fail(str(folder), got, f"the folder of the images of {source}")
         if name not in listings[folder]:
             field = f"{source}: file_name of image {person.image_id}"
-            fail(field, f"{person.image_path}, which does not exist", "a picture")
+            fail(field, f"{person.image_path}, which does not exist", "an image")

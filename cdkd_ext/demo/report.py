@@ -16,7 +16,8 @@ from cdkd_ext.checkpoints import load_model
 from cdkd_ext.data import Person, PoseDataset, load_coco_persons
 from cdkd_ext.files import replacing, write_json
 from cdkd_ext.inference import predict_crops
-from cdkd_ext.inference.drawing import Image, draw_pose, enlarge, enlarge_points, save_image, tile
+from cdkd_ext.images import Image
+from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, save_image, tile
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork, count_macs, count_parameters
 

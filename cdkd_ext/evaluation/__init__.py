@@ -1,7 +1,6 @@
 """Accuracy of predicted poses."""
 
 from cdkd_ext.evaluation.coco import (
-    SCORE_THRESHOLDS,
     coco_keypoint_ap,
     coco_results,
     instance_scores,
@@ -13,7 +12,6 @@ from cdkd_ext.evaluation.metrics import describe, measure, submission, table
 from cdkd_ext.evaluation.pckh import PckhResult, pckh
 
 __all__ = [
-    "SCORE_THRESHOLDS",
     "PckhResult",
     "coco_keypoint_ap",
     "coco_results",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cdkd_ext.codecs import HeatmapCodec
 from cdkd_ext.data.coco import joint_set, keypoint_category
 from cdkd_ext.data.json_object import JsonObject
 from cdkd_ext.errors import InputError, check, fail
@@ -19,15 +20,13 @@ from cdkd_ext.joints import COCO_JOINTS, JointSet
 
 Floats = npt.NDArray[np.float64]
 
-# joint scores above these count in an instance's score (HRNet's and SimCC's code)
-SCORE_THRESHOLDS = {"heatmap": 0.2, "simcc": 0.02}
 OKS_THRESHOLD = 0.9
 _MEASURES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
 _DECIMALS = 3
 
 
 def instance_scores(
-    box_scores: npt.ArrayLike, joint_scores: npt.ArrayLike, threshold: float = SCORE_THRESHOLDS["heatmap"]
+    box_scores: npt.ArrayLike, joint_scores: npt.ArrayLike, threshold: float = HeatmapCodec.score_threshold
 ) -> Floats:
     """Return the score of each person: the box's, times the mean of the joints' scores above a threshold.
 
@@ -76,7 +75,7 @@ def oks_nms(
     sigmas: npt.ArrayLike,
     threshold: float = OKS_THRESHOLD,
 ) -> npt.NDArray[np.int64]:
-    """Choose the people of one picture, from the best score down, who are not too similar to a better one.
+    """Choose the people of one image, from the best score down, who are not too similar to a better one.
 
     Args:
         keypoints: (N, J, 2) in pixels.
@@ -109,15 +108,15 @@ def coco_results(
     *,
     sigmas: Sequence[float] | npt.ArrayLike | None = COCO_JOINTS.sigmas,
     category_id: int | str = 1,
-    score_threshold: float = SCORE_THRESHOLDS["heatmap"],
+    score_threshold: float = HeatmapCodec.score_threshold,
     oks_threshold: float = OKS_THRESHOLD,
 ) -> list[dict[str, Any]]:
-    """Return results in COCO's submission format: scored, and without what `oks_nms` excludes in each picture.
+    """Return results in COCO's submission format: scored, and without what `oks_nms` excludes in each image.
 
     Args:
-        keypoints: (N, J, 2) in pixels of the full pictures, finite.
+        keypoints: (N, J, 2) in pixels of the full images, finite.
         joint_scores: (N, J).
-        image_ids: N ids of pictures.
+        image_ids: N ids of images.
         box_scores: (N,), 1 for annotated boxes.
         areas: (N,) in square pixels, of the regions that were cropped.
         sigmas: (J,).
@@ -127,7 +126,7 @@ def coco_results(
 
     Returns:
         Dictionaries with ``image_id``, ``category_id``, ``keypoints`` (x, y and score of each joint, positions rounded to
-        a thousandth of a pixel) and ``score``, in the order of the pictures' first people.
+        a thousandth of a pixel) and ``score``, in the order of the images' first people.
     """
     points, joints = _floats(keypoints), _floats(joint_scores)
     boxes, area = _floats(box_scores), _floats(areas)
@@ -161,7 +160,7 @@ def coco_keypoint_ap(
 ) -> dict[str, float]:
     """Average precision and recall over object keypoint similarity, by pycocotools.
 
-    All pictures of the annotation file count, also those without a result.
+    All images of the annotation file count, also those without a result.
 
     Args:
         annotation_file: COCO-format keypoint annotations.
@@ -174,7 +173,7 @@ def coco_keypoint_ap(
         size that no annotated person has.
 
     Raises:
-        InputError: a file cannot be read, a result belongs to no picture or has another number of joints, there
+        InputError: a file cannot be read, a result belongs to no image or has another number of joints, there
             is no result, or no sigmas are known.
     """
     try:
@@ -204,7 +203,7 @@ def coco_keypoint_ap(
 
 
 def _ground_truth(content: JsonObject, category_id: int | str, joints: int) -> dict[str, Any]:
-    """The pictures and people in the full form that pycocotools takes for granted."""
+    """The images and people in the full form that pycocotools takes for granted."""
     people: list[dict[str, Any]] = []
     for annotation in content.objects("annotations"):
         crowd = bool(annotation.value.get("iscrowd"))
@@ -251,7 +250,7 @@ def _checked_results(
             continue
         image_id = entry.identity("image_id")
         if image_id not in known:
-            fail(f"{entry.prefix}image_id", repr(image_id), "one of the annotated pictures")
+            fail(f"{entry.prefix}image_id", repr(image_id), "one of the annotated images")
         keypoints, score = entry.numbers("keypoints", 3 * joints), entry.number("score")
         checked.append(
             {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score}

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 
-from cdkd_ext.checkpoints.foreign import load_checkpoint
-from cdkd_ext.checkpoints.native import describes_itself, load_model
+from cdkd_ext.checkpoints import load_checkpoint, load_model
+from cdkd_ext.checkpoints.native import describes_itself
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import check, fail
-from cdkd_ext.evaluation.coco import SCORE_THRESHOLDS
-from cdkd_ext.evaluation.metrics import measure, submission
+from cdkd_ext.evaluation.metrics import crop_padding, measure, submission
 from cdkd_ext.evaluation.progress import people_progress
 from cdkd_ext.files import write_json
 from cdkd_ext.inference import Predictions, predict
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelOptions, PoseNetwork, create_model
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def evaluate_people(
@@ -37,7 +38,7 @@ def evaluate_people(
     batch_size: int = 64,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """The figures of `measure` for a model; with several processes each person is predicted by one and counted once."""
+    """The metrics of `measure` for a network; with several processes each person is predicted by one and counted once."""
     predictions = predict_people(
         model,
         truth,
@@ -47,7 +48,7 @@ def evaluate_people(
         batch_size=batch_size,
         workers=workers,
     )
-    return _measure(model, truth, predictions)
+    return measure(truth, predictions, model.spec)
 
 
 def predict_people(
@@ -66,17 +67,18 @@ def predict_people(
     Args:
         model: on the accelerator's device.
         truth: the people.
-        flip_test: average with the prediction for the mirrored picture.
+        flip_test: average with the prediction for the mirrored crop.
         simcc_score: of the two axes' maxima, "min", "max" or "mean".
         accelerator: tells which share this process has; None is one process.
         batch_size: people per forward pass.
-        workers: processes that load pictures.
+        workers: processes that load images.
         progress: called with the number of people that this process has done.
     """
+    padding = crop_padding(truth, model.spec)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     predictions = predict(
         model,
-        PoseDataset(truth.persons, truth.joints, size=model.input_size, padding=truth.padding),
+        PoseDataset(truth.persons, truth.joints, size=model.spec.input_size, padding=padding),
         flip_permutation=truth.joints.flip_permutation if flip_test else None,
         simcc_score=simcc_score,
         batch_size=batch_size,
@@ -88,6 +90,8 @@ def predict_people(
     )
     if processes == 1:
         return predictions
+    from accelerate.utils import gather_object
+
     whole = [torch.cat(parts) for parts in zip(*gather_object([predictions]), strict=True)]
     order = whole[-1].argsort()
     return Predictions(*(values[order] for values in whole))
@@ -111,22 +115,22 @@ def evaluate_checkpoint(
 
     Args:
         weights: checkpoint of this package or of another, or the folder of a run (its best checkpoint).
-        data: pictures and annotations.
+        data: images and annotations. Its `padding`, if it has one, counts; else the crops are as the network was
+            trained.
         model: the network, for a checkpoint that does not say what network it is.
-        flip_test: average with the prediction for the mirrored picture.
+        flip_test: average with the prediction for the mirrored crop.
         simcc_score: of the two axes' maxima; it tells in AP. The published code takes "max" for hard labels, "min"
             for Gaussian ones.
         batch_size: people per forward pass.
-        output: also write the figures to this file, as JSON.
+        output: also write the metrics to this file, as JSON.
         results: also write the predictions to this file, in COCO's submission format.
         cpu: stay on the CPU where there is a GPU.
 
     Returns:
-        The figures of `cdkd_ext.evaluation.metrics`, and "weights", "model", "input_size", "flip_test" and
-        "simcc_score".
+        The metrics of `measure`, and "weights", "model", "input_size", "padding", "flip_test" and "simcc_score".
 
     Raises:
-        InputError: a file is missing or malformed, the joints differ, or the network is not told.
+        InputError: a file is missing or malformed, the joints differ, or the network is not known.
     """
     check(batch_size > 0, "batch_size", batch_size, "a positive number")
     check(data.workers >= 0, "data.workers", data.workers, "zero or more")
@@ -138,10 +142,12 @@ def evaluate_checkpoint(
             results,
             "nothing for joints without sigmas, which COCO's results need",
         )
-    accelerator = make_accelerator(cpu)
-    network = _load_network(weights, model, truth.joints).to(accelerator.device)
-    main = accelerator.is_main_process
-    showing = people_progress(len(truth.persons), accelerator.num_processes) if main else nullcontext(None)
+    accelerator = make_accelerator(cpu) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    network = _load_network(weights, model, truth.joints).to(accelerator.device if accelerator else _device(cpu))
+    truth = replace(truth, padding=data.padding)
+    main = accelerator is None or accelerator.is_main_process
+    processes = accelerator.num_processes if accelerator else 1
+    showing = people_progress(len(truth.persons), processes) if main else nullcontext(None)
     with showing as progress:
         predictions = predict_people(
             network,
@@ -153,30 +159,32 @@ def evaluate_checkpoint(
             workers=data.workers,
             progress=progress,
         )
-    report = _measure(network, truth, predictions) | {
+    report = measure(truth, predictions, network.spec) | {
         "weights": weights,
         "model": network.name,
         "input_size": list(network.input_size),
+        "padding": crop_padding(truth, network.spec),
         "flip_test": flip_test,
         "simcc_score": simcc_score if network.head == "simcc" else None,
     }
     if main and output:
         write_json(report, output)
     if main and results:
-        threshold = SCORE_THRESHOLDS[network.head]
-        made = submission(truth, predictions, crop_size=network.input_size, score_threshold=threshold)
+        made = submission(truth, predictions, network.spec)
         # millions of numbers: one a line would be a long file
         write_json(made, results, indent=None)
     return report
 
 
-def _measure(model: PoseNetwork, truth: EvaluationSet, predictions: Predictions) -> dict[str, Any]:
-    threshold = SCORE_THRESHOLDS[model.head]
-    return measure(truth, predictions, crop_size=model.input_size, score_threshold=threshold)
+def _device(cpu: bool) -> torch.device:
+    found = None if cpu else torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None else found
 
 
 def make_accelerator(cpu: bool, precision: str = "no") -> Accelerator:
     """The processes, their device and precision."""
+    from accelerate import Accelerator
+
     # without a GPU, Accelerate joins several processes only if it is told to stay on the CPU
     return Accelerator(mixed_precision=precision, cpu=cpu or not torch.accelerator.is_available())
 
@@ -191,29 +199,23 @@ def check_joints(argument: str, path: str, joints: JointSet | None, expected: Jo
     )
 
 
-def _load_network(weights: str, told: ModelOptions | None, joints: JointSet) -> PoseNetwork:
+def _load_network(weights: str, given: ModelOptions | None, joints: JointSet) -> PoseNetwork:
     path = Path(weights)
     check(path.exists(), "weights", path, "an existing checkpoint")
     if describes_itself(path):
         model = load_model(path)
         check_joints("weights", weights, model.spec.joints, joints)
-        if told is not None:
-            _check_same_network(model, told, weights)
+        if given is not None:
+            name = model.spec.misfit(given)
+            if name is not None:
+                expected = f"{getattr(model.spec, name)} as {weights} says, or no model options"
+                fail(f"model.{name}", getattr(given, name), expected)
             # how heatmaps are read is no matter of the weights
-            model.spec = replace(model.spec, decoding=told.decoding)
+            model.spec = replace(model.spec, decoding=given.decoding)
         return model
-    if told is None:
+    if given is None:
         expected = "the network (--recipe NAME, or --model.name and the other model options)"
         fail("model", f"nothing, and {path} does not say what network it is", expected)
-    model = create_model(told.spec(joints))
+    model = create_model(given.spec(joints))
     load_checkpoint(model, path)
     return model
-
-
-def _check_same_network(model: PoseNetwork, told: ModelOptions, weights: str) -> None:
-    names = ["name", "input_size", "head", "color_order"]
-    if model.head == "simcc":
-        names += ["split_ratio", "channels_per_joint"]
-    for name in names:
-        value, actual = getattr(told, name), getattr(model, name)
-        check(value == actual, f"model.{name}", value, f"{actual} as {weights} says, or no model options")

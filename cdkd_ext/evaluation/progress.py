@@ -6,19 +6,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 
 @contextmanager
 def people_progress(total: int, processes: int = 1) -> Iterator[Callable[[int], None]]:
     """Show a live bar of people in a terminal; yields what takes the number that one of the processes has done."""
+    if not sys.stdout.isatty():
+        yield lambda done: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     with Progress(
         TextColumn("evaluating"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("people"),
         TimeRemainingColumn(),
-        disable=not sys.stdout.isatty(),
         transient=True,
     ) as progress:
         task = progress.add_task("evaluating", total=total)

@@ -1,8 +1,9 @@
-"""Predicting and drawing poses."""
+"""Predicting and drawing poses: torch, numpy, OpenCV and safetensors are all that it needs."""
 
-from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, save_image, tile
+from cdkd_ext.images import read_image, save_image
+from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
 from cdkd_ext.inference.predict import Predictions, predict, predict_crops
-from cdkd_ext.inference.predictor import Poses, Predictor, read_rgb
+from cdkd_ext.inference.predictor import Poses, Predictor
 
 __all__ = [
     "Poses",
@@ -13,7 +14,7 @@ __all__ = [
     "enlarge_points",
     "predict",
     "predict_crops",
-    "read_rgb",
+    "read_image",
     "save_image",
     "tile",
 ]

@@ -1,19 +1,16 @@
-"""Pictures of poses."""
+"""Images of poses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext.errors import check, fail
-from cdkd_ext.files import replacing
+from cdkd_ext.errors import check
+from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet
-
-Image = npt.NDArray[np.uint8]
 
 _LEFT = (66, 165, 245)
 _RIGHT = (255, 112, 67)
@@ -81,7 +78,7 @@ def enlarge_points(
 
 
 def tile(rows: Sequence[Sequence[Image]], titles: Sequence[str] = (), gap: int = 6) -> Image:
-    """Return one picture of rows of equally large tiles on white, with a title over each column."""
+    """Return one image of rows of equally large tiles on white, with a title over each column."""
     check(len(rows) > 0 and len(rows[0]) > 0, "rows", "none", "at least one row of tiles")
     height, width = rows[0][0].shape[:2]
     header = 26 if titles else 0
@@ -98,20 +95,3 @@ def tile(rows: Sequence[Sequence[Image]], titles: Sequence[str] = (), gap: int =
             top, left = header + gap + row * (height + gap), gap + column * (width + gap)
             canvas[top : top + height, left : left + width] = image
     return canvas
-
-
-def save_image(image: Image, path: str | Path) -> None:
-    """Write an RGB uint8 image (H, W, 3) to a file; the suffix tells the format.
-
-    Raises:
-        InputError: the folder cannot be written or the format is unknown.
-    """
-    path = Path(path)
-    try:
-        fine, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        fine = False
-    if not fine:
-        fail("path", path, "a suffix of an image format, such as .png or .jpg")
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())

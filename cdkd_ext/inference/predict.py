@@ -1,4 +1,4 @@
-"""Predictions for a whole data set, in pixels of the full pictures."""
+"""Predictions for crops, and for a whole data set in pixels of the whole images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cdkd_ext import ops
-from cdkd_ext.codecs import decode_heatmaps
+from cdkd_ext.codecs import codec_for
 from cdkd_ext.errors import check
-from cdkd_ext.models import HeatmapOutput, PoseNetwork, normalize_images
+from cdkd_ext.models import PoseNetwork
 
 
 class Predictions(NamedTuple):
     """Decoded poses.
 
     Attributes:
-        keypoints: float32 (N, J, 2), pixels of the full pictures.
+        keypoints: float32 (N, J, 2), pixels of the whole images.
         scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
         indices: int64 (N,), the people in the data set.
     """
@@ -41,38 +40,19 @@ def predict_crops(
     """Predict a batch of crops with a model in evaluation mode.
 
     Args:
-        model: gives SimCC logits or heatmaps.
+        model: the network; its description says how its output is decoded.
         crops: RGB uint8 (B, 3, h, w).
-        to_image: (B, 2, 3), crop pixels to pixels of the full picture; None leaves crop pixels.
+        to_image: (B, 2, 3), crop pixels to pixels of the whole image; None leaves crop pixels.
         flip_permutation: int64 (J,), turns the flip test on.
         simcc_score: of the two axes' maxima, "min", "max" or "mean" (`cdkd_ext.ops.simcc_decode`).
 
     Returns:
         Keypoints float32 (B, J, 2) and scores float32 (B, J).
     """
-    images = normalize_images(crops)
-    output = model(images)
-    mirrored: Any = None if flip_permutation is None else model(images.flip(-1))
-    if isinstance(output, HeatmapOutput):
-        keypoints, scores = decode_heatmaps(
-            output.heatmaps,
-            model.input_size,
-            flipped=None if flip_permutation is None else (mirrored.heatmaps, flip_permutation),
-            to_image=to_image,
-            method=model.decoding,
-        )
-    else:
-        flipped = None
-        if flip_permutation is not None:
-            flipped = (mirrored.logits_x, mirrored.logits_y, flip_permutation)
-        keypoints, scores = ops.simcc_decode(
-            output.logits_x,
-            output.logits_y,
-            model.split_ratio,
-            flipped=flipped,
-            to_image=to_image,
-            score=simcc_score,
-        )
+    codec = codec_for(model.spec, simcc_score=simcc_score)
+    output = model(crops)
+    flipped = None if flip_permutation is None else (model(crops.flip(-1)), flip_permutation)
+    keypoints, scores = codec.decode(output, flipped=flipped, to_image=to_image)
     return keypoints.float(), scores.float()
 
 
@@ -96,10 +76,10 @@ def predict(
         model: on `device`; it is switched to evaluation mode for the call.
         dataset: gives image uint8 (3, h, w), to_image (2, 3) and index, like `PoseDataset`.
         flip_permutation: the left-right permutation of the joints turns the flip test on: the softmaxes or
-            heatmaps of the picture and of its mirror image are averaged. None predicts once.
+            heatmaps of the crop and of its mirror image are averaged. None predicts once.
         simcc_score: of the two axes' maxima, "min", "max" or "mean".
         batch_size: people per forward pass.
-        workers: processes that load pictures.
+        workers: processes that load images.
         device: where the model runs.
         rank: number of this process.
         processes: how many processes share the data set; each predicts every `processes`-th batch, which is the same

@@ -1,17 +1,20 @@
-"""Poses of people in pictures, from boxes."""
+"""Poses of people in images, from boxes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from cdkd_ext.data import crop_matrix, invert_affine, read_image, region_from_box, warp_crop
-from cdkd_ext.errors import check
-from cdkd_ext.inference import predict_crops
+from cdkd_ext.checkpoints import load_model
+from cdkd_ext.data import crop_matrix, invert_affine, region_from_box, warp_crop
+from cdkd_ext.errors import check, fail
+from cdkd_ext.images import Image
+from cdkd_ext.inference.predict import predict_crops
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
 
@@ -20,7 +23,7 @@ class Poses(NamedTuple):
     """Predicted poses.
 
     Attributes:
-        keypoints: float32 (N, J, 2), pixels of the picture.
+        keypoints: float32 (N, J, 2), pixels of the image.
         scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
     """
 
@@ -32,38 +35,65 @@ class Predictor:
     """Crops, predicts and maps back.
 
     Args:
-        model: a pose model, as `cdkd_ext.training.load_model` returns it.
-        joints: its joints.
+        model: a pose network; how it is decoded, its joints and the padding of its crops are those of its description.
+        joints: other joints than the description's, or those that it does not know.
         flip_test: average with the prediction for the mirrored crop.
-        padding: how much larger than the box the crop is.
+        padding: how much larger than the box the crop is; None takes what the network was trained with.
         device: where it runs.
+
+    Raises:
+        InputError: the joints are unknown, or are not as many as the network predicts.
+
+    Example:
+        ```python
+        predictor = Predictor.load("runs/student")
+        poses = predictor(read_image("street.jpg"), boxes=[(10, 5, 100, 120)])
+        ```
     """
 
     def __init__(
         self,
         model: PoseNetwork,
-        joints: JointSet,
+        joints: JointSet | None = None,
         *,
         flip_test: bool = True,
-        padding: float = 1.25,
+        padding: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        check(
-            len(joints) == model.num_joints, "joints", len(joints), f"the model's {model.num_joints} joints"
-        )
+        spec = model.spec
+        joints = joints or spec.joints
+        if joints is None:
+            fail("joints", "nothing", "the joint set of a network that does not describe it")
+        check(len(joints) == spec.num_joints, "joints", len(joints), f"the model's {spec.num_joints} joints")
         self.model = model.to(device).eval()
         self.joints = joints
-        self.padding = padding
+        self.padding = spec.padding if padding is None else padding
         self.device = device
         self._permutation = torch.as_tensor(joints.flip_permutation, device=device) if flip_test else None
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **options: Any) -> Predictor:
+        """Predict with a checkpoint of this package, or with the best one of a run's folder.
+
+        Args:
+            path: the .safetensors file, or the folder.
+            options: see `Predictor`.
+
+        Raises:
+            InputError: the file is missing, truncated, or does not say what network it is.
+        """
+        return cls(load_model(path, "path"), **options)
+
     @torch.no_grad()
-    def __call__(self, image: npt.NDArray[np.uint8], boxes: Sequence[Sequence[float]]) -> Poses:
+    def __call__(self, image: Image, boxes: Sequence[Sequence[float]]) -> Poses:
         """Predict the pose of the person in each box.
 
         Args:
             image: RGB uint8 (H, W, 3).
             boxes: N boxes (x, y, width, height) in pixels.
+
+        Raises:
+            InputError: the image has another type or shape, or a box is empty or not finite.
         """
         check(
             image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
@@ -75,7 +105,7 @@ class Predictor:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
-        size = self.model.input_size
+        size = self.model.spec.input_size
         matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in boxes]
         crops = np.stack([warp_crop(image, matrix, size) for matrix in matrices])
         to_image = torch.tensor(np.stack([invert_affine(matrix) for matrix in matrices]), dtype=torch.float32)
@@ -86,12 +116,3 @@ class Predictor:
             flip_permutation=self._permutation,
         )
         return Poses(keypoints.cpu().numpy(), scores.cpu().numpy())
-
-
-def read_rgb(path: str) -> npt.NDArray[np.uint8]:
-    """Read a picture as RGB uint8 (H, W, 3).
-
-    Raises:
-        InputError: the file is missing or broken.
-    """
-    return np.ascontiguousarray(read_image(path)[..., ::-1])

@@ -1,5 +1,5 @@
 """Drawn people: a small annotated data set that needs no download."""
 
-from cdkd_ext.synthetic.dataset import make_figures
+from cdkd_ext.synthetic.dataset import draw_people
 
-__all__ = ["make_figures"]
+__all__ = ["draw_people"]

@@ -1,4 +1,4 @@
-"""The surface of a figure: tubes around the segments of a skeleton, painted with skin, hair and clothes."""
+"""The surface of a person: tubes around the segments of a skeleton, painted with skin, hair and clothes."""
 
 from __future__ import annotations
 

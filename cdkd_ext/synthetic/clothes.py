@@ -1,4 +1,4 @@
-"""What a figure wears: fabrics painted over a tube's faces, skin, hair, the cut of the clothes.
+"""What a person wears: fabrics painted over a tube's faces, skin, hair, the cut of the clothes.
 
 Colours are RGB in [0, 255].
 """

@@ -16,12 +16,13 @@ import numpy as np
 
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.files import new_folder
+from cdkd_ext.images import encode_image
 from cdkd_ext.joints import MPII_JOINTS
-from cdkd_ext.synthetic.drawing import draw_figure
+from cdkd_ext.synthetic.drawing import draw_person
 
 SMALLEST, LARGEST = 32, 1024
 _JPEG_QUALITY = 92
-_CHUNK = 64  # pictures per task of a worker process
+_CHUNK = 64  # images per task of a worker process
 _DESCRIPTION = (
     "Procedurally drawn people with MPII's 16 joints. Keypoints are 0-based pixels with pixel centres at "
     "integers; v is 2 visible, 1 hidden, 0 out of frame. head_size is 0.6 x the diagonal of the head's "
@@ -29,7 +30,7 @@ _DESCRIPTION = (
 )
 
 
-def make_figures(
+def draw_people(
     folder: str | os.PathLike[str],
     count: int,
     *,
@@ -40,17 +41,17 @@ def make_figures(
 ) -> Path:
     """Draw a COCO-format data set of single people: ``images/*.jpg`` and ``annotations.json``.
 
-    Picture i depends on `seed` and i only, so a longer set starts with the shorter one's pictures, and the
+    Image i depends on `seed` and i only, so a longer set starts with the shorter one's images, and the
     files are the same whatever `workers`. The folder appears when it is complete; an interrupted call leaves
     nothing.
 
     Args:
         folder: created; may exist if it is empty.
-        count: number of pictures, one person each.
+        count: number of images, one person each.
         seed: non-negative.
-        size: side of the square pictures in pixels.
+        size: side of the square images in pixels.
         workers: processes; several are spawned, so a script needs the usual ``__main__`` guard.
-        progress: called with the number of finished pictures now and then.
+        progress: called with the number of finished images now and then.
 
     Returns:
         The path of the annotation file.
@@ -60,7 +61,7 @@ def make_figures(
     """
     for name, value in {"count": count, "seed": seed, "size": size, "workers": workers}.items():
         check_type(name, value, int, "an integer")
-    check(count > 0, "count", count, "a positive number of pictures")
+    check(count > 0, "count", count, "a positive number of images")
     check(seed >= 0, "seed", seed, "a non-negative integer")
     check(SMALLEST <= size <= LARGEST, "size", size, f"a side from {SMALLEST} to {LARGEST} pixels")
     check(workers > 0, "workers", workers, "a positive number of processes")
@@ -84,7 +85,7 @@ def make_figures(
 
 
 def _draw_all(images: Path, count: int, seed: int, size: int, workers: int) -> Iterator[list[dict[str, Any]]]:
-    """Write all pictures and yield their annotations in order, a chunk at a time."""
+    """Write all images and yield their annotations in order, a chunk at a time."""
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     if workers == 1 or len(chunks) == 1:
         for chunk in chunks:
@@ -107,17 +108,15 @@ def _prepare_worker() -> None:
 
 
 def _draw_chunk(images: Path, indices: range, seed: int, size: int) -> list[dict[str, Any]]:
-    """Write the pictures of `indices` and return their annotations."""
-    return [_draw_picture(images, index, seed, size) for index in indices]
+    """Write the images of `indices` and return their annotations."""
+    return [_draw_image(images, index, seed, size) for index in indices]
 
 
-def _draw_picture(images: Path, index: int, seed: int, size: int) -> dict[str, Any]:
+def _draw_image(images: Path, index: int, seed: int, size: int) -> dict[str, Any]:
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(index,))))
-    figure = draw_figure(rng, size)
-    bgr = cv2.cvtColor(figure.image, cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
-    (images / _file_name(index)).write_bytes(encoded.tobytes())
-    visibility = figure.keypoints[:, 2]
+    person = draw_person(rng, size)
+    (images / _file_name(index)).write_bytes(encode_image(person.image, ".jpg", jpeg_quality=_JPEG_QUALITY))
+    visibility = person.keypoints[:, 2]
     return {
         "id": index + 1,
         "image_id": index + 1,
@@ -125,11 +124,11 @@ def _draw_picture(images: Path, index: int, seed: int, size: int) -> dict[str, A
         "iscrowd": 0,
         "num_keypoints": int((visibility > 0).sum()),
         "keypoints": [
-            number for x, y, v in figure.keypoints.tolist() for number in (round(x, 2), round(y, 2), int(v))
+            number for x, y, v in person.keypoints.tolist() for number in (round(x, 2), round(y, 2), int(v))
         ],
-        "bbox": [round(number, 2) for number in figure.box.tolist()],
-        "area": figure.area,
-        "head_size": round(figure.head_size, 3),
+        "bbox": [round(number, 2) for number in person.box.tolist()],
+        "area": person.area,
+        "head_size": round(person.head_size, 3),
     }
 
 

@@ -1,4 +1,4 @@
-"""One picture: pose, dress, light and photograph a person, and say where the joints are."""
+"""One image: pose, dress, light and photograph a person, and say where the joints are."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cdkd_ext.synthetic.scene import add_occluders, add_shadow, photograph, rand
 Array: TypeAlias = np.ndarray
 
 SUPERSAMPLING = 2
-FILL = (0.70, 0.95)  # the person's longer side in picture sides
-CLOSE_UP_SHARE = 0.06  # pictures whose person reaches beyond the frame
+FILL = (0.70, 0.95)  # the person's longer side in image sides
+CLOSE_UP_SHARE = 0.06  # images whose person reaches beyond the frame
 FACING = (0.55, 0.22, 0.23)  # people seen roughly from the front, from behind, from anywhere
 SEAT_SHARE = 0.75  # sitting people with something to sit on
 OCCLUDER_LABEL = 255
@@ -53,8 +53,8 @@ for _joint, _parts in enumerate(_JOINT_PARTS):
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A picture of one person.
+class DrawnPerson:
+    """An image of one person.
 
     Attributes:
         image: (size, size, 3) RGB uint8.
@@ -75,7 +75,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class _View:
-    """Joints (16, 2) and vertices (V, 2) in the picture's pixels, depth growing towards the camera."""
+    """Joints (16, 2) and vertices (V, 2) in the image's pixels, depth growing towards the camera."""
 
     joints: Array
     joint_depth: Array
@@ -84,8 +84,8 @@ class _View:
     head_size: float
 
 
-def draw_figure(rng: np.random.Generator, size: int) -> Figure:
-    """Draw everything about one picture from `rng`."""
+def draw_person(rng: np.random.Generator, size: int) -> DrawnPerson:
+    """Draw everything about one image from `rng`."""
     body = random_proportions(rng)
     family, pose = random_pose(rng)
     skeleton = build_skeleton(body, pose)
@@ -113,7 +113,7 @@ def draw_figure(rng: np.random.Generator, size: int) -> Figure:
     low, high = np.clip(low, -0.5, size - 0.5), np.clip(high, -0.5, size - 0.5)
     keypoints = np.concatenate([view.joints, visible[:, None]], 1)
     keypoints[visible == 0] = 0
-    return Figure(image, keypoints, np.concatenate([low, high - low]), area, view.head_size, family)
+    return DrawnPerson(image, keypoints, np.concatenate([low, high - low]), area, view.head_size, family)
 
 
 def _random_view(rng: np.random.Generator, family: str, joints: Array, mesh: Mesh, size: int) -> _View:

@@ -315,7 +315,7 @@ def _acrobat(rng: np.random.Generator) -> Pose:
     return pose
 
 
-# name: (share of the pictures, generator)
+# name: (share of the images, generator)
 FAMILIES: dict[str, tuple[float, Callable[[np.random.Generator], Pose]]] = {
     "stand": (0.25, _stand),
     "walk": (0.18, _walk),

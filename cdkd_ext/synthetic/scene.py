@@ -1,6 +1,6 @@
-"""What surrounds a figure: backgrounds, occluders, and the flaws of a camera.
+"""What surrounds a person: backgrounds, occluders, and the flaws of a camera.
 
-Images are RGB uint8 (H, W, 3); every picture is square.
+Images are RGB uint8 (H, W, 3); every image is square.
 """
 
 from __future__ import annotations
@@ -87,21 +87,21 @@ def photograph(rng: np.random.Generator, image: Array) -> Array:
     size = image.shape[0]
     corners = rng.uniform(0.78, 1.14, (2, 2)).astype(np.float32)
     light = cv2.resize(corners, (size, size), interpolation=cv2.INTER_CUBIC)
-    picture: Array = image.astype(np.float32) * light[..., None]
+    photo: Array = image.astype(np.float32) * light[..., None]
     if rng.random() < BLURRED_SHARE:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.35, 1.0) * size / 128)
+        photo = cv2.GaussianBlur(photo, (0, 0), rng.uniform(0.35, 1.0) * size / 128)
     if rng.random() < MOTION_BLUR_SHARE:
-        picture = cv2.filter2D(picture, -1, _motion_kernel(rng, size))
+        photo = cv2.filter2D(photo, -1, _motion_kernel(rng, size))
     contrast, exposure = rng.uniform(0.7, 1.25), rng.normal(4, 12)
     cast = rng.normal(1.0, 0.05, 3).astype(np.float32)
-    picture = (picture - 127.5) * (contrast * cast) + np.float32(127.5 + exposure)
+    photo = (photo - 127.5) * (contrast * cast) + np.float32(127.5 + exposure)
     if rng.random() < GREY_SHARE:
-        picture = np.repeat(picture.mean(2, keepdims=True), 3, axis=2)
-    grain = rng.standard_normal(picture.shape, np.float32)
+        photo = np.repeat(photo.mean(2, keepdims=True), 3, axis=2)
+    grain = rng.standard_normal(photo.shape, np.float32)
     if rng.random() < 0.4:  # coarse grain, as after compression
         grain = 1.6 * cv2.GaussianBlur(grain, (0, 0), 0.7)
-    picture += rng.uniform(1.5, 9.0) * grain
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    photo += rng.uniform(1.5, 9.0) * grain
+    return np.clip(photo + 0.5, 0, 255).astype(np.uint8)
 
 
 def _gradient(rng: np.random.Generator, size: int) -> Array:
@@ -169,7 +169,7 @@ def _add_distractor_limb(rng: np.random.Generator, image: Array) -> None:
 
 
 def _mixed(rng: np.random.Generator, image: Array) -> Colour:
-    """A colour between a random one and the picture's own: clutter rarely shouts."""
+    """A colour between a random one and the image's own: clutter rarely shouts."""
     own = image[rng.integers(image.shape[0]), rng.integers(image.shape[1])]
     share = rng.uniform(0.2, 0.9)
     return tuple((share * random_surroundings_colour(rng) + (1 - share) * own).tolist())

@@ -12,7 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdkd_ext.codecs import decode_heatmaps, heatmap_sigma, heatmap_targets
+from cdkd_ext.codecs import (
+    HeatmapCodec,
+    HeatmapOutput,
+    decode_heatmaps,
+    heatmap_sigma,
+    heatmap_targets,
+)
 from cdkd_ext.errors import InputError
 
 

@@ -126,7 +126,7 @@ FIRST = ("annotations", 0)
         (_set("images", 0, "height", "tall"), r"images\[0\]\.height"),
         (_set("images", 1, "id", 7), r"images\[1\]\.id: expected a unique id"),
         (_set("images", 0, "file_name", "none.png"), r"file_name of image 7: .*none\.png"),
-        (_set("images", 0, "file_name", "no/a.png"), "no: expected the folder of the pictures"),
+        (_set("images", 0, "file_name", "no/a.png"), "no: expected the folder of the images"),
         (_set("categories", []), "categories: .*0 of them"),
         (_delete("categories", 0, "id"), r"categories\[0\]\.id"),
         (_delete("categories", 0, "keypoints"), r"categories\[0\]\.keypoints"),
@@ -192,7 +192,7 @@ def test_missing_file_and_folders(tiny_data: Any) -> None:
         load_coco_persons(tiny_data.images, tiny_data.images)
     shutil.rmtree(tiny_data.images)
     with pytest.raises(
-        InputError, match=r"images: expected the folder of the pictures of .*annotations\.json"
+        InputError, match=r"images: expected the folder of the images of .*annotations\.json"
     ):
         load_coco_persons(tiny_data.annotations, tiny_data.images)
 

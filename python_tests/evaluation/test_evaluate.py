@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from cdkd_ext.checkpoints import save_model
+from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.cli import main
 from cdkd_ext.data import DataConfig
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import coco_keypoint_ap, evaluate_checkpoint, evaluate_people, table
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
-from cdkd_ext.models import SimCCOutput, create_model
+from cdkd_ext.models import ModelSpec, SimCCOutput, create_model
 from cdkd_ext.training import ModelConfig, TrainingConfig, train
 
-SMALL = ModelConfig("hrnet_w8_small", (32, 32), 2.0)
+SMALL = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 COMMAND = str(Path(sys.executable).with_name("cdkd"))
 
 
@@ -64,17 +64,14 @@ def coco(root, **changes):
 class ColorFinder(nn.Module):
     """A network that finds each joint by its colour, to one pixel of the crop."""
 
-    head = "simcc"
-
     def __init__(self, num_joints, colors, size=128):
         super().__init__()
-        self.num_joints, self.input_size, self.split_ratio = num_joints, (size, size), 1.0
+        self.num_joints = num_joints
+        self.spec = ModelSpec(name="colors", input_size=(size, size), num_joints=num_joints, split_ratio=1.0)
         self.colors = nn.Parameter(torch.as_tensor(colors[:num_joints]).float())
 
     def forward(self, images):
-        mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
-        std = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
-        pixels = (images * std + mean)[:, None]
+        pixels = images.float()[:, None]
         closeness = -(pixels - self.colors[None, :, :, None, None]).square().sum(2) / 1000
         return SimCCOutput(closeness, closeness.amax(-2), closeness.amax(-1))
 
@@ -85,13 +82,11 @@ def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     for joints in (MPII_JOINTS, COCO_JOINTS):
         torch.manual_seed(len(joints))
-        model = create_model(
-            SMALL.name, input_size=SMALL.input_size, num_joints=len(joints), split_ratio=SMALL.split_ratio
-        )
+        model = create_model(SMALL.spec(joints))
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-        save_model(model, joints, folder / f"own_{len(joints)}.safetensors")
+        save_model(model, folder / f"own_{len(joints)}.safetensors")
         state = {f"module.{name}": value for name, value in model.state_dict().items()}
         torch.save({"state_dict": state, "epoch": 3}, folder / f"foreign_{len(joints)}.pth")
     return folder
@@ -101,21 +96,21 @@ def test_a_network_that_sees_reaches_the_top_on_mpii(official_data, joint_colors
     truth = load_validation(mpii(official_data))
     assert truth.metric == "pckh"
     assert [person.head_size for person in truth.persons] == pytest.approx([12] * 4)
-    figures = evaluate_people(ColorFinder(16, joint_colors), truth, flip_test=False)
+    metrics = evaluate_people(ColorFinder(16, joint_colors), truth, flip_test=False)
     # within half the head, 6 pixels, and within a tenth, 1.2 pixels, at 0.98 picture pixels per crop pixel
-    assert figures["pckh"] == 100 and figures["pckh_0.1"] > 60
-    assert set(figures["pckh_per_joint"].values()) == {100.0}
-    assert figures["reference"].endswith("annot/gt_valid.mat")
+    assert metrics["pckh"] == 100 and metrics["pckh_0.1"] > 60
+    assert set(metrics["pckh_per_joint"].values()) == {100.0}
+    assert metrics["reference"].endswith("annot/gt_valid.mat")
 
 
 @pytest.mark.parametrize("boxes", [None, "boxes.json"])
 def test_a_network_that_sees_reaches_the_top_on_coco(official_data, joint_colors, boxes):
     truth = load_validation(coco(official_data, boxes=boxes))
     assert truth.metric == "AP" and len(truth.persons) == (8 if boxes else 4)
-    figures = evaluate_people(ColorFinder(17, joint_colors), truth, flip_test=False)
+    metrics = evaluate_people(ColorFinder(17, joint_colors), truth, flip_test=False)
     # the second box of a person gives the same pose again, and suppression takes it away
-    assert figures["AP50"] == 1 and figures["AP"] > 0.8 and figures["AR"] == pytest.approx(figures["AP"])
-    assert figures["boxes"] == (f"detector's, {official_data}/coco/boxes.json" if boxes else "ground truth")
+    assert metrics["AP50"] == 1 and metrics["AP"] > 0.8 and metrics["AR"] == pytest.approx(metrics["AP"])
+    assert metrics["boxes"] == (f"detector's, {official_data}/coco/boxes.json" if boxes else "ground truth")
 
 
 @pytest.mark.parametrize("flip_test", [False, True])
@@ -137,7 +132,22 @@ def test_a_checkpoint_of_another_code_base_counts_like_one_of_ours(
     assert json.loads((tmp_path / "report.json").read_text())["pckh_per_joint"] == own["pckh_per_joint"]
 
 
-def test_results_in_the_submission_format_give_the_same_figures(official_data, checkpoints, tmp_path):
+def test_a_checkpoint_is_measured_with_the_padding_it_was_trained_with(official_data, checkpoints, tmp_path):
+    trained = load_model(checkpoints / "own_17.safetensors")
+    trained.spec = replace(trained.spec, padding=1.5)
+    save_model(trained, tmp_path / "wide.safetensors")
+    wide, narrow = str(tmp_path / "wide.safetensors"), str(checkpoints / "own_17.safetensors")
+    paddings, results = [], []
+    for weights, padding in ((wide, None), (wide, 1.5), (narrow, 1.5), (narrow, None)):
+        file = tmp_path / f"{len(results)}.json"
+        report = evaluate_checkpoint(weights, coco(official_data, padding=padding), results=str(file))
+        paddings.append(report["padding"])
+        results.append(file.read_text())
+    assert paddings == [1.5, 1.5, 1.5, 1.25]
+    assert results[0] == results[1] == results[2] != results[3]
+
+
+def test_results_in_the_submission_format_give_the_same_metrics(official_data, checkpoints, tmp_path):
     data = coco(official_data, boxes="boxes.json", min_box_score=0.7)
     weights = str(checkpoints / "own_17.safetensors")
     report = evaluate_checkpoint(weights, data, results=str(tmp_path / "results.json"))

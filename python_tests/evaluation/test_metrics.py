@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +23,10 @@ from cdkd_ext.evaluation import (
 )
 from cdkd_ext.inference import Predictions
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS, JointSet
+from cdkd_ext.models import ModelSpec
 
-SCORING: dict[str, Any] = {"crop_size": (64, 48), "score_threshold": 0.2}
+# heatmaps: joint scores above 0.2 count
+SPEC = ModelSpec(name="any", input_size=(64, 48), num_joints=17, head="heatmap")
 
 
 def people(joints: JointSet, count: int = 6, seed: int = 0) -> list[Person]:
@@ -85,32 +86,32 @@ def test_pckh_at_both_thresholds_names_its_sources() -> None:
     persons = people(MPII_JOINTS)
     made = predictions(persons, 3.0)
     truth = EvaluationSet(persons, MPII_JOINTS, "pckh", Path("valid.json"), "ground truth", "some heads")
-    figures = measure(truth, made, **SCORING)
+    metrics = measure(truth, made, SPEC)
     targets = np.stack([person.keypoints for person in persons])
     annotated = np.stack([person.annotated for person in persons])
     heads = [person.head_size for person in persons]
-    assert figures["pckh"] == pckh(made.keypoints, targets, annotated, heads).mean
-    assert figures["pckh_0.1"] == pckh(made.keypoints, targets, annotated, heads, 0.1).mean
-    assert 0 < figures["pckh_0.1"] < figures["pckh"] < 100
-    assert (figures["people"], figures["people_without_head_size"]) == (5, 1)
-    assert describe(figures) == (
-        f"PCKh@0.5 {figures['pckh']:.2f}, 5 people (1 without a head length left out); "
+    assert metrics["pckh"] == pckh(made.keypoints, targets, annotated, heads).mean
+    assert metrics["pckh_0.1"] == pckh(made.keypoints, targets, annotated, heads, 0.1).mean
+    assert 0 < metrics["pckh_0.1"] < metrics["pckh"] < 100
+    assert (metrics["people"], metrics["people_without_head_size"]) == (5, 1)
+    assert describe(metrics) == (
+        f"PCKh@0.5 {metrics['pckh']:.2f}, 5 people (1 without a head length left out); "
         "head length: some heads; boxes: ground truth"
     )
-    lines = table(figures).splitlines()
+    lines = table(metrics).splitlines()
     names = [line.split()[0] for line in lines[:-1]]
     assert names == [
         "head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle", "mean", "mean@0.1",
     ]  # fmt: skip
-    assert lines[0].split()[1] == f"{figures['pckh_per_joint']['head']:.2f}"
-    assert lines[-1] == describe(figures)
+    assert lines[0].split()[1] == f"{metrics['pckh_per_joint']['head']:.2f}"
+    assert lines[-1] == describe(metrics)
 
 
 def test_ap_of_the_submission_names_its_boxes(coco_file: Path) -> None:
     persons = people(COCO_JOINTS)
     made = predictions(persons, 1.5)
     truth = EvaluationSet(persons, COCO_JOINTS, "AP", coco_file, "detector's, boxes.json", padding=1.2)
-    figures = measure(truth, made, **SCORING)
+    metrics = measure(truth, made, SPEC)
     # the regions are 60 x 45 pixels at the crop's aspect ratio, times the padding
     expected = coco_results(
         made.keypoints,
@@ -120,15 +121,15 @@ def test_ap_of_the_submission_names_its_boxes(coco_file: Path) -> None:
         [60 * 45 * 1.2**2] * 6,
         category_id=3,
     )
-    assert submission(truth, made, **SCORING) == expected
+    assert submission(truth, made, SPEC) == expected
     assert expected[0]["category_id"] == 3
     ap = coco_keypoint_ap(coco_file, expected)
-    assert {name: figures[name] for name in ap} == pytest.approx(ap, nan_ok=True, abs=0)
-    assert 0 < figures["AP"] < 1 and figures["people"] == 6
-    line = describe(figures)
-    assert line.startswith(f"AP {100 * figures['AP']:.1f}  AP50 ")
+    assert {name: metrics[name] for name in ap} == pytest.approx(ap, nan_ok=True, abs=0)
+    assert 0 < metrics["AP"] < 1 and metrics["people"] == 6
+    line = describe(metrics)
+    assert line.startswith(f"AP {100 * metrics['AP']:.1f}  AP50 ")
     assert line.endswith("(percent), 6 people; boxes: detector's, boxes.json")
-    assert table(figures) == line
+    assert table(metrics) == line
 
 
 def test_suppression_goes_by_the_areas_of_the_crops(coco_file: Path) -> None:
@@ -146,16 +147,14 @@ def test_suppression_goes_by_the_areas_of_the_crops(coco_file: Path) -> None:
     assert similarity(box) < 0.9 < similarity(crop)
     made = Predictions(points, torch.ones(2, 17), torch.arange(2))
     truth = EvaluationSet(persons, COCO_JOINTS, "AP", coco_file, "ground truth")
-    assert len(submission(truth, made, **SCORING)) == 1
+    assert len(submission(truth, made, SPEC)) == 1
 
 
 def test_the_score_threshold_is_the_head_s(coco_file: Path) -> None:
     persons = people(COCO_JOINTS)
     made = predictions(persons, 1.5)
     truth = EvaluationSet(persons, COCO_JOINTS, "AP", coco_file, "ground truth")
-    heatmap, simcc = (
-        submission(truth, made, crop_size=(64, 48), score_threshold=threshold) for threshold in (0.2, 0.02)
-    )
+    heatmap, simcc = (submission(truth, made, replace(SPEC, head=head)) for head in ("heatmap", "simcc"))
     assert [result["score"] for result in heatmap] != [result["score"] for result in simcc]
 
 
@@ -167,11 +166,31 @@ def test_each_person_is_counted_once(indices: list[int], coco_file: Path) -> Non
     for metric in ("pckh", "AP"):
         truth = EvaluationSet(persons, COCO_JOINTS, metric, coco_file, "ground truth")  # type: ignore[arg-type]
         with pytest.raises(InputError, match=r"predictions\.indices: expected 0 to 5, each person once"):
-            measure(truth, broken, **SCORING)
+            measure(truth, broken, SPEC)
 
 
 def test_joints_without_sigmas_have_no_submission(coco_file: Path) -> None:
     persons = people(MPII_JOINTS)
     truth = EvaluationSet(persons, replace(MPII_JOINTS, sigmas=None), "AP", coco_file, "ground truth")
     with pytest.raises(InputError, match="sigmas"):
-        submission(truth, predictions(persons, 1.0), **SCORING)
+        submission(truth, predictions(persons, 1.0), SPEC)
+
+
+def test_without_a_padding_of_its_own_an_evaluation_takes_the_network_s(coco_file: Path) -> None:
+    """The crop's area decides what is suppressed: one pose in crops of 60 x 45 x 1.25^2 pixels, two in smaller ones."""
+    persons = people(COCO_JOINTS)[:2]
+    points = torch.zeros(2, 17, 2)
+    while object_keypoint_similarity(points, [60 * 45 * 0.7**2] * 2, COCO_JOINTS.sigmas)[0, 1] > 0.9:
+        points[1] += 0.05
+    made = Predictions(points, torch.ones(2, 17), torch.arange(2))
+    truth = EvaluationSet(persons, COCO_JOINTS, "AP", coco_file, "ground truth")
+    found = {
+        (own, network): len(submission(replace(truth, padding=own), made, replace(SPEC, padding=network)))
+        for own in (None, 0.7, 1.25)
+        for network in (0.7, 1.25)
+    }
+    assert found == {
+        (None, 0.7): 2, (None, 1.25): 1,
+        (0.7, 0.7): 2, (0.7, 1.25): 2,
+        (1.25, 0.7): 1, (1.25, 1.25): 1,
+    }  # fmt: skip

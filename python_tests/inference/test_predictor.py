@@ -1,6 +1,8 @@
-"""From a picture and boxes to poses in the picture's pixels."""
+"""From an image and boxes to poses in the image's pixels."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,9 +12,10 @@ from torch import nn
 
 from cdkd_ext.codecs import decode_heatmaps
 from cdkd_ext.errors import InputError
-from cdkd_ext.inference import Predictor, predict_crops, read_rgb
+from cdkd_ext.checkpoints import save_model
+from cdkd_ext.inference import Predictor, predict_crops, read_image
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
-from cdkd_ext.models import HeatmapOutput, SimCCOutput, create_model, normalize_images
+from cdkd_ext.models import HeatmapOutput, ModelSpec, SimCCOutput, create_model
 
 
 class BrightestPixel(nn.Module):
@@ -20,13 +23,16 @@ class BrightestPixel(nn.Module):
 
     def __init__(self, num_joints=17, size=64, split_ratio=2.0):
         super().__init__()
-        self.num_joints, self.input_size, self.split_ratio = num_joints, (size, size), split_ratio
+        self.num_joints = num_joints
+        self.spec = ModelSpec(
+            name="brightest", input_size=(size, size), num_joints=num_joints, split_ratio=split_ratio
+        )
 
     def forward(self, images):
-        light = images.mean(1)
+        light = images.float().mean(1) / 60
         rows = []
         for axis in (1, 2):
-            profile = light.amax(axis).repeat_interleave(int(self.split_ratio), -1)
+            profile = light.amax(axis).repeat_interleave(int(self.spec.split_ratio), -1)
             # the label of pixel i is bin 2i, and bin 2i + 1 is a lesser guess
             profile[..., 1::2] -= 1e-3
             rows.append(20 * profile[:, None].expand(-1, self.num_joints, -1))
@@ -64,10 +70,13 @@ class LightMap(nn.Module):
 
     def __init__(self, decoding, num_joints=17, size=64):
         super().__init__()
-        self.num_joints, self.input_size, self.decoding = num_joints, (size, size), decoding
+        self.num_joints = num_joints
+        self.spec = ModelSpec(
+            name="light", input_size=(size, size), num_joints=num_joints, head="heatmap", decoding=decoding
+        )
 
     def forward(self, images):
-        light = images.mean(1, keepdim=True) + 2.2
+        light = images.float().mean(1, keepdim=True) / 57
         cells = torch.nn.functional.avg_pool2d(light, 9, stride=4, padding=4)
         return HeatmapOutput(cells.expand(-1, self.num_joints, -1, -1))
 
@@ -89,7 +98,7 @@ def test_heatmaps_are_decoded_as_the_network_says():
     for decoding in ("quarter", "dark"):
         model = LightMap(decoding)
         found[decoding], _ = predict_crops(model, crops)
-        maps = model(normalize_images(crops)).heatmaps
+        maps = model(crops).heatmaps
         torch.testing.assert_close(found[decoding], decode_heatmaps(maps, (64, 64), method=decoding)[0])
     assert (found["quarter"] - found["dark"]).abs().max() > 0.05
 
@@ -123,9 +132,31 @@ def test_wrong_input_is_named(tmp_path):
     with pytest.raises(InputError, match="box: expected"):
         predictor(np.zeros((40, 40, 3), np.uint8), [(0, 0, 0, 2)])
     with pytest.raises(InputError, match=r"nothing\.png"):
-        read_rgb(tmp_path / "nothing.png")
+        read_image(tmp_path / "nothing.png")
+    with pytest.raises(InputError, match="joints: expected the joint set of a network that does not"):
+        Predictor(model)
+    with pytest.raises(InputError, match=r"path: expected an existing checkpoint, got .*nowhere"):
+        Predictor.load(tmp_path / "nowhere")
 
 
-def test_read_rgb_has_red_first(tmp_path):
-    cv2.imwrite(str(tmp_path / "red.png"), np.full((2, 3, 3), (0, 0, 255), np.uint8))
-    assert read_rgb(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]
+def test_a_run_is_predicted_with_the_padding_and_joints_it_was_trained_with(tmp_path):
+    network = create_model(
+        "hrnet_w8_small", input_size=(32, 32), num_joints=16, split_ratio=2.0, padding=1.5, joints=MPII_JOINTS
+    )
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    save_model(network, tmp_path / "best.safetensors")
+    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    predictor = Predictor.load(tmp_path)
+    assert predictor.joints == MPII_JOINTS and predictor.padding == 1.5
+    # a box of 30 pixels padded by 1.5 is one of 36 padded by 1.25
+    poses = predictor(image, [(15, 15, 30, 30)])
+    other = Predictor(network, padding=1.25)(image, [(12, 12, 36, 36)])
+    np.testing.assert_allclose(poses.keypoints, other.keypoints, atol=1e-4)
+    assert np.abs(poses.keypoints - Predictor(network, padding=1.25)(image, [(15, 15, 30, 30)]).keypoints).max() > 1
+
+
+def test_other_joints_than_the_description_s_can_be_given():
+    network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, joints=MPII_JOINTS)
+    renamed = replace(MPII_JOINTS, names=tuple(f"{name}_2" for name in MPII_JOINTS.names))
+    assert Predictor(network, renamed).joints is renamed

@@ -12,11 +12,11 @@ import pytest
 from cdkd_ext.data import load_coco_persons
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
-from cdkd_ext.synthetic import dataset as figures_module
+from cdkd_ext.synthetic import dataset as dataset_module
 from cdkd_ext.synthetic.body import build_body
 from cdkd_ext.synthetic.clothes import random_outfit
-from cdkd_ext.synthetic.dataset import make_figures
-from cdkd_ext.synthetic.drawing import draw_figure
+from cdkd_ext.synthetic.dataset import draw_people
+from cdkd_ext.synthetic.drawing import draw_person
 from cdkd_ext.synthetic.mesh import PART_LABELS
 from cdkd_ext.synthetic.pose import (
     ARM_LIMITS,
@@ -41,48 +41,48 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def figure_set(tmp_path_factory):
-    """A set of 90 pictures: more than one task of a worker process."""
-    folder = tmp_path_factory.mktemp("figures") / "set"
-    path = make_figures(folder, 90, seed=5)
+def drawn_set(tmp_path_factory):
+    """A set of 90 images: more than one task of a worker process."""
+    folder = tmp_path_factory.mktemp("synthetic") / "set"
+    path = draw_people(folder, 90, seed=5)
     assert path == folder / "annotations.json"
     return folder
 
 
 @pytest.fixture(scope="module")
-def content(figure_set):
-    return json.loads((figure_set / "annotations.json").read_text(encoding="utf-8"))
+def content(drawn_set):
+    return json.loads((drawn_set / "annotations.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Figures straight from the renderer."""
-    return [draw_figure(np.random.default_rng(index), 96) for index in range(150)]
+    """People straight from the renderer."""
+    return [draw_person(np.random.default_rng(index), 96) for index in range(150)]
 
 
-def test_same_bytes_for_any_number_of_workers(figure_set, tmp_path):
-    make_figures(tmp_path / "two", 90, seed=5, workers=2)
-    assert digests(tmp_path / "two") == digests(figure_set)
+def test_same_bytes_for_any_number_of_workers(drawn_set, tmp_path):
+    draw_people(tmp_path / "two", 90, seed=5, workers=2)
+    assert digests(tmp_path / "two") == digests(drawn_set)
 
 
-def test_picture_depends_on_seed_and_index_only(figure_set, content, tmp_path):
-    path = make_figures(tmp_path / "shorter", 7, seed=5)
+def test_image_depends_on_seed_and_index_only(drawn_set, content, tmp_path):
+    path = draw_people(tmp_path / "shorter", 7, seed=5)
     assert json.loads(path.read_text())["annotations"] == content["annotations"][:7]
-    shorter, longer = digests(tmp_path / "shorter"), digests(figure_set)
+    shorter, longer = digests(tmp_path / "shorter"), digests(drawn_set)
     assert all(longer[name] == shorter[name] for name in shorter if name.endswith(".jpg"))
 
-    make_figures(tmp_path / "other", 7, seed=6)
+    draw_people(tmp_path / "other", 7, seed=6)
     other = digests(tmp_path / "other")
     assert not any(longer[name] == other[name] for name in other)
 
 
-def test_pictures_differ(figure_set):
-    names = [digest for name, digest in digests(figure_set).items() if name.endswith(".jpg")]
+def test_images_differ(drawn_set):
+    names = [digest for name, digest in digests(drawn_set).items() if name.endswith(".jpg")]
     assert len(names) == len(set(names)) == 90
 
 
 def test_images_have_the_asked_size_and_are_colourful(tmp_path):
-    path = make_figures(tmp_path / "set", 12, size=72)
+    path = draw_people(tmp_path / "set", 12, size=72)
     listed = json.loads(path.read_text())["images"]
     for image in listed:
         assert (image["width"], image["height"]) == (72, 72)
@@ -127,14 +127,14 @@ def test_annotation_fields(content):
         assert annotation["head_size"] > 2
 
 
-def test_round_trip_through_the_coco_reader(figure_set, content):
-    persons, joints = load_coco_persons(figure_set / "annotations.json", figure_set / "images")
+def test_round_trip_through_the_coco_reader(drawn_set, content):
+    persons, joints = load_coco_persons(drawn_set / "annotations.json", drawn_set / "images")
     assert joints == MPII_JOINTS
     assert len(persons) == 90
     for person, annotation in zip(persons, content["annotations"], strict=True):
         keypoints = np.reshape(annotation["keypoints"], (16, 3))
         np.testing.assert_allclose(person.keypoints, keypoints[:, :2], atol=1e-4)
-        np.testing.assert_array_equal(person.visible, keypoints[:, 2] > 0)
+        np.testing.assert_array_equal(person.annotated, keypoints[:, 2] > 0)
         assert person.head_size == pytest.approx(annotation["head_size"])
         assert Path(person.image_path).is_file()
 
@@ -203,9 +203,9 @@ def test_every_face_looks_outwards():
 
 
 def test_left_and_right_follow_the_camera(monkeypatch):
-    """Facing the camera a person's left is on the picture's right; from behind it is the other way round."""
+    """Facing the camera a person's left is on the image's right; from behind it is the other way round."""
     monkeypatch.setattr(
-        "cdkd_ext.data._figure_drawing.random_pose",
+        "cdkd_ext.synthetic.drawing.random_pose",
         lambda rng: ("stand", Pose(arms=np.full((2, 4), (0.0, 60, 0, 0)))),
     )
 
@@ -222,7 +222,7 @@ def test_left_and_right_follow_the_camera(monkeypatch):
         for seed in range(12):
             rng = Camera(np.random.Philox(seed))
             rng.facing = facing
-            keypoints = draw_figure(rng, 64).keypoints
+            keypoints = draw_person(rng, 64).keypoints
             if keypoints[[10, 15], 2].all():
                 order.append(np.sign(keypoints[15, 0] - keypoints[10, 0]))
         assert len(order) > 6
@@ -230,10 +230,10 @@ def test_left_and_right_follow_the_camera(monkeypatch):
 
 
 def test_framing_and_visibility_rates(drawn):
-    visibility = np.stack([figure.keypoints[:, 2] for figure in drawn])
+    visibility = np.stack([person.keypoints[:, 2] for person in drawn])
     assert 0.94 < (visibility > 0).mean() < 1
     assert 0.6 < (visibility == 2).mean() < 0.92
-    longer = np.array([figure.box[2:].max() / 96 for figure in drawn])
+    longer = np.array([person.box[2:].max() / 96 for person in drawn])
     assert longer.min() > 0.69
     assert longer.max() <= 1.0
     assert 0.75 < np.median(longer) < 0.9
@@ -247,47 +247,47 @@ def test_every_family_is_drawn_and_shares_sum_to_one():
 
 def test_head_size_follows_the_head_segment(drawn):
     # the projected segment is at most the unforeshortened one, which is head_size / 0.75
-    upright = [figure for figure in drawn if figure.keypoints[[8, 9], 2].all()]
-    segments = np.array([np.linalg.norm(np.subtract(*figure.keypoints[[9, 8], :2])) for figure in upright])
-    ratio = segments / np.array([figure.head_size for figure in upright])
+    upright = [person for person in drawn if person.keypoints[[8, 9], 2].all()]
+    segments = np.array([np.linalg.norm(np.subtract(*person.keypoints[[9, 8], :2])) for person in upright])
+    ratio = segments / np.array([person.head_size for person in upright])
     assert ratio.max() < 1 / 0.75 * 1.15
     assert 1.1 < np.median(ratio) < 1 / 0.75 * 1.02
 
 
 def test_visible_joints_lie_on_the_person(monkeypatch):
     """Without a background and a camera's flaws, visible joints show the person and not the black around."""
-    module = "cdkd_ext.data._figure_drawing"
+    module = "cdkd_ext.synthetic.drawing"
     monkeypatch.setattr(f"{module}.random_background", lambda rng, size: np.zeros((size, size, 3), np.uint8))
     monkeypatch.setattr(f"{module}.photograph", lambda rng, image: image)
     monkeypatch.setattr(f"{module}.add_occluders", lambda *arguments: None)
     on_person = []
     for seed in range(20):
-        figure = draw_figure(np.random.default_rng(seed), 128)
-        for x, y, visible in figure.keypoints:
+        person = draw_person(np.random.default_rng(seed), 128)
+        for x, y, visible in person.keypoints:
             if visible == 2:
-                on_person.append(figure.image[round(y), round(x)].any())
+                on_person.append(person.image[round(y), round(x)].any())
     assert np.mean(on_person) > 0.93  # the rest: head tops and rims
 
 
 def test_an_empty_folder_is_filled_and_progress_reported(tmp_path):
     (tmp_path / "empty").mkdir()
     counts: list[int] = []
-    path = make_figures(tmp_path / "empty", 3, size=32, progress=counts.append)
+    path = draw_people(tmp_path / "empty", 3, size=32, progress=counts.append)
     assert path.is_file()
     assert counts[-1] == 3
     assert sorted(os.listdir(tmp_path)) == ["empty"]
 
 
 def test_parent_folders_are_created(tmp_path):
-    assert make_figures(tmp_path / "a" / "b", 1, size=32).is_file()
+    assert draw_people(tmp_path / "a" / "b", 1, size=32).is_file()
 
 
 def test_refuses_to_mix_with_existing_files(tmp_path):
     (tmp_path / "keep.txt").write_text("mine")
     with pytest.raises(InputError, match="expected a new or empty folder, got a folder with files"):
-        make_figures(tmp_path, 1)
+        draw_people(tmp_path, 1)
     with pytest.raises(InputError, match="expected a new or empty folder, got a file"):
-        make_figures(tmp_path / "keep.txt", 1)
+        draw_people(tmp_path / "keep.txt", 1)
     assert sorted(os.listdir(tmp_path)) == ["keep.txt"]
 
 
@@ -295,16 +295,16 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     def broken(rng, size):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(figures_module, "draw_figure", broken)
+    monkeypatch.setattr(dataset_module, "draw_person", broken)
     with pytest.raises(KeyboardInterrupt):
-        make_figures(tmp_path / "set", 2)
+        draw_people(tmp_path / "set", 2)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "count: expected a positive number of pictures, got 0"),
+        ({"count": 0}, "count: expected a positive number of images, got 0"),
         ({"seed": -1}, "seed: expected a non-negative integer, got -1"),
         ({"size": 16}, "size: expected a side from 32 to 1024 pixels, got 16"),
         ({"workers": 0}, "workers: expected a positive number of processes, got 0"),
@@ -312,10 +312,10 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 )
 def test_bad_arguments(tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
-        make_figures(tmp_path / "set", **{"count": 1, **arguments})
+        draw_people(tmp_path / "set", **{"count": 1, **arguments})
     assert os.listdir(tmp_path) == []
 
 
 def test_wrong_types(tmp_path):
     with pytest.raises(TypeError, match="count: expected an integer, got float"):
-        make_figures(tmp_path / "set", 1.5)
+        draw_people(tmp_path / "set", 1.5)

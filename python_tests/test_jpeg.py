@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cdkd_ext._C import jpeg_extent
-from cdkd_ext.data import read_image
+from cdkd_ext.images import read_image
 from cdkd_ext.errors import InputError
 
 END = b"\xff\xd9"
@@ -85,7 +85,7 @@ def test_half_an_image_that_somebody_closed(tmp_path: Path, writer: str) -> None
     content = encoded(121, 94, writer)
     path = tmp_path / "half.jpg"
     path.write_bytes(content[: len(content) * 6 // 10].rstrip(b"\xff") + END)
-    with pytest.raises(InputError, match=r"half\.jpg: expected a whole picture, got a JPEG that is cut off"):
+    with pytest.raises(InputError, match=r"half\.jpg: expected a whole image, got a JPEG that is cut off"):
         read_image(path)
 
 

@@ -7,27 +7,27 @@ import cv2
 import numpy as np
 import pytest
 
-from cdkd_ext.data import read_image
 from cdkd_ext.errors import InputError
+from cdkd_ext.images import encode_image, read_image, save_image
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
 def encoded(suffix: str) -> bytes:
-    return cv2.imencode(suffix, PICTURE)[1].tobytes()
+    return cv2.imencode(suffix, IMAGE)[1].tobytes()
 
 
-def test_lossless_picture_is_read_back(tmp_path: Path) -> None:
+def test_lossless_image_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(".png"))
     image = read_image(tmp_path / "a.png", (40, 60))
     assert image.dtype == np.uint8
-    np.testing.assert_array_equal(image, PICTURE)
+    np.testing.assert_array_equal(image, IMAGE[..., ::-1])
 
 
-def test_grey_picture_has_three_channels(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "grey.png"), PICTURE[..., 0])
+def test_grey_image_has_three_channels(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), IMAGE[..., 0])
     image = read_image(tmp_path / "grey.png")
-    np.testing.assert_array_equal(image, np.repeat(PICTURE[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(image, np.repeat(IMAGE[..., :1], 3, axis=2))
 
 
 def test_orientation_tag_is_not_applied(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_orientation_tag_is_not_applied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("kept", [0.05, 0.5, 0.95])
-def test_cut_off_picture(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_cut_off_image(tmp_path: Path, suffix: str, kept: float) -> None:
     path = tmp_path / f"cut{suffix}"
     content = encoded(suffix)
     path.write_bytes(content[: int(len(content) * kept)])
@@ -53,31 +53,31 @@ def test_cut_off_picture(tmp_path: Path, suffix: str, kept: float) -> None:
 
 def test_cut_off_jpeg_is_told_from_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # as OpenCV versions do that fill the rest with grey
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: PICTURE)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: IMAGE)
     content = encoded(".jpg")
     path = tmp_path / "cut.jpg"
     # a thumbnail inside has an end of its own
     thumbnail = b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
-    for picture in (content[:-300], content[:2] + thumbnail + content[2:-300]):
-        path.write_bytes(picture)
+    for image in (content[:-300], content[:2] + thumbnail + content[2:-300]):
+        path.write_bytes(image)
         with pytest.raises(InputError, match=r"cut\.jpg: .*cut off"):
             read_image(path)
-    for picture in (content, content + b"\x00" * 500, content[:2] + thumbnail + content[2:]):
-        path.write_bytes(picture)
-        assert read_image(path) is PICTURE
+    for image in (content, content + b"\x00" * 500, content[:2] + thumbnail + content[2:]):
+        path.write_bytes(image)
+        assert read_image(path) is IMAGE
 
 
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "empty"), (b"\x00" * 99, "broken"), (b"hello", "broken")]
 )
-def test_broken_picture(tmp_path: Path, content: bytes, message: str) -> None:
+def test_broken_image(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"broken\.jpg: .*{message}"):
         read_image(path)
 
 
-def test_missing_picture_and_other_size(tmp_path: Path) -> None:
+def test_missing_image_and_other_size(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.png: .*No such file"):
         read_image(tmp_path / "none.png")
     (tmp_path / "a.png").write_bytes(encoded(".png"))
@@ -109,5 +109,28 @@ def test_what_opencv_does_not_allocate_is_named(tmp_path: Path) -> None:
     bmp = bytearray(encoded(".bmp"))
     bmp[18:26] = (60000).to_bytes(4, "little") * 2
     path.write_bytes(bmp)
-    with pytest.raises(InputError, match=r"vast\.bmp: expected a picture"):
+    with pytest.raises(InputError, match=r"vast\.bmp: expected an image"):
         read_image(path)
+
+
+def test_red_comes_first(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((2, 3, 3), (0, 0, 255), np.uint8))
+    assert read_image(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_saved_image_is_read_back(tmp_path: Path) -> None:
+    save_image(IMAGE, tmp_path / "new" / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png"), IMAGE)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_quality_is_jpegs() -> None:
+    assert len(encode_image(IMAGE, ".jpg", jpeg_quality=50)) < len(encode_image(IMAGE, ".jpg"))
+    assert encode_image(IMAGE, ".png", jpeg_quality=50) == encode_image(IMAGE, ".png")
+
+
+def test_an_unknown_format_writes_nothing(tmp_path: Path) -> None:
+    for name in ("a.unheard", "a"):
+        with pytest.raises(InputError, match=r"suffix of an image format, such as \.png"):
+            save_image(IMAGE, tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,56 @@
+"""The command `cdkd`: finds the command, turns what goes wrong into one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from cdkd_ext.cli.parsing import COMMANDS, CommandError, Parser
+from cdkd_ext.errors import InputError
+from cdkd_ext.extras import missing_extra
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0, 2 for a mistake in the input or a missing extra, 3 for a loss that is not finite, 130 for Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(given)
+    except CommandError as error:
+        status, message = error.status, str(error)
+    except InputError as error:
+        # an error from a loading process carries that process's traceback before its own last line
+        status, message = 2, str(error).strip().splitlines()[-1].removeprefix("cdkd_ext.errors.InputError: ")
+    except ModuleNotFoundError as error:
+        sentence = missing_extra(error, f"`cdkd {given[0]}`", "train")
+        if sentence is None:
+            raise
+        status, message = 2, sentence
+    except KeyboardInterrupt:
+        status, message = 130, "interrupted"
+    else:
+        return 0
+    print(f"cdkd: {message}", file=sys.stderr)
+    return status
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments and arguments[0] in COMMANDS:
+        # only now: the other commands may need packages that are not there
+        import_module(f"cdkd_ext.cli.{arguments[0]}").run(arguments[1:])
+        return
+    from cdkd_ext import __version__
+
+    parser = Parser(
+        prog="cdkd",
+        description="Low-resolution human pose estimation by cross-domain knowledge distillation.",
+    )
+    parser.add_argument("--version", action="version", version=f"cdkd-ext {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.purpose)
+    parser.parse_args(arguments)

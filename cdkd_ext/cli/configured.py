@@ -1,0 +1,88 @@
+"""What the commands with typed configurations share; it needs the extra `train`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from cdkd_ext.cli.parsing import COMMANDS, CommandError
+from cdkd_ext.errors import InputError, check
+from cdkd_ext.models import ModelOptions
+from cdkd_ext.recipes import list_recipes, load_recipe
+from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, train
+
+
+def configured_parser(name: str) -> ArgumentParser:
+    """The parser of a command, so far without options."""
+    return ArgumentParser(
+        prog=f"cdkd {name}", description=COMMANDS[name].description, exit_on_error=False, allow_abbrev=False
+    )
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parse, with configurations as their dataclasses.
+
+    Raises:
+        InputError: an option is unknown or has a value of another type.
+    """
+    try:
+        return parser.instantiate(parser.parse_args(list(arguments)))
+    except ArgumentError as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+def run_training(name: str, config_class: type[TrainingConfig], arguments: Sequence[str]) -> None:
+    """Run `cdkd train` or `cdkd distill`.
+
+    Raises:
+        CommandError: the loss became infinite or NaN, or Ctrl-C.
+    """
+    parser = configured_parser(name)
+    parser.add_argument("--config", action="config", help="YAML file of the options below")
+    parser.add_argument(
+        "--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}"
+    )
+    parser.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
+    parser.add_class_arguments(config_class)
+    options = parse(parser, expand(arguments))
+    config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
+    try:
+        train(config, resume=bool(options.resume))
+    except NonFiniteLossError as error:
+        raise CommandError(str(error), 3) from error
+    except InterruptedRun as error:
+        raise CommandError(str(error), 130) from error
+
+
+def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
+    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays."""
+    expanded: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, _, value = argument.partition("=")
+        if name not in ("--recipe", "--resume"):
+            expanded.append(argument)
+            continue
+        value = value or next(rest, "")
+        if name == "--recipe":
+            recipe = _recipe_of_evaluation(value) if evaluation else load_recipe(value)
+            expanded += ["--config", json.dumps(recipe)]
+            continue
+        path = Path(value) / "config.yaml"
+        check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
+        expanded += [f"--resume={value}", "--config", str(path)]
+    return expanded
+
+
+def _recipe_of_evaluation(name: str) -> dict[str, Any]:
+    """What a recipe says about the network and the data: an evaluation has no training to configure."""
+    recipe = load_recipe(name, ("model", "data", "flip_test", "simcc_score"))
+    known = {field.name for field in fields(ModelOptions)}
+    if "model" in recipe:
+        recipe["model"] = {key: value for key, value in recipe["model"].items() if key in known}
+    return recipe

@@ -1,0 +1,82 @@
+"""What the commands share and what needs no extra."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NamedTuple, NoReturn
+
+from cdkd_ext.errors import InputError
+
+
+class Command(NamedTuple):
+    """A command's line in the help of `cdkd`, and its example.
+
+    Attributes:
+        purpose: what it does.
+        example: a whole command line.
+    """
+
+    purpose: str
+    example: str
+
+    @property
+    def description(self) -> str:
+        """The head of the command's own help."""
+        return f"{self.purpose[0].upper()}{self.purpose[1:]}.  Example: {self.example}"
+
+
+# each is run by the module of its name
+COMMANDS = {
+    "demo": Command(
+        "draw people, train a teacher, a plain and a distilled student, and write a report",
+        "cdkd demo --output runs/demo",
+    ),
+    "train": Command(
+        "train a teacher or a plain student",
+        "cdkd train --recipe lsp_teacher --data.root lsp",
+    ),
+    "distill": Command(
+        "train a student with a teacher",
+        "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
+    ),
+    "eval": Command(
+        "measure a checkpoint's PCKh or COCO average precision",
+        "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
+    ),
+    "models": Command(
+        "list the networks with their parameters and costs",
+        "cdkd models --input_size [256,192] --head heatmap",
+    ),
+    "info": Command("show the build, the devices and the registered operators", "cdkd info"),
+    "convert": Command(
+        "read a checkpoint of another code base, or write one for it",
+        "cdkd convert pose_hrnet_w32_256x256.pth w32.safetensors --joints mpii --model.name hrnet_w32 "
+        "--model.head heatmap --model.input_size [256,256]",
+    ),
+}
+
+
+class CommandError(Exception):
+    """What ends a command with one line and a status of its own.
+
+    Args:
+        message: the line.
+        status: of the process.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are InputErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting."""
+        raise InputError(message)
+
+
+def plain_parser(name: str) -> Parser:
+    """The parser of a command without configuration."""
+    return Parser(prog=f"cdkd {name}", description=COMMANDS[name].description, allow_abbrev=False)

@@ -1,0 +1,24 @@
+"""Which optional packages belong to which extra."""
+
+from __future__ import annotations
+
+_PREDICT = ("cv2", "safetensors")
+_TRAIN = ("accelerate", "jsonargparse", "matplotlib", "pycocotools", "rich", "scipy", "tensorboard", "yaml")
+
+
+def missing_extra(error: ModuleNotFoundError, what: str, extra: str | None = None) -> str | None:
+    """One sentence on how to get a package that an import did not find.
+
+    Args:
+        error: of the import.
+        what: what needs the package.
+        extra: the extra with everything that `what` needs; None takes the smallest with this package.
+
+    Returns:
+        The sentence; None if the package belongs to no extra, which is a mistake of the installation.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in _PREDICT + _TRAIN:
+        return None
+    extra = extra or ("predict" if package in _PREDICT else "train")
+    return f"{package} is missing; {what} needs `pip install 'cdkd-ext[{extra}]'`"
