@@ -31,6 +31,7 @@ message(STATUS "CUDA kernels: ${CDKD_CUDA}, nvcc ${cuda_version} for ${CMAKE_CUD
 if(cuda_version)
   list(TRANSFORM cuda_kernels PREPEND csrc/ OUTPUT_VARIABLE cuda_sources)
   target_sources(_ops PRIVATE ${cuda_sources} ${cuda_registrations})
+  target_include_directories(_ops PRIVATE csrc/cuda/include)
   target_include_directories(_ops SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_compile_options(_ops PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
     --expt-relaxed-constexpr --threads=2 --compress-mode=size -Xcompiler=-Wall,-Wextra
@@ -51,8 +52,7 @@ if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     target_sources(_cuda_emulation PRIVATE ${source})
   endforeach()
   target_compile_features(_cuda_emulation PRIVATE cxx_std_17)
-  target_compile_definitions(_cuda_emulation PRIVATE CDKD_CUDA_ON_CPU)
-  target_include_directories(_cuda_emulation PRIVATE csrc)
+  target_include_directories(_cuda_emulation PRIVATE csrc csrc/emulation/include)
   target_compile_options(_cuda_emulation PRIVATE
     -O2 -fno-math-errno -fno-trapping-math -Wall -Wextra $<$<BOOL:${CDKD_WERROR}>:-Werror>
     -ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/=)

@@ -1,90 +1,142 @@
-// Checks, allocation and types of torch's tensors, whatever their device.
+// Between torch's tensors and plain memory, on any device.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <sstream>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
-#include "common/format.h"
+#include "common/arguments.h"
 
 namespace cdkd {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
-template <class... Parts>
-std::string text(const Parts&... parts) {
-  std::ostringstream stream;
-  (stream << ... << parts);
-  return stream.str();
-}
+struct ElementType {
+  const char* name;
+  bool floating;
+  Format format;
+};
 
-inline std::string shape_text(const Tensor& tensor) {
-  std::string result = "(";
-  for (int64_t i = 0; i < tensor.dim(); ++i) result += (i ? ", " : "") + std::to_string(tensor.size(i));
-  return result + ")";
-}
-
-// Throw what arrives in Python as a RuntimeError, in the message form of the Python checks.
-template <class Came>
-void check(bool condition, const char* argument, const std::string& expected, const Came& came) {
-  if (!condition) throw std::runtime_error(text(argument, ": expected ", expected, ", got ", came));
-}
-
-inline void check_shape(bool condition, const char* argument, const std::string& expected,
-                        const Tensor& tensor) {
-  if (!condition) check(false, argument, "shape " + expected, shape_text(tensor));
-}
-
-inline Format format_of(const char* argument, const Tensor& tensor) {
+inline ElementType element_type(const Tensor& tensor) {
+  const auto other = [](const char* name) { return ElementType{name, false, Format::kFloat32}; };
+  const auto floating = [](Format format) { return ElementType{name_of(format), true, format}; };
   switch (tensor.scalar_type()) {
     case ScalarType::Double:
-      return Format::kFloat64;
+      return floating(Format::kFloat64);
     case ScalarType::Float:
-      return Format::kFloat32;
+      return floating(Format::kFloat32);
     case ScalarType::BFloat16:
-      return Format::kBFloat16;
+      return floating(Format::kBFloat16);
     case ScalarType::Half:
-      return Format::kFloat16;
+      return floating(Format::kFloat16);
+    case ScalarType::Byte:
+      return other("uint8");
+    case ScalarType::Char:
+      return other("int8");
+    case ScalarType::Short:
+      return other("int16");
+    case ScalarType::Int:
+      return other("int32");
+    case ScalarType::Long:
+      return other("int64");
+    case ScalarType::Bool:
+      return other("bool");
     default:
-      check(false, argument, "float32, float64, bfloat16 or float16", toString(tensor.scalar_type()));
-      return Format::kFloat32;
+      return other(toString(tensor.scalar_type()));
   }
+}
+
+inline Place place_of(const Tensor& tensor) {
+  if (tensor.is_cpu()) return {Place::kCpu, 0};
+  if (tensor.is_cuda()) return {Place::kCuda, tensor.get_device_index()};
+  return {Place::kOther, 0};
 }
 
 inline Tensor packed(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// An uninitialised contiguous tensor on the device of `like`; without the dispatcher, which costs more than a
-// row.
-inline Tensor allocate(const Tensor& like, Sizes sizes, ScalarType type) {
-  std::vector<int64_t> strides(sizes.size());
-  int64_t stride = 1;
-  for (size_t i = sizes.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride *= std::max<int64_t>(sizes[i], 1);
-  }
-  int32_t device = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
-  const int32_t dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(), dtype, device,
-                                                  like.get_device_index(), &handle));
-  return Tensor(handle);
+// Whether one element stands for all: the gradient of a mean comes as a single number, expanded.
+inline bool is_repeated(const Tensor& tensor) {
+  return std::all_of(tensor.strides().begin(), tensor.strides().end(),
+                     [](int64_t stride) { return stride == 0; });
 }
 
-// The sizes without the last one.
-inline Sizes leading(const Tensor& tensor) { return Sizes(tensor.sizes().data(), tensor.dim() - 1); }
+// An op's tensor, and what the checks want to know of it. `tensor` keeps the memory that a call names.
+struct Input : Argument {
+  Tensor tensor;
 
-inline int64_t last_size(const Tensor& tensor) { return tensor.size(tensor.dim() - 1); }
+  Input(const char* name, const Tensor& given, int32_t element = -1)
+      : Input(name, packed(given), element, false) {}
 
-constexpr ScalarType accumulator_type(bool wide) { return wide ? ScalarType::Double : ScalarType::Float; }
+  // One whose single repeated element is not copied into as many.
+  static Input one_or_each(const char* name, const Tensor& given) {
+    const bool repeated = is_repeated(given);
+    return {name, repeated ? given : packed(given), -1, repeated};
+  }
+
+ private:
+  Input(const char* name, Tensor contiguous, int32_t element, bool repeated)
+      : Argument(describe(name, contiguous, element, repeated)), tensor(std::move(contiguous)) {}
+
+  static Argument describe(const char* name, const Tensor& tensor, int32_t element, bool repeated) {
+    const ElementType type = element_type(tensor);
+    return {name,
+            element,
+            type.name,
+            type.floating,
+            type.format,
+            place_of(tensor),
+            {tensor.sizes().data(), tensor.dim()},
+            tensor.const_data_ptr(),
+            repeated};
+  }
+};
+
+// Makes results where the op's first tensor lies.
+class Allocator {
+ public:
+  using Tensor = cdkd::Tensor;
+  using Input = cdkd::Input;
+
+  explicit Allocator(const Tensor& like) : like_(like) {}
+
+  Tensor allocate(Sizes sizes, Format format) const {
+    constexpr ScalarType types[] = {ScalarType::Double, ScalarType::Float, ScalarType::BFloat16,
+                                    ScalarType::Half};
+    return allocate(sizes, types[static_cast<int32_t>(format)]);
+  }
+
+  Tensor allocate_bytes(Sizes sizes) const { return allocate(sizes, ScalarType::Byte); }
+
+  // A tensor that holds no float64, which kernels that compute in float do not read.
+  static Tensor narrowed(const Tensor& tensor) {
+    const bool wide = tensor.scalar_type() == ScalarType::Double;
+    return wide ? torch::stable::to(tensor, ScalarType::Float) : tensor;
+  }
+
+ private:
+  // Uninitialised; without the dispatcher, which costs more than a row.
+  Tensor allocate(Sizes sizes, ScalarType type) const {
+    std::vector<int64_t> strides(sizes.count());
+    int64_t stride = 1;
+    for (int64_t i = sizes.count(); i-- > 0;) {
+      strides[i] = stride;
+      stride *= std::max<int64_t>(sizes[i], 1);
+    }
+    int32_t device = 0;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like_.get(), &device));
+    const int32_t dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+    AtenTensorHandle handle = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.count(), sizes.data(), strides.data(), dtype,
+                                                    device, like_.get_device_index(), &handle));
+    return Tensor(handle);
+  }
+
+  const Tensor& like_;
+};
 
 }  // namespace cdkd

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/format.h"
 #include "common/half.h"
+#include "common/rows.h"
 #include "cpu/aligned_buffer.h"
 
 namespace cdkd::cpu {
@@ -42,77 +42,71 @@ struct ToFloat16 {
   CDKD_INLINE uint16_t operator()(float value) const { return to_float16(value); }
 };
 
-// A contiguous matrix of `length` columns.
-struct Rows {
-  const void* data;
-  Format format;
-  int64_t length;
+template <class T>
+CDKD_INLINE const T* elements_of(const Rows& rows, int64_t row) {
+  return static_cast<const T*>(rows.data) + row * rows.length;
+}
+template <class T>
+CDKD_INLINE T* elements_of(const MutableRows& rows, int64_t row) {
+  return static_cast<T*>(rows.data) + row * rows.length;
+}
 
-  template <class T>
-  const T* at(int64_t row) const {
-    return static_cast<const T*>(data) + row * length;
+// The row, filled up with -inf to a multiple of `lanes`: in place where its format and length allow, else a
+// converted copy in `buffer`.
+template <int lanes = 1, class A>
+CDKD_INLINE const A* read_row(const Rows& rows, int64_t row, A* buffer) {
+  const int64_t length = rows.length;
+  if (rows.format == native_format<A>() && length % lanes == 0) return elements_of<A>(rows, row);
+  for (int64_t i = length; i % lanes != 0; ++i) buffer[i] = -std::numeric_limits<A>::infinity();
+  switch (rows.format) {
+    case Format::kFloat64:
+      convert_row(elements_of<double>(rows, row), length, buffer, AsIs());
+      break;
+    case Format::kFloat32:
+      convert_row(elements_of<float>(rows, row), length, buffer, AsIs());
+      break;
+    case Format::kBFloat16:
+      convert_row(elements_of<uint16_t>(rows, row), length, buffer, FromBFloat16());
+      break;
+    case Format::kFloat16:
+      convert_row(elements_of<uint16_t>(rows, row), length, buffer, FromFloat16());
+      break;
   }
+  return buffer;
+}
 
-  // The row, filled up with -inf to a multiple of `lanes`: in place where its format and length allow, else a
-  // converted copy in `buffer`.
-  template <int lanes = 1, class A>
-  CDKD_INLINE const A* read(int64_t row, A* buffer) const {
-    if (format == native_format<A>() && length % lanes == 0) return at<A>(row);
-    for (int64_t i = length; i % lanes != 0; ++i) buffer[i] = -std::numeric_limits<A>::infinity();
-    switch (format) {
-      case Format::kFloat64:
-        convert_row(at<double>(row), length, buffer, AsIs());
-        break;
-      case Format::kFloat32:
-        convert_row(at<float>(row), length, buffer, AsIs());
-        break;
-      case Format::kBFloat16:
-        convert_row(at<uint16_t>(row), length, buffer, FromBFloat16());
-        break;
-      case Format::kFloat16:
-        convert_row(at<uint16_t>(row), length, buffer, FromFloat16());
-        break;
-    }
-    return buffer;
+template <class A>
+CDKD_INLINE A read_scalar(const Rows& scalars, int64_t index) {
+  A buffer = 0;
+  return *read_row(scalars, index, &buffer);
+}
+
+// Where to compute the row in whole vectors: in place, or in `buffer` if write_row() has to copy it.
+template <int lanes = 1, class A>
+CDKD_INLINE A* target_row(const MutableRows& rows, int64_t row, A* buffer) {
+  return rows.format == native_format<A>() && rows.length % lanes == 0 ? elements_of<A>(rows, row) : buffer;
+}
+
+// Copy what was computed in `buffer`; nothing to do if it was computed in place.
+template <class A>
+CDKD_INLINE void write_row(const MutableRows& rows, int64_t row, const A* values) {
+  const int64_t length = rows.length;
+  if (rows.format == native_format<A>() && values == elements_of<A>(rows, row)) return;
+  switch (rows.format) {
+    case Format::kFloat64:
+      convert_row(values, length, elements_of<double>(rows, row), AsIs());
+      break;
+    case Format::kFloat32:
+      convert_row(values, length, elements_of<float>(rows, row), AsIs());
+      break;
+    case Format::kBFloat16:
+      convert_row(values, length, elements_of<uint16_t>(rows, row), ToBFloat16());
+      break;
+    case Format::kFloat16:
+      convert_row(values, length, elements_of<uint16_t>(rows, row), ToFloat16());
+      break;
   }
-};
-
-struct MutableRows {
-  void* data;
-  Format format;
-  int64_t length;
-
-  template <class T>
-  T* at(int64_t row) const {
-    return static_cast<T*>(data) + row * length;
-  }
-
-  // Where to compute the row in whole vectors: in place, or in `buffer` if write() has to copy it.
-  template <int lanes = 1, class A>
-  CDKD_INLINE A* target(int64_t row, A* buffer) const {
-    return format == native_format<A>() && length % lanes == 0 ? at<A>(row) : buffer;
-  }
-
-  // Copy what was computed in `buffer`; nothing to do if it was computed in place.
-  template <class A>
-  CDKD_INLINE void write(int64_t row, const A* values) const {
-    if (format == native_format<A>() && values == at<A>(row)) return;
-    switch (format) {
-      case Format::kFloat64:
-        convert_row(values, length, at<double>(row), AsIs());
-        break;
-      case Format::kFloat32:
-        convert_row(values, length, at<float>(row), AsIs());
-        break;
-      case Format::kBFloat16:
-        convert_row(values, length, at<uint16_t>(row), ToBFloat16());
-        break;
-      case Format::kFloat16:
-        convert_row(values, length, at<uint16_t>(row), ToFloat16());
-        break;
-    }
-  }
-};
+}
 
 // One thread's working memory: uninitialised arrays handed out one after the other, each a whole number of
 // vectors.

@@ -1,33 +1,65 @@
-// What a kernel file is written in: the CUDA language from nvcc, or from its emulation on the CPU.
+// Where an op's CUDA kernels run: its first tensor's device, on the caller's stream there. The operators of a
+// room call `compute(device, call)` or the like, which its cuda.cpp defines.
 #pragma once
-#include <cstdint>
+#include <cuda_runtime_api.h>
+#include <torch/csrc/stable/accelerator.h>
 
-#if defined(CDKD_CUDA_ON_CPU)
-#include "emulation/device_language.h"
-#define CDKD_UNROLL
-#else
-#include <cuda_runtime.h>
+#include "common/tensors.h"
 
-// `kernel` is a name, of a function pointer too: a template's commas would end the macro's argument. `name`
-// is what the emulation reports.
-#define CDKD_LAUNCH(name, kernel, grid, block, shared_bytes, stream, ...) \
-  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
-#define CDKD_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
-#define CDKD_UNROLL _Pragma("unroll")
-#endif
-
-#define CDKD_DEVICE __device__ __forceinline__
+// Only a torch with CUDA has it; weak, the library also loads under one without.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
 
 namespace cdkd::cuda {
 
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-// Blocks of `threads` that a multiprocessor should be able to hold: 64 registers a thread, 128 for double.
-// Left to itself the compiler aims higher, and spills.
-template <class A>
-constexpr int blocks_per_multiprocessor(int threads) {
-  return (sizeof(A) == 8 ? 512 : 1024) / threads;
+inline void check_launch(cudaError_t error) {
+  if (error != cudaSuccess)
+    throw std::runtime_error(text("cdkd: a CUDA kernel did not start: ", cudaGetErrorString(error)));
 }
+
+class Device : public Allocator {
+ public:
+  explicit Device(const Input& first) : Allocator(first.tensor), guard_(index_of(first)) {
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(first.place.index, &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+
+  cudaStream_t stream() const { return stream_; }
+
+  // Fill with zeros.
+  void clear(const Tensor& tensor) const {
+    const int64_t bytes = tensor.numel() * tensor.element_size();
+    if (bytes > 0)
+      check_launch(cudaMemsetAsync(tensor.mutable_data_ptr(), 0, static_cast<size_t>(bytes), stream_));
+  }
+
+  // Fill from memory of the device.
+  void copy(const void* from, const Tensor& to) const {
+    const int64_t bytes = to.numel() * to.element_size();
+    if (bytes > 0)
+      check_launch(cudaMemcpyAsync(to.mutable_data_ptr(), from, static_cast<size_t>(bytes),
+                                   cudaMemcpyDeviceToDevice, stream_));
+  }
+
+  // Major compute capability.
+  int capability() const {
+    int device = 0, major = 0;
+    check_launch(cudaGetDevice(&device));
+    check_launch(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    return major;
+  }
+
+ private:
+  static int32_t index_of(const Input& first) {
+    if (first.place.kind != Place::kCuda)
+      fail(first.label(), "a tensor on cuda", "one on " + text_of(first.place));
+    if (aoti_torch_get_current_cuda_stream == nullptr)
+      fail(first.label(), "a torch that has CUDA", "one without");
+    return first.place.index;
+  }
+
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_ = nullptr;
+};
 
 }  // namespace cdkd::cuda

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "common/half.h"
-#include "cuda/device.h"
+#include "cuda/language.h"
 
 namespace cdkd::cuda {
 

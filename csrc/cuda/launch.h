@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "cuda/device.h"
+#include "cuda/language.h"
 
 namespace cdkd::cuda {
 

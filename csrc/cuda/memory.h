@@ -15,18 +15,14 @@ struct alignas(16) Vector {
 
 template <class T>
 CDKD_DEVICE T load(const T* address) {
-#if defined(CDKD_CUDA_ON_CPU)
-  emulation::count_read(sizeof(T));
-#endif
+  count_read(sizeof(T));
   return *address;
 }
 
 template <class T>
 CDKD_DEVICE Vector<T> load(const Vector<T>* address) {
   static_assert(sizeof(Vector<T>) == sizeof(uint4), "one access");
-#if defined(CDKD_CUDA_ON_CPU)
-  emulation::count_read(sizeof(uint4));
-#endif
+  count_read(sizeof(uint4));
   union {
     uint4 bits;
     Vector<T> vector;
@@ -38,25 +34,19 @@ CDKD_DEVICE Vector<T> load(const Vector<T>* address) {
 // Where all lanes of a warp read the same address: one transaction.
 template <class T>
 CDKD_DEVICE T load_uniform(const T* address) {
-#if defined(CDKD_CUDA_ON_CPU)
-  if (emulation::current_thread->lane == 0) emulation::count_read(sizeof(T));
-#endif
+  count_uniform_read(sizeof(T));
   return *address;
 }
 
 template <class T>
 CDKD_DEVICE void store(T* address, T value) {
-#if defined(CDKD_CUDA_ON_CPU)
-  emulation::count_write(sizeof(T));
-#endif
+  count_write(sizeof(T));
   *address = value;
 }
 
 template <class T>
 CDKD_DEVICE void store(Vector<T>* address, Vector<T> value) {
-#if defined(CDKD_CUDA_ON_CPU)
-  emulation::count_write(sizeof(uint4));
-#endif
+  count_write(sizeof(uint4));
   union {
     uint4 bits;
     Vector<T> vector;

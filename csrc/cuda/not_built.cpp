@@ -1,7 +1,11 @@
 // Stands in for the CUDA kernels in a build without nvcc: says how to get them.
 #include <torch/csrc/stable/library.h>
 
+#include <cstring>
 #include <stdexcept>
+#include <string>
+
+#include "schemas.h"
 
 namespace {
 
@@ -15,9 +19,6 @@ void not_built(StableIValue*, uint64_t, uint64_t) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cdkd, CUDA, m) {
-  for (const char* op :
-       {"cca_kl", "cca_kl_gradients", "cca_kl_backward", "simcc_kl", "simcc_kl_gradients",
-        "simcc_kl_backward", "simcc_decode", "projector_cosine", "projector_cosine_forward",
-        "projector_cosine_backward", "sau_select", "sau_select_forward", "sau_select_backward"})
-    m.impl(op, &not_built);
+  for (const char* const* schema = cdkd::kSchemas; *schema; ++schema)
+    m.impl(std::string(*schema, std::strcspn(*schema, "(")).c_str(), &not_built);
 }

@@ -1,6 +1,6 @@
 // Reductions over a warp or a block; every thread gets the result, always combined in the same order.
 #pragma once
-#include "cuda/device.h"
+#include "cuda/language.h"
 
 namespace cdkd::cuda {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "cuda/call.h"
+#include "common/rows.h"
 #include "cuda/memory.h"
 
 namespace cdkd::cuda {

@@ -68,6 +68,7 @@ uint64_t block_limit;
 const char* kernel_name;
 const std::function<void()>* kernel_body;
 std::string error;
+std::string refusal;
 Traffic traffic;
 std::vector<Launch> launches;
 
@@ -210,15 +211,16 @@ uint64_t nth_block(uint64_t i, uint64_t count) {
   return (i * stride + schedule_seed) % count;
 }
 
-void check_launch(const char* name, Extent grid, Extent block, size_t shared_bytes) {
+bool is_refused(const char* name, Extent grid, Extent block, size_t shared_bytes) {
   const uint64_t count = uint64_t{block.x} * block.y * block.z;
   const bool grid_fits =
       grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
-  if (!grid_fits || count == 0 || count > kMaxThreads || block.z > 64 || shared_bytes > 232448)
-    throw std::runtime_error(std::string(name) + ": a device refuses this launch: grid (" +
-                             std::to_string(grid.x) + ", " + std::to_string(grid.y) + ", " +
-                             std::to_string(grid.z) + "), " + std::to_string(count) + " threads, " +
-                             std::to_string(shared_bytes) + " bytes of shared memory");
+  if (grid_fits && count > 0 && count <= kMaxThreads && block.z <= 64 && shared_bytes <= kMaxShared)
+    return false;
+  refusal = std::string(name) + ": a device refuses this launch: grid (" + std::to_string(grid.x) + ", " +
+            std::to_string(grid.y) + ", " + std::to_string(grid.z) + "), " + std::to_string(count) +
+            " threads, " + std::to_string(shared_bytes) + " bytes of shared memory";
+  return true;
 }
 
 void record_launch(Extent grid, Extent block, size_t shared_bytes, uint64_t count, uint64_t run) {
@@ -257,9 +259,11 @@ size_t copy_launches(Launch* copies, size_t capacity) {
   return launches.size();
 }
 
-void launch(const char* name, Extent grid, Extent block, size_t shared_bytes,
+const char* last_refusal() { return refusal.c_str(); }
+
+bool launch(const char* name, Extent grid, Extent block, size_t shared_bytes,
             const std::function<void()>& body) {
-  check_launch(name, grid, block, shared_bytes);
+  if (is_refused(name, grid, block, shared_bytes)) return false;
   kernel_name = name;
   kernel_body = &body;
   error.clear();
@@ -278,6 +282,7 @@ void launch(const char* name, Extent grid, Extent block, size_t shared_bytes,
   }
   if (!error.empty()) throw std::runtime_error(error);
   record_launch(grid, block, shared_bytes, count, run);
+  return true;
 }
 
 void fail(const char* message) {

@@ -9,6 +9,7 @@ namespace cdkd::emulation {
 
 constexpr unsigned kWarp = 32;
 constexpr unsigned kMaxThreads = 1024;
+constexpr size_t kMaxShared = 48 * 1024;  // of a block that does not ask for more
 
 struct Index {
   unsigned x, y, z;
@@ -69,10 +70,14 @@ void configure(uint64_t schedule, uint64_t max_blocks);
 void clear_launches();
 size_t copy_launches(Launch* launches, size_t capacity);
 
-// Run `body` once per thread; throws std::runtime_error for a launch that a device would refuse, and for what
-// it would hang on or leave undefined: divergent barriers and collectives, shuffles from absent lanes.
-void launch(const char* name, Extent grid, Extent block, size_t shared_bytes,
+// Run `body` once per thread, or return false where a device would refuse the launch. Throws
+// std::runtime_error for what it would hang on or leave undefined: divergent barriers and collectives,
+// shuffles from absent lanes.
+bool launch(const char* name, Extent grid, Extent block, size_t shared_bytes,
             const std::function<void()>& body);
+
+// What the launch was that was refused last.
+const char* last_refusal();
 
 // End the launch with an error, from inside a kernel.
 [[noreturn]] void fail(const char* message);

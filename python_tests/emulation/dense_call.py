@@ -9,15 +9,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from kernel_values import normal
 
-from cdkd_ext.emulation import dense_ops
 from cdkd_ext.emulation.library import Emulation
+from cdkd_ext.emulation.projector_cosine import projector_cosine as run_projector_cosine
+from cdkd_ext.emulation.sau_select import sau_select as run_sau_select
 
 Results = tuple[object, ...]
 
 
 def projector_cosine(emulation: Emulation, dtype: str = "float16") -> Results:
     samples, channels, positions, targets, projectors = 3, 23, 40, 84, 4
-    return dense_ops.projector_cosine(
+    return run_projector_cosine(
         emulation,
         normal(0, samples, channels, positions, dtype=dtype),
         normal(1, projectors, targets, positions, dtype=dtype),
@@ -35,7 +36,7 @@ def projector_cosine_plain(emulation: Emulation) -> Results:
 def sau_select(emulation: Emulation, *, training: bool = True) -> Results:
     samples, channels, height, width, kernels, hidden, projectors = 3, 9, 5, 17, (3, 5), 7, 3
     maps = (len(kernels), channels)
-    return dense_ops.sau_select(
+    return run_sau_select(
         emulation,
         normal(0, samples, channels, height, width),
         [normal(k, channels, channels, k, k) for k in kernels],

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[2] / "csrc"
-_COMMON = ["-std=gnu++17", "-fPIC", "-DCDKD_CUDA_ON_CPU", "-Wall", "-Wextra", "-Werror"]
+_COMMON = ["-std=gnu++17", "-fPIC", "-Wall", "-Wextra", "-Werror"]
 _UNDEFINED = "alignment,bounds,shift,signed-integer-overflow,integer-divide-by-zero,float-cast-overflow"
 # per variant: flags of all files, further flags of the kernels (not of the scheduler)
 _VARIANTS = {
@@ -35,7 +35,18 @@ def _compile(variant: str, sources: Path, files: list[Path], folder: Path) -> di
     for file in files:
         flags = [*_COMMON, *every, *(kernels if file.name != "scheduler.cpp" else [])]
         output = folder / f"{file.parent.name}_{file.name}.o"
-        command = [compiler(), *flags, f"-I{sources}", "-x", "c++", "-c", file, "-o", output]
+        command = [
+            compiler(),
+            *flags,
+            f"-I{sources}",
+            f"-I{sources}/emulation/include",
+            "-x",
+            "c++",
+            "-c",
+            file,
+            "-o",
+            output,
+        ]
         running[output] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for output, process in running.items():
         _, message = process.communicate()

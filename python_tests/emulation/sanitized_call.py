@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cdkd_ext.emulation import row_ops
+from cdkd_ext.emulation.cca_kl import cca_kl as run_cca_kl
 from cdkd_ext.emulation.library import Emulation
+from cdkd_ext.emulation.scale_rows import scale_rows as run_scale_rows
+from cdkd_ext.emulation.simcc_decode import simcc_decode as run_simcc_decode
+from cdkd_ext.emulation.simcc_kl import simcc_kl as run_simcc_kl
 
 
 def normal(*shape: int, dtype: str = "float32") -> np.ndarray:
@@ -22,21 +25,21 @@ def cca_kl(emulation: Emulation) -> None:
     ):
         # an element late: other threads then write the gradient than have read the logits
         student = normal(rows * classes + 1, dtype=dtype)[1:].reshape(rows, classes)
-        row_ops.cca_kl(emulation, student, normal(rows, bins, dtype=dtype), np.array(1.5))
+        run_cca_kl(emulation, student, normal(rows, bins, dtype=dtype), np.array(1.5))
 
 
 def simcc_kl(emulation: Emulation) -> None:
     for bins in (33, 1024):
-        row_ops.simcc_kl(emulation, normal(5, bins), np.array([0.0, 1.0, 7.5, 32.0, -9.0]), sigma=2.0)
+        run_simcc_kl(emulation, normal(5, bins), np.array([0.0, 1.0, 7.5, 32.0, -9.0]), sigma=2.0)
 
 
 def simcc_decode(emulation: Emulation) -> None:
     flipped = (normal(2, 3, 65), normal(2, 3, 40), np.array([0, 2, 1]))
-    row_ops.simcc_decode(emulation, normal(2, 3, 65), normal(2, 3, 40), 2.0, flipped=flipped, mirror_sum=63)
+    run_simcc_decode(emulation, normal(2, 3, 65), normal(2, 3, 40), 2.0, flipped=flipped, mirror_sum=63)
 
 
 def scale_rows(emulation: Emulation) -> None:
-    row_ops.scale_rows(emulation, normal(9, 35), normal(9), normal(9))
+    run_scale_rows(emulation, normal(9, 35), normal(9), normal(9))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from kernel_values import TYPES, assert_near, convert, exact, normal
 
+from cdkd_ext.emulation.cca_kl import cca_kl
 from cdkd_ext.emulation.library import Emulation
-from cdkd_ext.emulation.row_ops import cca_kl
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kernel_values import normal
 
-from cdkd_ext.emulation import row_ops
+from cdkd_ext.emulation import cca_kl, scale_rows, simcc_decode, simcc_kl
 from cdkd_ext.emulation.library import Emulation, EmulationError
 
 
@@ -141,13 +141,13 @@ BUGS = [
 def results(emulation: Emulation, kernel: str) -> list[Any]:
     """Results of a small call of each op; no shape is a multiple of anything."""
     if kernel == "cca_kl":
-        found = row_ops.cca_kl(emulation, normal(0, 5, 133), normal(1, 5, 401), np.array(1.5))
+        found = cca_kl.cca_kl(emulation, normal(0, 5, 133), normal(1, 5, 401), np.array(1.5))
     elif kernel == "scale_rows":
-        found = row_ops.scale_rows(emulation, normal(0, 9, 5), normal(1, 9), normal(2, 9))
+        found = scale_rows.scale_rows(emulation, normal(0, 9, 5), normal(1, 9), normal(2, 9))
     elif kernel == "simcc_decode":
-        found = row_ops.simcc_decode(emulation, normal(0, 1, 3, 40), normal(1, 1, 3, 37), 2.0)
+        found = simcc_decode.simcc_decode(emulation, normal(0, 1, 3, 40), normal(1, 1, 3, 37), 2.0)
     else:
-        found = row_ops.simcc_kl(emulation, normal(0, 3, 37), np.array([1.0, 2.0, 3.0]))
+        found = simcc_kl.simcc_kl(emulation, normal(0, 3, 37), np.array([1.0, 2.0, 3.0]))
     return [None if array is None else array.tobytes() for array in found]
 
 

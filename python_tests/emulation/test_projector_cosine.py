@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from kernel_values import TYPES, convert, exact, normal
 
-from cdkd_ext.emulation.dense_ops import projector_cosine
 from cdkd_ext.emulation.library import Emulation
+from cdkd_ext.emulation.projector_cosine import projector_cosine
 
 NAMES = ("cosine", "feature", "weight", "bias", "select")
 # 16-bit types on tensor cores round the product's gradient; without them everything is summed in float32

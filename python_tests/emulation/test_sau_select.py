@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from kernel_values import TYPES, convert, exact, normal
 
-from cdkd_ext.emulation.dense_ops import sau_select
 from cdkd_ext.emulation.library import Emulation
+from cdkd_ext.emulation.sau_select import sau_select
 
 NAMES = (
     *("selection", "mean", "variance", "feature", "norm_weight", "norm_bias"),

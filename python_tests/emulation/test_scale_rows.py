@@ -7,7 +7,7 @@ import pytest
 from kernel_values import TYPES, assert_near, exact, normal
 
 from cdkd_ext.emulation.library import Emulation
-from cdkd_ext.emulation.row_ops import scale_rows
+from cdkd_ext.emulation.scale_rows import scale_rows
 
 
 @pytest.mark.parametrize("dtype", TYPES)

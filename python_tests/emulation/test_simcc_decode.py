@@ -7,7 +7,7 @@ import pytest
 from kernel_values import TYPES, convert, exact, normal
 
 from cdkd_ext.emulation.library import Emulation
-from cdkd_ext.emulation.row_ops import simcc_decode
+from cdkd_ext.emulation.simcc_decode import simcc_decode
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

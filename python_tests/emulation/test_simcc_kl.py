@@ -7,7 +7,7 @@ import pytest
 from kernel_values import TYPES, assert_near, convert, exact, normal
 
 from cdkd_ext.emulation.library import Emulation
-from cdkd_ext.emulation.row_ops import simcc_kl
+from cdkd_ext.emulation.simcc_kl import simcc_kl
 
 FORMS: list[dict[str, float]] = [{}, {"label_smoothing": 0.2}, {"sigma": 1.5}, {"sigma": 40.0}]
 

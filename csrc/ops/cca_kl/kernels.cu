@@ -1,10 +1,10 @@
 // Cross-class alignment: τ² · KL(merged softmax(teacher / τ) ‖ softmax(student / τ)) per row, with its
 // derivatives. One block per row.
-#include "ops/cca_kl/class_bins.h"
+#include "class_bins.h"
 #include "common/exponential.h"
-#include "ops/cca_kl/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl
 namespace {
 
 template <class A, bool wants_student, bool wants_tau>
-void launch_as(const CcaKl& call, cudaStream_t stream) {
+cudaError_t launch_as(const CcaKl& call, cudaStream_t stream) {
   const auto bytes = [&](bool staged) {
     return cca_kl_layout(call, wants_tau, staged).total * static_cast<int64_t>(sizeof(A));
   };
@@ -155,29 +155,21 @@ void launch_as(const CcaKl& call, cudaStream_t stream) {
                              : &cca_kl_kernel<A, wants_student, wants_tau, false>;
   CDKD_LAUNCH("cca_kl", kernel, dim3(grid_for(call.rows)), dim3(threads_for(call.teacher.length)),
               static_cast<size_t>(bytes(staged)), stream, call);
+  return cudaSuccess;
 }
 
 template <class A>
-void launch_in(const CcaKl& call, cudaStream_t stream) {
-  if (call.tau_gradient) {
-    launch_as<A, true, true>(call, stream);
-  } else if (call.student_gradient.data) {
-    launch_as<A, true, false>(call, stream);
-  } else {
-    launch_as<A, false, false>(call, stream);
-  }
+cudaError_t launch_in(const CcaKl& call, cudaStream_t stream) {
+  if (call.tau_gradient) return launch_as<A, true, true>(call, stream);
+  if (call.student_gradient.data) return launch_as<A, true, false>(call, stream);
+  return launch_as<A, false, false>(call, stream);
 }
 
 }  // namespace
 
 cudaError_t launch_cca_kl(const CcaKl& call, cudaStream_t stream) {
   if (call.rows == 0) return cudaSuccess;
-  if (call.wide) {
-    launch_in<double>(call, stream);
-  } else {
-    launch_in<float>(call, stream);
-  }
-  return cudaGetLastError();
+  return call.wide ? launch_in<double>(call, stream) : launch_in<float>(call, stream);
 }
 
 }  // namespace cdkd::cuda

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "ops/cca_kl/class_bins.h"
+#include "class_bins.h"
 #include "cpu/vector.h"
 
 namespace cdkd::cpu {

@@ -4,80 +4,37 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
-#include <tuple>
+#include <vector>
 
+#include "arguments.h"
+#include "cpu/device.h"
 #include "cpu/input_type.h"
-#include "ops/projector_cosine/cpu_tiles.h"
-#include "cpu/tensors.h"
+#include "cpu_tiles.h"
 
-namespace cdkd::cpu::projector {
+namespace cdkd::cpu {
+namespace projector {
 namespace {
 
 constexpr int64_t kTasks = 32;  // at most: each task of the forward pass keeps its own sums
 constexpr int64_t kSlabs =
     4;  // parts of the batch that the recomputing backward pass projects one after the other
 
-using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
-using Backward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
-
-struct Inputs {
-  Tensor feature, weight, bias, select, teacher;
-  Format format;
-  int64_t samples, channels, positions, targets, projectors;
-
-  Inputs(const Tensor& feature_, const Tensor& weight_, const Tensor& bias_, const Tensor& select_,
-         const Tensor& teacher_)
-      : feature(feature_), weight(weight_), bias(bias_), select(select_), teacher(teacher_) {
-    format = check_floating("feature", feature);
-    check_shape(feature.dim() == 3, "feature", "(B, C, S)", feature);
-    samples = feature.size(0), channels = feature.size(1), positions = feature.size(2);
-    check_shape(weight.dim() == 3 && weight.size(2) == positions, "weight", text("(K, T, ", positions, ")"),
-                weight);
-    projectors = weight.size(0), targets = weight.size(1);
-    check_shape(bias.dim() == 2 && bias.size(0) == projectors && bias.size(1) == targets, "bias",
-                text("(", projectors, ", ", targets, ")"), bias);
-    check_shape(select.dim() == 3 && select.size(0) == samples && select.size(1) == projectors &&
-                    select.size(2) == channels,
-                "select", text("(", samples, ", ", projectors, ", ", channels, ")"), select);
-    check_shape(teacher.dim() == 3 && teacher.size(0) == samples && teacher.size(1) == channels &&
-                    teacher.size(2) == targets,
-                "teacher", text("(", samples, ", ", channels, ", ", targets, ")"), teacher);
-    check(channels > 0 && positions > 0 && targets > 0 && projectors > 0, "weight",
-          "no empty axis but the batch", shape_text(weight));
-    check(check_floating("weight", weight) == format, "weight", "the type of feature", "another type");
-    check(check_floating("teacher", teacher) == format, "teacher", "the type of feature", "another type");
-    const Format wide = format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
-    check(check_floating("bias", bias) == wide, "bias", "float32, or float64 with feature", "another type");
-    check(check_floating("select", select) == wide, "select", "float32, or float64 with feature",
-          "another type");
-    feature = packed(feature), weight = packed(weight), bias = packed(bias);
-    select = packed(select), teacher = packed(teacher);
-  }
-
-  ScalarType type() const { return accumulator_type(format == Format::kFloat64); }
-  int64_t rows() const { return samples * channels; }
-  int64_t planes(bool relu) const { return relu ? divide_up(projectors, 8) : 0; }
-
-  template <class In>
-  Problem<Accumulate<In>, In> problem(bool relu) const {
-    using T = Accumulate<In>;
-    Problem<T, In> p{};
-    p.channels = channels, p.positions = positions, p.targets = targets, p.projectors = projectors;
-    p.rows = rows();
-    p.relu = relu;
-    p.feature = static_cast<const In*>(feature.const_data_ptr());
-    p.weight = static_cast<const In*>(weight.const_data_ptr());
-    p.bias = static_cast<const T*>(bias.const_data_ptr());
-    p.select = static_cast<const T*>(select.const_data_ptr());
-    p.teacher = static_cast<const In*>(teacher.const_data_ptr());
-    return p;
-  }
-};
-
-bool is_relu(const std::string& activation) {
-  check(activation == "relu" || activation == "none", "activation", "'relu' or 'none'",
-        "'" + activation + "'");
-  return activation == "relu";
+template <class In>
+Problem<Accumulate<In>, In> problem_of(const ProjectorCosine& call) {
+  using T = Accumulate<In>;
+  Problem<T, In> p{};
+  p.channels = call.channels, p.positions = call.positions;
+  p.targets = call.targets, p.projectors = call.projectors;
+  p.rows = call.rows();
+  p.relu = call.relu;
+  p.feature = static_cast<const In*>(call.feature);
+  p.weight = static_cast<const In*>(call.weight);
+  p.bias = static_cast<const T*>(call.bias);
+  p.select = static_cast<const T*>(call.select);
+  p.teacher = static_cast<const In*>(call.teacher);
+  p.projected = static_cast<T*>(call.projected);
+  p.active = call.active;
+  return p;
 }
 
 // Project the slab; add each row's sums to `sums` (rows, row_sums) unless it is null.
@@ -104,47 +61,34 @@ void project(const Problem<T, In>& p, double* sums) {
     for (int64_t i = 0; i < width; ++i) sums[i] += static_cast<double>(partial.data()[task * width + i]);
 }
 
-// Returns the cosines, and what the backward pass wants to know: the projections' sum and the ReLU's bits
-// (empty unless `keep`), <teacher, a_k> and <output, a_k> per channel (2, B, K, C), and the three products
-// per sample (B, 3).
 template <class In>
-Forward forward(const Inputs& in, bool relu, double eps, bool keep) {
+void forward(const ProjectorCosine& call) {
   using T = Accumulate<In>;
-  const int64_t rows = in.rows();
-  Tensor cosine = allocate(in.feature, {in.samples}, in.type());
-  Tensor projected = allocate(in.feature, {keep ? rows : 0, in.targets}, in.type());
-  Tensor active = allocate(in.feature, {in.planes(relu), keep ? rows : 0, in.targets}, ScalarType::Byte);
-  Tensor inner = allocate(in.feature, {2, in.samples, in.projectors, in.channels}, in.type());
-  Tensor products = allocate(in.feature, {in.samples, 3}, in.type());
-  Problem<T, In> p = in.problem<In>(relu);
-  p.projected = keep ? static_cast<T*>(projected.mutable_data_ptr()) : nullptr;
-  p.active = keep && relu ? static_cast<uint8_t*>(active.mutable_data_ptr()) : nullptr;
-  const int64_t width = row_sums(in.projectors);
-  std::vector<double> sums(rows * width);
-  if (rows > 0) project(p, sums.data());
+  const int64_t width = row_sums(call.projectors);
+  std::vector<double> sums(call.rows() * width);
+  project(problem_of<In>(call), sums.data());
 
-  T* to = static_cast<T*>(inner.mutable_data_ptr());
-  T* norms = static_cast<T*>(products.mutable_data_ptr());
-  T* result = static_cast<T*>(cosine.mutable_data_ptr());
-  const int64_t half = in.samples * in.projectors * in.channels;
-  for (int64_t b = 0; b < in.samples; ++b) {
+  T* to = static_cast<T*>(call.inner);
+  T* norms = static_cast<T*>(call.products);
+  T* result = static_cast<T*>(call.cosine);
+  const int64_t half = call.samples * call.projectors * call.channels;
+  for (int64_t b = 0; b < call.samples; ++b) {
     double with_teacher = 0, with_output = 0, of_teacher = 0;
-    for (int64_t c = 0; c < in.channels; ++c) {
-      const double* from = sums.data() + (b * in.channels + c) * width;
-      for (int64_t k = 0; k < in.projectors; ++k)
+    for (int64_t c = 0; c < call.channels; ++c) {
+      const double* from = sums.data() + (b * call.channels + c) * width;
+      for (int64_t k = 0; k < call.projectors; ++k)
         for (int64_t i = 0; i < 2; ++i)
-          to[i * half + (b * in.projectors + k) * in.channels + c] = static_cast<T>(from[2 * k + i]);
+          to[i * half + (b * call.projectors + k) * call.channels + c] = static_cast<T>(from[2 * k + i]);
       with_teacher += from[width - 3], with_output += from[width - 2], of_teacher += from[width - 1];
     }
     norms[3 * b] = static_cast<T>(with_teacher);
     norms[3 * b + 1] = static_cast<T>(with_output);
     norms[3 * b + 2] = static_cast<T>(of_teacher);
     // written so that a NaN is not taken for a small norm
-    const double output_norm = std::sqrt(with_output) < eps ? eps : std::sqrt(with_output);
-    const double teacher_norm = std::sqrt(of_teacher) < eps ? eps : std::sqrt(of_teacher);
+    const double output_norm = std::sqrt(with_output) < call.eps ? call.eps : std::sqrt(with_output);
+    const double teacher_norm = std::sqrt(of_teacher) < call.eps ? call.eps : std::sqrt(of_teacher);
     result[b] = static_cast<T>(with_teacher / (output_norm * teacher_norm));
   }
-  return {cosine, projected, active, inner, products};
 }
 
 // The gradient of a cosine by the output is teacher_scale · teacher - output_scale · output.
@@ -194,112 +138,60 @@ void feature_gradient(const Problem<T, In>& p, T* feature) {
   });
 }
 
-// Gradients of feature, weight, bias and select in the accumulation type; the first three are empty where not
-// wanted.
 template <class In>
-Backward backward(const Inputs& in, const Tensor& gradient, const Tensor& projected, const Tensor& active,
-                  const Tensor& inner, const Tensor& products, bool relu, double eps, bool wants_feature,
-                  bool wants_weight) {
+void backward(const Device& device, const ProjectorCosine& call) {
   using T = Accumulate<In>;
-  const int64_t some_samples = wants_feature ? in.samples : 0,
-                some_projectors = wants_weight ? in.projectors : 0;
-  Tensor to_feature = allocate(in.feature, {some_samples, in.channels, in.positions}, in.type());
-  Tensor to_weight = allocate(in.feature, {some_projectors, in.targets, in.positions}, in.type());
-  Tensor to_bias = allocate(in.feature, {some_projectors, in.targets}, in.type());
-  Tensor to_select = allocate(in.feature, {in.samples, in.projectors, in.channels}, in.type());
-  T* const feature = static_cast<T*>(to_feature.mutable_data_ptr());
-  T* const weight = static_cast<T*>(to_weight.mutable_data_ptr());
-  T* const bias = static_cast<T*>(to_bias.mutable_data_ptr());
-  T* const select = static_cast<T*>(to_select.mutable_data_ptr());
-  if (in.samples == 0) {
-    std::fill_n(weight, to_weight.numel(), T(0));
-    std::fill_n(bias, to_bias.numel(), T(0));
-    return {to_feature, to_weight, to_bias, to_select};
-  }
-
-  std::vector<T> scales(2 * in.samples);
-  gradient_scales(in.samples, static_cast<const T*>(gradient.const_data_ptr()),
-                  static_cast<const T*>(products.const_data_ptr()), eps, scales.data(),
-                  scales.data() + in.samples);
-  const T* sums = static_cast<const T*>(inner.const_data_ptr());
-  const int64_t per_sample = in.projectors * in.channels;
-  for (int64_t i = 0; i < in.samples * per_sample; ++i)
+  T* const feature = static_cast<T*>(call.feature_gradient);
+  T* const weight = static_cast<T*>(call.weight_gradient);
+  T* const bias = static_cast<T*>(call.bias_gradient);
+  T* const select = static_cast<T*>(call.select_gradient);
+  std::vector<T> scales(2 * call.samples);
+  gradient_scales(call.samples, static_cast<const T*>(call.gradient), static_cast<const T*>(call.products),
+                  call.eps, scales.data(), scales.data() + call.samples);
+  const T* sums = static_cast<const T*>(call.inner);
+  const int64_t per_sample = call.projectors * call.channels;
+  for (int64_t i = 0; i < call.samples * per_sample; ++i)
     select[i] = scales[i / per_sample] * sums[i] -
-                scales[in.samples + i / per_sample] * sums[in.samples * per_sample + i];
-  if (!wants_feature && !wants_weight) return {to_feature, to_weight, to_bias, to_select};
+                scales[call.samples + i / per_sample] * sums[call.samples * per_sample + i];
+  if (feature == nullptr && weight == nullptr) return;
 
-  Problem<T, In> p = in.problem<In>(relu);
+  Problem<T, In> p = problem_of<In>(call);
   p.teacher_scale = scales.data();
-  p.output_scale = scales.data() + in.samples;
-  const bool kept = projected.numel() > 0;
-  const int64_t slabs = kept ? 1 : std::min(kSlabs, in.samples);
-  const int64_t slab_rows = divide_up(in.samples, slabs) * in.channels;
-  Tensor again = allocate(in.feature, {kept ? 0 : slab_rows, in.targets}, in.type());
-  Tensor active_again =
-      allocate(in.feature, {in.planes(relu), kept ? 0 : slab_rows, in.targets}, ScalarType::Byte);
-  p.projected = static_cast<T*>((kept ? projected : again).data_ptr());
-  p.active = relu ? static_cast<uint8_t*>((kept ? active : active_again).data_ptr()) : nullptr;
-  for (int64_t first = 0; first < in.rows(); first += slab_rows) {
-    p.first_row = first;
-    p.rows = std::min(slab_rows, in.rows() - first);
-    if (!kept) project(p, nullptr);
-    if (wants_feature) feature_gradient(p, feature);
-    if (wants_weight) weight_gradient(p, first > 0, weight, bias);
+  p.output_scale = scales.data() + call.samples;
+  const bool kept = call.projected != nullptr;
+  const int64_t slabs = kept ? 1 : std::min(kSlabs, call.samples);
+  const int64_t slab_rows = divide_up(call.samples, slabs) * call.channels;
+  const Tensor again = device.allocate({kept ? 0 : slab_rows, call.targets}, accumulator(call.wide()));
+  const Tensor active_again = device.allocate_bytes({call.planes(), kept ? 0 : slab_rows, call.targets});
+  if (!kept) {
+    p.projected = static_cast<T*>(again.mutable_data_ptr());
+    p.active = call.relu ? static_cast<uint8_t*>(active_again.mutable_data_ptr()) : nullptr;
   }
-  return {to_feature, to_weight, to_bias, to_select};
-}
-
-Tensor projector_cosine(const Tensor& feature, const Tensor& weight, const Tensor& bias, const Tensor& select,
-                        const Tensor& teacher, std::string activation, double eps,
-                        bool /*recompute: nothing is kept*/) {
-  const Inputs in(feature, weight, bias, select, teacher);
-  const bool relu = is_relu(activation);
-  Tensor cosine;
-  with_input_type(in.format,
-                  [&](auto type) { cosine = std::get<0>(forward<decltype(type)>(in, relu, eps, false)); });
-  return cosine;
-}
-
-Forward projector_cosine_forward(const Tensor& feature, const Tensor& weight, const Tensor& bias,
-                                 const Tensor& select, const Tensor& teacher, std::string activation,
-                                 double eps, bool keep) {
-  const Inputs in(feature, weight, bias, select, teacher);
-  const bool relu = is_relu(activation);
-  Forward result;
-  with_input_type(in.format, [&](auto type) { result = forward<decltype(type)>(in, relu, eps, keep); });
-  return result;
-}
-
-Backward projector_cosine_backward(const Tensor& gradient, const Tensor& feature, const Tensor& weight,
-                                   const Tensor& bias, const Tensor& select, const Tensor& teacher,
-                                   const Tensor& projected, const Tensor& active, const Tensor& inner,
-                                   const Tensor& products, std::string activation, double eps,
-                                   bool wants_feature, bool wants_weight) {
-  const Inputs in(feature, weight, bias, select, teacher);
-  const bool relu = is_relu(activation);
-  check_shape(gradient.dim() == 1 && gradient.size(0) == in.samples && gradient.scalar_type() == in.type(),
-              "gradient", text("(", in.samples, ")"), gradient);
-  check_shape(inner.numel() == 2 * in.rows() * in.projectors && inner.scalar_type() == in.type(), "inner",
-              text("(2, ", in.samples, ", ", in.projectors, ", ", in.channels, ")"), inner);
-  check_shape(products.numel() == 3 * in.samples && products.scalar_type() == in.type(), "products",
-              text("(", in.samples, ", 3)"), products);
-  check_shape(projected.numel() == 0 || projected.numel() == in.rows() * in.targets, "projected",
-              text("(", in.rows(), ", ", in.targets, ")"), projected);
-  check_shape(!relu || active.numel() == projected.numel() * in.planes(relu), "active",
-              text("(", in.planes(relu), ", ", in.rows(), ", ", in.targets, ")"), active);
-  Backward result;
-  with_input_type(in.format, [&](auto type) {
-    result = backward<decltype(type)>(in, packed(gradient), packed(projected), packed(active), packed(inner),
-                                      packed(products), relu, eps, wants_feature, wants_weight);
-  });
-  return result;
+  for (int64_t first = 0; first < call.rows(); first += slab_rows) {
+    p.first_row = first;
+    p.rows = std::min(slab_rows, call.rows() - first);
+    if (!kept) project(p, nullptr);
+    if (feature != nullptr) feature_gradient(p, feature);
+    if (weight != nullptr) weight_gradient(p, first > 0, weight, bias);
+  }
 }
 
 }  // namespace
-}  // namespace cdkd::cpu::projector
+}  // namespace projector
+
+void compute(const Device&, const ProjectorCosine& call) {
+  with_input_type(call.format, [&](auto type) { projector::forward<decltype(type)>(call); });
+}
+
+void compute_backward(const Device& device, const ProjectorCosine& call) {
+  with_input_type(call.format, [&](auto type) { projector::backward<decltype(type)>(device, call); });
+}
+
+}  // namespace cdkd::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(cdkd, CPU, m) {
-  m.impl("projector_cosine", TORCH_BOX(&cdkd::cpu::projector::projector_cosine));
-  m.impl("projector_cosine_forward", TORCH_BOX(&cdkd::cpu::projector::projector_cosine_forward));
-  m.impl("projector_cosine_backward", TORCH_BOX(&cdkd::cpu::projector::projector_cosine_backward));
+  using Operators = cdkd::ProjectorCosineOperators<cdkd::cpu::Device>;
+  m.impl("projector_cosine", TORCH_BOX(&Operators::plain));
+  m.impl("projector_cosine_forward", TORCH_BOX(&Operators::forward));
+  m.impl("projector_cosine_backward", TORCH_BOX(&Operators::backward));
 }

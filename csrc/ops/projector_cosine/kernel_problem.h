@@ -1,12 +1,12 @@
-// What the kernels of projector_cosine know of their problem. A block owns a 64 x 64 tile of an output and
+// What the kernels know of their problem. A block owns a 64 x 64 tile of an output and
 // walks the projectors and the depth of the product; a map of one projector exists only as the sums in its
 // registers. Sums between blocks are parts that a later launch adds in a fixed order.
 #pragma once
 #include <algorithm>
 
 #include "cuda/launch.h"
-#include "ops/projector_cosine/kernels.h"
-#include "ops/projector_cosine/kernel_tiles.h"
+#include "kernel_tiles.h"
+#include "kernels.h"
 
 namespace cdkd::cuda::projector {
 
@@ -66,9 +66,9 @@ struct Typed {
   }
 };
 
-// Call f(Typed{}) for the types of the problem.
+// Call f(Typed{}) for the types of the problem; returns its error.
 template <class F>
-void with_types(const Slab& p, F f) {
+cudaError_t with_types(const Slab& p, F f) {
   switch (p.call.format) {
     case Format::kFloat64:
       return f(Typed<double, false>(p));
@@ -79,9 +79,10 @@ void with_types(const Slab& p, F f) {
     case Format::kBFloat16:
       return p.call.tensor_cores ? f(Typed<BFloat16, true>(p)) : f(Typed<BFloat16, false>(p));
   }
+  return cudaSuccess;  // there are no other formats
 }
 
 // Project the rows of a slab. partial: (tiles of targets, 3, rows) wide numbers, or null.
-void project(const Slab& slab, void* partial, cudaStream_t stream);
+cudaError_t project(const Slab& slab, void* partial, cudaStream_t stream);
 
 }  // namespace cdkd::cuda::projector

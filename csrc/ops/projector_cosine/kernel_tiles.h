@@ -5,13 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "ops/projector_cosine/tensor_core.h"
-
-#if defined(__CUDACC__)
-#define CDKD_NO_UNROLL _Pragma("unroll 1")
-#else
-#define CDKD_NO_UNROLL
-#endif
+#include "tensor_core.h"
 
 namespace cdkd::cuda::projector {
 

@@ -1,8 +1,8 @@
 // The backward pass of projector_cosine on CUDA. With U_k the gradient of projector k's product times W_k,
 // without the selection, the feature's gradient is Σ_k select_k · U_k and that of select_k is <U_k, feature>
 // + <gradient, b_k>: one product gives both, and the projections are not needed again.
-#include "ops/projector_cosine/kernel_problem.h"
 #include "cuda/reduce.h"
+#include "kernel_problem.h"
 
 namespace cdkd::cuda {
 namespace projector {
@@ -492,8 +492,8 @@ struct Workspace {
 };
 
 template <class In, bool tensor>
-void launch_slab(const Typed<In, tensor>& p, const ProjectorCosine& call,
-                 const Workspace<Accumulate<In>>& memory, cudaStream_t stream) {
+cudaError_t launch_slab(const Typed<In, tensor>& p, const ProjectorCosine& call,
+                        const Workspace<Accumulate<In>>& memory, cudaStream_t stream) {
   using T = Accumulate<In>;
   static_assert(sizeof(FeatureShared<In, tensor>) <= kSharedLimit, "what every device gives without asking");
   static_assert(sizeof(WeightShared<In, tensor>) <= kSharedLimit, "what every device gives without asking");
@@ -522,6 +522,7 @@ void launch_slab(const Typed<In, tensor>& p, const ProjectorCosine& call,
               dim3(static_cast<unsigned>(divide_up(elements, kThreads))), dim3(kThreads), 0, stream, p, d,
               static_cast<const T*>(parts), sum, static_cast<const T*>(memory.select_parts),
               static_cast<T*>(call.select_gradient));
+  return cudaSuccess;
 }
 
 int64_t slab_samples(const ProjectorCosine& call) {
@@ -529,7 +530,7 @@ int64_t slab_samples(const ProjectorCosine& call) {
 }
 
 template <class T>
-void launch_slabs(const ProjectorCosine& call, cudaStream_t stream) {
+cudaError_t launch_slabs(const ProjectorCosine& call, cudaStream_t stream) {
   const bool again = call.projected == nullptr;
   const int64_t most = slab_samples(call);
   const Workspace<T> memory(call, most, again);
@@ -539,11 +540,17 @@ void launch_slabs(const ProjectorCosine& call, cudaStream_t stream) {
                     !call.relu ? nullptr
                     : again    ? memory.active
                                : call.active};
-    if (again) project(slab, nullptr, stream);
-    with_types(slab, [&](const auto& typed) {
-      if constexpr (std::is_same_v<decltype(typed.bias), const T*>) launch_slab(typed, call, memory, stream);
+    cudaError_t error = again ? project(slab, nullptr, stream) : cudaSuccess;
+    if (error != cudaSuccess) return error;
+    error = with_types(slab, [&](const auto& typed) {
+      if constexpr (std::is_same_v<decltype(typed.bias), const T*>)
+        return launch_slab(typed, call, memory, stream);
+      else
+        return cudaSuccess;  // of the other width: never taken
     });
+    if (error != cudaSuccess) return error;
   }
+  return cudaSuccess;
 }
 
 }  // namespace
@@ -552,17 +559,14 @@ void launch_slabs(const ProjectorCosine& call, cudaStream_t stream) {
 int64_t projector_cosine_backward_workspace(const ProjectorCosine& call) {
   const int64_t samples = projector::slab_samples(call);
   const bool again = call.projected == nullptr;
-  return call.format == Format::kFloat64 ? projector::Workspace<double>(call, samples, again).bytes
-                                         : projector::Workspace<float>(call, samples, again).bytes;
+  return call.wide() ? projector::Workspace<double>(call, samples, again).bytes
+                     : projector::Workspace<float>(call, samples, again).bytes;
 }
 
 cudaError_t launch_projector_cosine_backward(const ProjectorCosine& call, cudaStream_t stream) {
   if (call.samples == 0) return cudaSuccess;
-  if (call.format == Format::kFloat64)
-    projector::launch_slabs<double>(call, stream);
-  else
-    projector::launch_slabs<float>(call, stream);
-  return cudaGetLastError();
+  return call.wide() ? projector::launch_slabs<double>(call, stream)
+                     : projector::launch_slabs<float>(call, stream);
 }
 
 }  // namespace cdkd::cuda

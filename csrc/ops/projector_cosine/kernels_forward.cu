@@ -1,6 +1,6 @@
 // The forward pass of projector_cosine on CUDA: project, weigh and sum in one launch, cosines in another.
-#include "ops/projector_cosine/kernel_problem.h"
 #include "cuda/reduce.h"
+#include "kernel_problem.h"
 
 namespace cdkd::cuda {
 namespace projector {
@@ -198,44 +198,45 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class In, bool tensor>
-void launch_project(const Typed<In, tensor>& p, void* partial, cudaStream_t stream) {
+cudaError_t launch_project(const Typed<In, tensor>& p, void* partial, cudaStream_t stream) {
   static_assert(sizeof(ProjectShared<In>) <= kSharedLimit, "what every device gives without asking");
   const int64_t blocks = divide_up(p.rows, kTile) * divide_up(p.targets, kTile);
   CDKD_LAUNCH("projector_cosine_project", (&projector_cosine_project_kernel<In, tensor>),
               dim3(static_cast<unsigned>(blocks)), dim3(kThreads), sizeof(ProjectShared<In>), stream, p,
               static_cast<Accumulate<In>*>(partial));
+  return cudaSuccess;
 }
 
 template <class T>
-void launch_sum_products(const ProjectorCosine& call, cudaStream_t stream) {
+cudaError_t launch_sum_products(const ProjectorCosine& call, cudaStream_t stream) {
   CDKD_LAUNCH("projector_cosine_cosine", (&projector_cosine_cosine_kernel<T>),
               dim3(static_cast<unsigned>(call.samples)), dim3(kThreads), 0, stream,
               static_cast<const T*>(call.workspace), divide_up(call.targets, kTile),
               call.samples * call.channels, call.channels, call.eps, static_cast<T*>(call.products),
               static_cast<T*>(call.cosine));
+  return cudaSuccess;
 }
 
 }  // namespace
 
-void project(const Slab& slab, void* partial, cudaStream_t stream) {
-  with_types(slab, [&](const auto& typed) { launch_project(typed, partial, stream); });
+cudaError_t project(const Slab& slab, void* partial, cudaStream_t stream) {
+  return with_types(slab, [&](const auto& typed) { return launch_project(typed, partial, stream); });
 }
 
 }  // namespace projector
 
 int64_t projector_cosine_workspace(const ProjectorCosine& call) {
-  const int64_t size = call.format == Format::kFloat64 ? 8 : 4;
+  const int64_t size = call.wide() ? 8 : 4;
   return projector::divide_up(call.targets, projector::kTile) * 3 * call.samples * call.channels * size;
 }
 
 cudaError_t launch_projector_cosine(const ProjectorCosine& call, cudaStream_t stream) {
   if (call.samples == 0) return cudaSuccess;
-  projector::project({call, 0, call.samples, call.projected, call.active}, call.workspace, stream);
-  if (call.format == Format::kFloat64)
-    projector::launch_sum_products<double>(call, stream);
-  else
-    projector::launch_sum_products<float>(call, stream);
-  return cudaGetLastError();
+  const projector::Slab whole{call, 0, call.samples, call.projected, call.active};
+  if (const cudaError_t error = projector::project(whole, call.workspace, stream); error != cudaSuccess)
+    return error;
+  return call.wide() ? projector::launch_sum_products<double>(call, stream)
+                     : projector::launch_sum_products<float>(call, stream);
 }
 
 }  // namespace cdkd::cuda

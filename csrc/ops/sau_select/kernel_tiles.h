@@ -1,4 +1,4 @@
-// The convolution of sau_select, forward and back to its input: a block computes one tile of pixels of eight
+// The convolution, forward and back to its input: a block computes one tile of pixels of eight
 // maps per 64 threads. Each thread owns four pixels below one another, whose window slides down its column of
 // the tile in registers, so that a tap costs one read of the tile and the weights, which all threads share.
 #pragma once
@@ -9,7 +9,7 @@
 #include "cuda/launch.h"
 #include "cuda/memory.h"
 #include "cuda/reduce.h"
-#include "ops/sau_select/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda::sau {
 
@@ -160,9 +160,9 @@ CDKD_DEVICE void convolve(const SauSelect& call, const Tiling& tiling, const Pix
   }
 }
 
-// Call f(In{}) with the type of the elements.
+// Call f(In{}) with the type of the elements; returns its error.
 template <class F>
-void with_input_type(Format format, F f) {
+cudaError_t with_input_type(Format format, F f) {
   switch (format) {
     case Format::kFloat64:
       return f(double{});
@@ -173,6 +173,7 @@ void with_input_type(Format format, F f) {
     case Format::kFloat16:
       return f(Float16{});
   }
+  return cudaSuccess;  // there are no other formats
 }
 
 }  // namespace cdkd::cuda::sau

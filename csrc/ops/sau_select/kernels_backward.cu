@@ -1,7 +1,7 @@
 // The backward pass of sau_select on CUDA. Gradients of the responses are never stored: whoever multiplies
 // them computes them from the responses. Sums over the batch are parts, added in a fixed order.
-#include "ops/sau_select/kernel_head.h"
-#include "ops/sau_select/kernel_tiles.h"
+#include "kernel_head.h"
+#include "kernel_tiles.h"
 
 namespace cdkd::cuda {
 namespace sau {
@@ -376,7 +376,7 @@ __global__ void __launch_bounds__(kThreads) sau_select_sum_kernel(SauSelect call
 }
 
 template <class In>
-void launch_backward(const SauSelect& call, cudaStream_t stream) {
+cudaError_t launch_backward(const SauSelect& call, cudaStream_t stream) {
   using T = Accumulate<In>;
   const Workspace<T> memory(call);
   const int64_t width = call.projectors * call.channels, maps = call.branches * call.channels;
@@ -413,6 +413,7 @@ void launch_backward(const SauSelect& call, cudaStream_t stream) {
   CDKD_LAUNCH("sau_select_sum", (&sau_select_sum_kernel<T>),
               dim3(static_cast<unsigned>(divide_up(sums, kThreads))), dim3(kThreads), 0, stream, call,
               memory);
+  return cudaSuccess;
 }
 
 }  // namespace
@@ -420,14 +421,13 @@ void launch_backward(const SauSelect& call, cudaStream_t stream) {
 
 int64_t sau_select_backward_workspace(const SauSelect& call) {
   if (call.samples == 0) return 0;
-  return call.format == Format::kFloat64 ? sau::Workspace<double>(call).bytes
-                                         : sau::Workspace<float>(call).bytes;
+  return call.wide() ? sau::Workspace<double>(call).bytes : sau::Workspace<float>(call).bytes;
 }
 
 cudaError_t launch_sau_select_backward(const SauSelect& call, cudaStream_t stream) {
   if (call.samples == 0) return cudaSuccess;
-  sau::with_input_type(call.format, [&](auto type) { sau::launch_backward<decltype(type)>(call, stream); });
-  return cudaGetLastError();
+  return sau::with_input_type(call.format,
+                              [&](auto type) { return sau::launch_backward<decltype(type)>(call, stream); });
 }
 
 }  // namespace cdkd::cuda

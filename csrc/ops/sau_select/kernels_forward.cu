@@ -1,8 +1,8 @@
 // The forward pass of sau_select on CUDA. In training the convolutions of all branches and the statistics of
 // their tiles come first, then the batch's statistics, then each sample's selection; in evaluation a block
 // does it all for a sample.
-#include "ops/sau_select/kernel_head.h"
-#include "ops/sau_select/kernel_tiles.h"
+#include "kernel_head.h"
+#include "kernel_tiles.h"
 
 namespace cdkd::cuda {
 namespace sau {
@@ -272,7 +272,7 @@ size_t shared_bytes(const SauSelect& call, const Tiling& tiling, int sets) {
 }
 
 template <class In>
-void launch_training(const SauSelect& call, cudaStream_t stream) {
+cudaError_t launch_training(const SauSelect& call, cudaStream_t stream) {
   using T = Accumulate<In>;
   const Tiling tiling(call, true);
   T* const partial = static_cast<T*>(call.workspace);
@@ -288,10 +288,11 @@ void launch_training(const SauSelect& call, cudaStream_t stream) {
   CDKD_LAUNCH("sau_select_select", (&sau_select_select_kernel<T>), dim3(static_cast<unsigned>(call.samples)),
               dim3(kSampleThreads), static_cast<size_t>(call.channels + call.hidden) * sizeof(T), stream,
               call);
+  return cudaSuccess;
 }
 
 template <class In>
-void launch_evaluation(const SauSelect& call, cudaStream_t stream) {
+cudaError_t launch_evaluation(const SauSelect& call, cudaStream_t stream) {
   using T = Accumulate<In>;
   const Tiling tiling(call, false);
   const int sets = static_cast<int>(
@@ -303,6 +304,7 @@ void launch_evaluation(const SauSelect& call, cudaStream_t stream) {
               dim3(static_cast<unsigned>(sets * kTileThreads)),
               static_cast<size_t>(sums) * sizeof(T) + shared_bytes<T>(call, tiling, sets), stream, call,
               tiling);
+  return cudaSuccess;
 }
 
 }  // namespace
@@ -310,19 +312,16 @@ void launch_evaluation(const SauSelect& call, cudaStream_t stream) {
 
 int64_t sau_select_workspace(const SauSelect& call) {
   if (!call.training || call.samples == 0) return 0;
-  const int64_t element = call.format == Format::kFloat64 ? 8 : 4;
+  const int64_t element = call.wide() ? 8 : 4;
   return 3 * call.branches * call.channels * sau::Tiling(call, true).tiles() * element;
 }
 
 cudaError_t launch_sau_select(const SauSelect& call, cudaStream_t stream) {
   if (call.samples == 0) return cudaSuccess;
-  sau::with_input_type(call.format, [&](auto type) {
-    if (call.training)
-      sau::launch_training<decltype(type)>(call, stream);
-    else
-      sau::launch_evaluation<decltype(type)>(call, stream);
+  return sau::with_input_type(call.format, [&](auto type) {
+    return call.training ? sau::launch_training<decltype(type)>(call, stream)
+                         : sau::launch_evaluation<decltype(type)>(call, stream);
   });
-  return cudaGetLastError();
 }
 
 }  // namespace cdkd::cuda

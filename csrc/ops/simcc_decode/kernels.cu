@@ -2,7 +2,7 @@
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
-#include "ops/simcc_decode/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 
@@ -174,12 +174,12 @@ __global__ void __launch_bounds__(128, blocks_per_multiprocessor<A>(128))
 namespace {
 
 template <class A>
-void launch_in(const SimccDecode& call, cudaStream_t stream) {
+cudaError_t launch_in(const SimccDecode& call, cudaStream_t stream) {
   const int64_t joints = call.batch * call.joints;
   if (!call.permutation) {
     const auto kernel = &simcc_decode_kernel<A>;
     CDKD_LAUNCH("simcc_decode", kernel, dim3(grid_for(joints, 4)), dim3(4 * kWarp), 0, stream, call);
-    return;
+    return cudaSuccess;
   }
   const int64_t room =
       call.x.logits.length > call.y.logits.length ? call.x.logits.length : call.y.logits.length;
@@ -191,18 +191,14 @@ void launch_in(const SimccDecode& call, cudaStream_t stream) {
   CDKD_LAUNCH("simcc_decode", kernel, dim3(grid_for(joints, warps)), dim3(warps * kWarp),
               static_cast<size_t>(staged ? warps * bytes : 0), stream, call,
               static_cast<int>(staged ? room : 0));
+  return cudaSuccess;
 }
 
 }  // namespace
 
 cudaError_t launch_simcc_decode(const SimccDecode& call, cudaStream_t stream) {
   if (call.batch * call.joints == 0) return cudaSuccess;
-  if (call.wide) {
-    launch_in<double>(call, stream);
-  } else {
-    launch_in<float>(call, stream);
-  }
-  return cudaGetLastError();
+  return call.wide ? launch_in<double>(call, stream) : launch_in<float>(call, stream);
 }
 
 }  // namespace cdkd::cuda

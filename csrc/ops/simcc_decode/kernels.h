@@ -1,35 +1,16 @@
-// SimCC logits to keypoints on raw pointers; the arguments are those of cdkd_ext.ops.simcc_decode.
+// simcc_decode for CUDA, without torch.
 #pragma once
-#include "cuda/call.h"
+#include "arguments.h"
+#include "device_language.h"
 
 namespace cdkd::cuda {
 
-enum class Score : int32_t { kMin, kMax, kMean };
-
-// The logits of one axis, and those of the mirrored image if there are some.
-struct DecodeAxis {
-  Rows logits;    // (B·J, N)
-  Rows mirrored;  // (B·J, N) or null
-};
-
-// Accumulators are double if `wide`, else float.
-struct SimccDecode {
-  DecodeAxis x;
-  DecodeAxis y;
-  int64_t mirror_sum;  // of an x bin and its mirror image
-  const int64_t*
-      permutation;  // (J,) the joint that takes a joint's place in the mirrored image; null without
-  int64_t batch;
-  int64_t joints;
-  double split_ratio;
-  Rows to_image;  // (B, 6) or null
-  Score score;
-  bool wide;
-  void* keypoints;  // (B, J, 2) accumulators
-  void* scores;     // (B, J) accumulators
-};
-
 // One launch, on the current device. A joint whose counterpart is none of the J becomes NaN.
 cudaError_t launch_simcc_decode(const SimccDecode& call, cudaStream_t stream);
+
+CDKD_EXPORT_LAUNCHER(simcc_decode, SimccDecode)
+CDKD_EXPORT_FIELDS(DecodeAxis, logits, mirrored)
+CDKD_EXPORT_FIELDS(SimccDecode, x, y, mirror_sum, permutation, batch, joints, split_ratio, to_image, score,
+                   wide, keypoints, scores)
 
 }  // namespace cdkd::cuda

@@ -1,25 +1,17 @@
 // SimCC's own loss per row, Σ t · (log t - log p), with its derivative; the targets t are never stored.
 #include <torch/csrc/stable/library.h>
 
-#include <optional>
-#include <tuple>
+#include <cmath>
 
+#include "arguments.h"
+#include "cpu/device.h"
 #include "cpu/isa.h"
+#include "cpu/parallel.h"
 #include "cpu/row_passes.h"
-#include "ops/scale_rows/cpu.h"
-#include "cpu/tensors.h"
+#include "cpu/rows.h"
 
 namespace cdkd::cpu {
-
-template <class A>
-struct SimccKl {
-  Rows logits;
-  Rows target;  // one column
-  A smoothing;
-  A sigma;  // 0: hard labels
-  A* loss;
-  MutableRows gradient;  // of each row's loss
-};
+namespace {
 
 // x · log(x), 0 at 0.
 template <class A>
@@ -37,28 +29,28 @@ struct Row {
 };
 
 template <class A>
-CDKD_INLINE A hard_loss(const SimccKl<A>& call, const Row<A>& row, int64_t label) {
+CDKD_INLINE A hard_loss(A smoothing, const Row<A>& row, int64_t label) {
   const A label_term = row.log_sum - (row.logits[label] - row.max);  // -log p of the label
-  if (call.smoothing == 0) return label_term;
+  if (smoothing == 0) return label_term;
   const A others = static_cast<A>(row.bins - 1);
-  const A spread = call.smoothing / others;
+  const A spread = smoothing / others;
   A sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < row.bins; ++i) sum += row.log_sum - (row.logits[i] - row.max);
-  return entropy_term(1 - call.smoothing) + others * entropy_term(spread) +
-         (1 - call.smoothing) * label_term + spread * (sum - label_term);
+  return entropy_term(1 - smoothing) + others * entropy_term(spread) + (1 - smoothing) * label_term +
+         spread * (sum - label_term);
 }
 
 // Subtract the target from the probabilities.
 template <class A>
-CDKD_INLINE void subtract_hard(const SimccKl<A>& call, int64_t bins, int64_t label, A* gradient) {
-  if (call.smoothing > 0) {
-    const A spread = call.smoothing / static_cast<A>(bins - 1);
+CDKD_INLINE void subtract_hard(A smoothing, int64_t bins, int64_t label, A* gradient) {
+  if (smoothing > 0) {
+    const A spread = smoothing / static_cast<A>(bins - 1);
 #pragma omp simd
     for (int64_t i = 0; i < bins; ++i) gradient[i] -= spread;
     gradient[label] += spread;
   }
-  gradient[label] -= 1 - call.smoothing;
+  gradient[label] -= 1 - smoothing;
 }
 
 // The Gaussian target within the vectors of bins where it does not round to zero.
@@ -73,16 +65,16 @@ struct Gaussian {
 };
 
 template <int lanes, class A>
-CDKD_INLINE Gaussian<A> gaussian(const SimccKl<A>& call, int64_t bins, A center) {
+CDKD_INLINE Gaussian<A> gaussian(A sigma, int64_t bins, A center) {
   // as floats, exponentials are zero below -87; as doubles, below -745
-  const A reach = call.sigma * (sizeof(A) == 8 ? A(38.7) : A(13.3)) + 1;
-  const A density = static_cast<A>(0.3989422804014327) / call.sigma;
+  const A reach = sigma * (sizeof(A) == 8 ? A(38.7) : A(13.3)) + 1;
+  const A density = static_cast<A>(0.3989422804014327) / sigma;
   const int64_t first = static_cast<int64_t>(std::max(A(0), center - reach));
   const int64_t last = static_cast<int64_t>(std::min(static_cast<A>(bins), center + reach + 1));
   return {first / lanes * lanes,
           round_up(last, lanes),
           center,
-          static_cast<A>(0.7071067811865476) / call.sigma,
+          static_cast<A>(0.7071067811865476) / sigma,
           density,
           cdkd::log_positive(density)};
 }
@@ -110,10 +102,10 @@ CDKD_INLINE A gaussian_loss(const Gaussian<A>& g, const Row<A>& row, A* t, A* ma
   return fold_lanes<A, bytes>(loss, Add());
 }
 
-template <bool wants_gradient>
+template <class A, bool wants_gradient>
 struct SimccKlRows {
-  template <int bytes, class A>
-  CDKD_INLINE static void run(const SimccKl<A>& call, int64_t begin, int64_t end) {
+  template <int bytes>
+  CDKD_INLINE static void run(const SimccKl& call, int64_t begin, int64_t end) {
     using V = Vector<A, bytes>;
     constexpr int lanes = VectorOf<A, bytes>::lanes;
     const int64_t bins = call.logits.length, padded = round_up(bins, lanes);
@@ -122,33 +114,34 @@ struct SimccKlRows {
     A* exp_buffer = scratch.take(padded);
     A* gradient_buffer = scratch.take(padded);
     A* target_values = scratch.take(padded);
+    A* loss = static_cast<A*>(call.loss);
+    const A smoothing = static_cast<A>(call.smoothing), sigma = static_cast<A>(call.sigma);
 
     for (int64_t i = begin; i < end; ++i) {
-      A target_buffer;
-      const A target = *call.target.read(i, &target_buffer);
+      const A target = read_scalar<A>(call.target, i);
       const A label = std::nearbyint(target);  // half to even
-      A* gradient = wants_gradient ? call.gradient.template target<lanes>(i, gradient_buffer) : nullptr;
+      A* gradient = wants_gradient ? target_row<lanes>(call.gradient, i, gradient_buffer) : nullptr;
       if (!(label >= 0 && label < static_cast<A>(bins))) {
         // outside there is no loss; what is not a number has no meaningful one
         const A nothing = target == target ? A(0) : target;
-        call.loss[i] = nothing;
+        loss[i] = nothing;
         if (wants_gradient) {
           std::fill(gradient, gradient + bins, nothing);
-          call.gradient.write(i, gradient);
+          write_row(call.gradient, i, gradient);
         }
         continue;
       }
-      Row<A> row{call.logits.template read<lanes>(i, logits_buffer), bins, 0, 0};
+      Row<A> row{read_row<lanes>(call.logits, i, logits_buffer), bins, 0, 0};
       row.max = row_max<bytes>(row.logits, padded);
       const A sum = row_exp<bytes, wants_gradient>(row.logits, padded, row.max, A(1), exp_buffer);
       row.log_sum = cdkd::log_positive(sum);
       A mass = 1;
       Gaussian<A> g{};
-      if (call.sigma > 0) {
-        g = gaussian<lanes>(call, bins, target);
-        call.loss[i] = gaussian_loss<bytes>(g, row, target_values, &mass);
+      if (sigma > 0) {
+        g = gaussian<lanes>(sigma, bins, target);
+        loss[i] = gaussian_loss<bytes>(g, row, target_values, &mass);
       } else {
-        call.loss[i] = hard_loss(call, row, static_cast<int64_t>(label));
+        loss[i] = hard_loss(smoothing, row, static_cast<int64_t>(label));
       }
       if (wants_gradient) {
         const A norm = mass / sum;
@@ -163,91 +156,33 @@ struct SimccKlRows {
           load(t, target_values + j);
           store(gradient + j, V(slope - t));
         }
-        if (call.sigma == 0) subtract_hard(call, bins, static_cast<int64_t>(label), gradient);
-        call.gradient.write(i, gradient);
+        if (sigma == 0) subtract_hard(smoothing, bins, static_cast<int64_t>(label), gradient);
+        write_row(call.gradient, i, gradient);
       }
     }
   }
 };
 
-template <class A>
-void simcc_kl_rows(const SimccKl<A>& call, int64_t begin, int64_t end) {
-  if (call.gradient.data) {
-    run<SimccKlRows<true>>(call, begin, end);
-  } else {
-    run<SimccKlRows<false>>(call, begin, end);
-  }
-}
-
-namespace {
-
-struct SimccKlResult {
-  Tensor loss;
-  Tensor gradient;
-};
-
-SimccKlResult run_simcc_kl(const Tensor& logits_tensor, const Tensor& target_tensor, double label_smoothing,
-                           const std::optional<double>& sigma, bool wants_gradient) {
-  const Format format = check_floating("logits", logits_tensor);
-  const Format target_format = check_floating("target", target_tensor);
-  check_shape(logits_tensor.dim() > 0 && last_size(logits_tensor) > 0, "logits", "(..., bins)",
-              logits_tensor);
-  bool same_rows = target_tensor.dim() == logits_tensor.dim() - 1;
-  for (int64_t i = 0; same_rows && i < target_tensor.dim(); ++i)
-    same_rows = target_tensor.size(i) == logits_tensor.size(i);
-  check_shape(same_rows, "target", "of the rows of logits " + shape_text(logits_tensor), target_tensor);
-  check(label_smoothing >= 0 && label_smoothing < 1, "label_smoothing", "a number in [0, 1)",
-        label_smoothing);
-  if (sigma) {
-    check(*sigma > 0 && std::isfinite(*sigma), "sigma", "a positive finite number of bins", *sigma);
-    check(label_smoothing == 0, "label_smoothing", "0 with a Gaussian target", label_smoothing);
-  }
-
-  const Tensor logits = packed(logits_tensor);
-  const Tensor target = packed(target_tensor);
-  const bool wide = format == Format::kFloat64;
-  const int64_t no_rows[] = {0};
-  SimccKlResult result{
-      allocate(logits, leading(logits), accumulator_type(wide)),
-      allocate(logits, wants_gradient ? logits.sizes() : Sizes(no_rows, 1), logits.scalar_type()),
-  };
-  with_accumulator(wide, [&](auto zero) {
-    using A = decltype(zero);
-    SimccKl<A> call{};
-    call.logits = rows_of(logits, format);
-    call.target = {target.const_data_ptr(), target_format, 1};
-    call.smoothing =
-        call.logits.length > 1 ? static_cast<A>(label_smoothing) : A(0);  // a single bin has no others
-    call.sigma = static_cast<A>(sigma.value_or(0));
-    call.loss = static_cast<A*>(result.loss.mutable_data_ptr());
-    if (wants_gradient) call.gradient = mutable_rows_of(result.gradient, format);
-    const int64_t bins = call.logits.length;
-    for_rows(logits.numel() / bins, bins,
-             [&](int64_t begin, int64_t end) { simcc_kl_rows(call, begin, end); });
-  });
-  return result;
-}
-
-Tensor simcc_kl(const Tensor& logits, const Tensor& target, double label_smoothing,
-                const std::optional<double>& sigma) {
-  return run_simcc_kl(logits, target, label_smoothing, sigma, false).loss;
-}
-
-std::tuple<Tensor, Tensor> simcc_kl_gradients(const Tensor& logits, const Tensor& target,
-                                              double label_smoothing, const std::optional<double>& sigma) {
-  const SimccKlResult result = run_simcc_kl(logits, target, label_smoothing, sigma, true);
-  return {result.loss, result.gradient};
-}
-
-Tensor simcc_kl_backward(const Tensor& gradient, const Tensor& logits_gradient) {
-  return scale_rows(logits_gradient, gradient);
-}
-
 }  // namespace
+
+void compute(const Device&, const SimccKl& call) {
+  with_accumulator(call.wide, [&](auto zero) {
+    using A = decltype(zero);
+    for_rows(call.rows, call.logits.length, [&](int64_t begin, int64_t end) {
+      if (call.gradient.data) {
+        run<SimccKlRows<A, true>>(call, begin, end);
+      } else {
+        run<SimccKlRows<A, false>>(call, begin, end);
+      }
+    });
+  });
+}
+
 }  // namespace cdkd::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(cdkd, CPU, m) {
-  m.impl("simcc_kl", TORCH_BOX(&cdkd::cpu::simcc_kl));
-  m.impl("simcc_kl_gradients", TORCH_BOX(&cdkd::cpu::simcc_kl_gradients));
-  m.impl("simcc_kl_backward", TORCH_BOX(&cdkd::cpu::simcc_kl_backward));
+  using Operators = cdkd::SimccKlOperators<cdkd::cpu::Device>;
+  m.impl("simcc_kl", TORCH_BOX(&Operators::plain));
+  m.impl("simcc_kl_gradients", TORCH_BOX(&Operators::gradients));
+  m.impl("simcc_kl_backward", TORCH_BOX(&Operators::backward));
 }

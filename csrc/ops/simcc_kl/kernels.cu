@@ -3,7 +3,7 @@
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
-#include "ops/simcc_kl/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 
@@ -37,7 +37,7 @@ struct Target {
 template <class A>
 CDKD_DEVICE Target<A> make_target(const SimccKl& call, A center, A label) {
   const A others = static_cast<A>(call.logits.length - 1);
-  const A smoothing = others > 0 ? static_cast<A>(call.smoothing) : A(0);  // a single bin has no others
+  const A smoothing = static_cast<A>(call.smoothing);
   const A sigma = static_cast<A>(call.sigma);
   const bool hard = !(sigma > 0);
   Target<A> target{};
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256))
 namespace {
 
 template <class A, bool wants_gradient>
-void launch_as(const SimccKl& call, cudaStream_t stream) {
+cudaError_t launch_as(const SimccKl& call, cudaStream_t stream) {
   const auto bytes = [&](bool staged) {
     return (4 * kWarp + (staged ? int64_t{call.logits.length} : 0)) * static_cast<int64_t>(sizeof(A));
   };
@@ -113,27 +113,19 @@ void launch_as(const SimccKl& call, cudaStream_t stream) {
       staged ? &simcc_kl_kernel<A, wants_gradient, true> : &simcc_kl_kernel<A, wants_gradient, false>;
   CDKD_LAUNCH("simcc_kl", kernel, dim3(grid_for(call.rows)), dim3(threads_for(call.logits.length)),
               static_cast<size_t>(bytes(staged)), stream, call);
+  return cudaSuccess;
 }
 
 template <class A>
-void launch_in(const SimccKl& call, cudaStream_t stream) {
-  if (call.gradient.data) {
-    launch_as<A, true>(call, stream);
-  } else {
-    launch_as<A, false>(call, stream);
-  }
+cudaError_t launch_in(const SimccKl& call, cudaStream_t stream) {
+  return call.gradient.data ? launch_as<A, true>(call, stream) : launch_as<A, false>(call, stream);
 }
 
 }  // namespace
 
 cudaError_t launch_simcc_kl(const SimccKl& call, cudaStream_t stream) {
   if (call.rows == 0) return cudaSuccess;
-  if (call.wide) {
-    launch_in<double>(call, stream);
-  } else {
-    launch_in<float>(call, stream);
-  }
-  return cudaGetLastError();
+  return call.wide ? launch_in<double>(call, stream) : launch_in<float>(call, stream);
 }
 
 }  // namespace cdkd::cuda

@@ -1,22 +1,14 @@
-// SimCC's own loss on raw pointers; the arguments are those of cdkd_ext.ops.simcc_kl.
+// simcc_kl for CUDA, without torch.
 #pragma once
-#include "cuda/call.h"
+#include "arguments.h"
+#include "device_language.h"
 
 namespace cdkd::cuda {
 
-// Accumulators are double if `wide`, else float.
-struct SimccKl {
-  Rows logits;  // (rows, N)
-  Rows target;  // (rows,)
-  int64_t rows;
-  double smoothing;
-  double sigma;  // 0: hard labels
-  bool wide;
-  void* loss;            // (rows,) accumulators
-  MutableRows gradient;  // (rows, N), of each row's loss; null if not wanted
-};
-
 // One launch, on the current device.
 cudaError_t launch_simcc_kl(const SimccKl& call, cudaStream_t stream);
+
+CDKD_EXPORT_LAUNCHER(simcc_kl, SimccKl)
+CDKD_EXPORT_FIELDS(SimccKl, logits, target, rows, smoothing, sigma, wide, loss, gradient)
 
 }  // namespace cdkd::cuda

@@ -1,5 +1,6 @@
 // The CUDA language, for a C++ compiler: kernels become functions that the scheduler calls once per thread.
-// Only what the kernels use; what is missing does not compile.
+// Only what the kernels use; what is missing does not compile. csrc/cuda/include has a header of the same
+// name for nvcc; the include path chooses.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -7,6 +8,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "emulation/exports.h"
 #include "emulation/scheduler.h"
 
 #define __global__
@@ -24,14 +26,19 @@
 #define gridDim (::cdkd::emulation::current_block.grid)
 
 #define CDKD_DYNAMIC_SHARED(name) unsigned char* const name = ::cdkd::emulation::current_block.dynamic_shared
-#define CDKD_LAUNCH(name, kernel, grid, block, shared_bytes, stream, ...) \
-  ((void)(stream), ::cdkd::emulation::launch(name, grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); }))
+#define CDKD_LAUNCH(name, kernel, grid, block, shared_bytes, stream, ...)                          \
+  do {                                                                                             \
+    (void)(stream);                                                                                \
+    if (!::cdkd::emulation::launch(name, grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); })) \
+      return cudaErrorInvalidConfiguration;                                                        \
+  } while (false)
+#define CDKD_UNROLL
+#define CDKD_NO_UNROLL
 
 using dim3 = cdkd::emulation::Extent;
 using cudaStream_t = void*;
 using cudaError_t = int;
-constexpr cudaError_t cudaSuccess = 0;
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidConfiguration = 9;
 
 struct __align__(8) float2 {
   float x, y;
@@ -122,3 +129,15 @@ template <class T>
 T atomicAdd(T* address, T value) {
   return cdkd::emulation::atomic(address, [value](T old) { return T(old + value); });
 }
+
+namespace cdkd::cuda {
+
+inline void count_read(size_t bytes) { emulation::count_read(bytes); }
+inline void count_write(size_t bytes) { emulation::count_write(bytes); }
+
+// Where all lanes of a warp read the same address: one transaction.
+inline void count_uniform_read(size_t bytes) {
+  if (emulation::current_thread->lane == 0) emulation::count_read(bytes);
+}
+
+}  // namespace cdkd::cuda

@@ -1,16 +1,10 @@
-// What launchers are called with: plain structs, for the kernels' files and for the tensor-facing ones.
+// Memory that a call names, on any device: rows of one of the floating types.
 #pragma once
 #include <cstdint>
 
 #include "common/format.h"
 
-#if defined(CDKD_CUDA_ON_CPU)
-#include "emulation/device_language.h"
-#else
-#include <cuda_runtime_api.h>
-#endif
-
-namespace cdkd::cuda {
+namespace cdkd {
 
 // A contiguous matrix of `length` columns; of a single one, a list of scalars.
 struct Rows {
@@ -25,4 +19,4 @@ struct MutableRows {
   Format format;
 };
 
-}  // namespace cdkd::cuda
+}  // namespace cdkd
