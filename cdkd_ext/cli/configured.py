@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from cdkd_ext.cli.parsing import COMMANDS, CommandError
-from cdkd_ext.errors import InputError, check
+from cdkd_ext.errors import InputError, check, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
@@ -32,8 +32,11 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """
     try:
         return parser.instantiate(parser.parse_args(list(arguments)))
-    except ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
+    except InputError:
+        raise
+    # jsonargparse lets some of what damaged YAML raises through, whatever it is
+    except Exception as error:
+        raise InputError(shortened(" ".join(str(error).split()) or type(error).__name__)) from error
 
 
 def run_training(name: str, config_class: type[TrainingConfig], arguments: Sequence[str]) -> None:
