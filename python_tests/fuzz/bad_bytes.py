@@ -106,7 +106,9 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "MPII annotations": Kind(
             ".json", [json.dumps(_mpii()).encode()], lambda path: load_mpii_persons(path, folder), True
         ),
-        "joints": Kind(".yaml", [yaml.safe_dump(COCO_JOINTS.to_category()).encode()], JointSet.from_yaml, True),
+        "joints": Kind(
+            ".yaml", [yaml.safe_dump(COCO_JOINTS.to_category()).encode()], JointSet.from_yaml, True
+        ),
         "configuration": Kind(".yaml", [_configuration(folder)], _train, True),
         "safetensors": Kind(".safetensors", [_safetensors(network)], _read_checkpoint(network)),
         "torch": Kind(".pth", _torch_files(network, folder / "canary"), read_weights),
@@ -176,7 +178,9 @@ def _read_checkpoint(network: Any) -> Callable[[Path], object]:
 
 
 def _torch_files(network: torch.nn.Module, canary: Path) -> list[bytes]:
-    weights = {name: value for name, value in network.state_dict().items() if name.startswith(("conv", "final"))}
+    weights = {
+        name: value for name, value in network.state_dict().items() if name.startswith(("conv", "final"))
+    }
     return [
         _saved({"state_dict": weights, "epoch": 3, "meta": {"seed": 1}}),
         _saved(weights, _use_new_zipfile_serialization=False),
@@ -232,7 +236,9 @@ def _outcome(kind: Kind, path: Path) -> str:
         return "refused"
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        raise Finding(f"{type(error).__name__}: {str(error)[:300]} ({where.filename}:{where.lineno})") from error
+        raise Finding(
+            f"{type(error).__name__}: {str(error)[:300]} ({where.filename}:{where.lineno})"
+        ) from error
     finally:
         if time.monotonic() - began > SECONDS / 2:
             print(f"{kind.suffix}: {time.monotonic() - began:.1f} s", file=sys.stderr)

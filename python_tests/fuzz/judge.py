@@ -9,12 +9,12 @@ from collections import Counter
 from typing import Any
 
 import torch
+from cdkd_ext._checks import InputError
 from op_calls import Call
 from random_tensors import MODERATE, is_moderate
 from torch import Tensor
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
 from cdkd_ext.ops import reference
 
 _FORM = re.compile(r"\w+(\[\d+\])?: expected .+, got .+", re.DOTALL)
@@ -177,7 +177,9 @@ def _check_no_nan(call: Call, results: list[Tensor], gradients: list[Tensor]) ->
 
 
 def _largest(*tensors: Tensor) -> float:
-    return max((tensor.detach().double().abs().max().item() for tensor in tensors if tensor.numel()), default=0.0)
+    return max(
+        (tensor.detach().double().abs().max().item() for tensor in tensors if tensor.numel()), default=0.0
+    )
 
 
 def _is_comparable(call: Call) -> bool:
@@ -245,7 +247,11 @@ def _scale(call: Call, exact: Tensor) -> float:
         tau = a["tau"].item() if isinstance(a["tau"], Tensor) else a["tau"]
         return (1 + tau + tau**2) * (1 + _largest(a["student_logits"], a["teacher_logits"]))
     if call.op == "simcc_kl":
-        return (1 + 1 / (a.get("sigma") or 1.0)) * (1 + _largest(a["logits"])) * (1 + math.log(a["logits"].shape[-1]))
+        return (
+            (1 + 1 / (a.get("sigma") or 1.0))
+            * (1 + _largest(a["logits"]))
+            * (1 + math.log(a["logits"].shape[-1]))
+        )
     if call.op == "simcc_decode":
         affine = _largest(a["to_image"]) if "to_image" in a else 1.0
         bins = max(a["logits_x"].shape[-1], a["logits_y"].shape[-1])
@@ -275,7 +281,9 @@ def raw_steps(call: Call, rng: random.Random, counts: Counter[str]) -> None:
             _raw_dense(call.op, given, backward, rng, counts)
 
 
-def _raw_rows(op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]) -> None:
+def _raw_rows(
+    op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]
+) -> None:
     options = {"wants_tau": rng.random() < 0.7} if op == "cca_kl" else {}
     if op == "simcc_kl":
         options = {"label_smoothing": 0.0, "sigma": None}
@@ -283,12 +291,18 @@ def _raw_rows(op: str, given: dict[str, Any], backward: Any, rng: random.Random,
     if kept:
         loss, *rest = kept
         names = ("student_gradient", "tau_gradient") if op == "cca_kl" else ("logits_gradient",)
-        _raw(backward, {"gradient": torch.ones_like(loss), **dict(zip(names, rest, strict=True))}, rng, counts)
+        _raw(
+            backward, {"gradient": torch.ones_like(loss), **dict(zip(names, rest, strict=True))}, rng, counts
+        )
 
 
-def _raw_dense(op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]) -> None:
+def _raw_dense(
+    op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]
+) -> None:
     if op == "projector_cosine":
-        kept = _raw(torch.ops.cdkd.projector_cosine_forward, {**given, "keep": rng.random() < 0.5}, rng, counts)
+        kept = _raw(
+            torch.ops.cdkd.projector_cosine_forward, {**given, "keep": rng.random() < 0.5}, rng, counts
+        )
         names: tuple[str, ...] = ("projected", "active", "inner", "products")
         wants = {"wants_feature": rng.random() < 0.7, "wants_weight": rng.random() < 0.7}
         dropped: tuple[str, ...] = ()
@@ -302,10 +316,17 @@ def _raw_dense(op: str, given: dict[str, Any], backward: Any, rng: random.Random
     results = kept if op == "sau_select" else kept[1:]
     arguments = {name: value for name, value in given.items() if name not in dropped}
     gradient = torch.ones_like(kept[0])
-    _raw(backward, {"gradient": gradient, **arguments, **dict(zip(names, results, strict=True)), **wants}, rng, counts)
+    _raw(
+        backward,
+        {"gradient": gradient, **arguments, **dict(zip(names, results, strict=True)), **wants},
+        rng,
+        counts,
+    )
 
 
-def _raw(operator: Any, arguments: dict[str, Any], rng: random.Random, counts: Counter[str]) -> list[Tensor] | None:
+def _raw(
+    operator: Any, arguments: dict[str, Any], rng: random.Random, counts: Counter[str]
+) -> list[Tensor] | None:
     arguments = dict(arguments)
     names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
     if names and rng.random() < 0.4:
