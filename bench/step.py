@@ -16,7 +16,7 @@ from bench.harness.case import EAGER, OURS, Call, Case, Setup, repeated, total_b
 from bench.harness.goals import Goal, at, faster_than, in_times_of
 from bench.harness.run import main
 from cdkd_ext import ops
-from cdkd_ext.distill import SAPE, DistillationLoss, TeacherOutput
+from cdkd_ext.distillation import SAPE, DistillationLoss, TeacherOutput
 from cdkd_ext.models import PoseNetwork, SimCCOutput, create_model
 from cdkd_ext.ops import reference
 from cdkd_ext.teachers import FrozenTeacher

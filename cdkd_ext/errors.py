@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from typing import NoReturn
+
+_CONTAINERS = reprlib.Repr()
+_CONTAINERS.maxlist = _CONTAINERS.maxdict = 40
+_CONTAINERS.maxlevel = 3
+_CONTAINERS.maxstring = _CONTAINERS.maxother = _CONTAINERS.maxlong = 100
 
 
 class InputError(ValueError):
@@ -13,9 +19,17 @@ class InputError(ValueError):
     """
 
 
+def shortened(text: str, longest: int = 800) -> str:
+    """Return a text without its middle where it is too long to be read."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
 def fail(argument: str, got: object, expected: str) -> NoReturn:
     """Raise InputError naming the argument, what was expected and what was given."""
-    raise InputError(f"{argument}: expected {expected}, got {got}")
+    # a file of some hundred bytes can describe a list that no memory holds once it is written out
+    text = _CONTAINERS.repr(got) if isinstance(got, (list, dict)) else str(got)
+    raise InputError(f"{argument}: expected {shortened(expected)}, got {shortened(text)}")
 
 
 def check(condition: object, argument: str, got: object, expected: str) -> None:

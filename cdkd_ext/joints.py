@@ -126,8 +126,9 @@ class JointSet:
             category = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             fail(str(path), error.strerror or "an unreadable file", "a readable YAML file")
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            fail(str(path), " ".join(str(error).split()), "valid YAML")
+        # what a tag or a date does not fit can raise anything in YAML's constructors
+        except Exception as error:
+            fail(str(path), " ".join(str(error).split()) or type(error).__name__, "valid YAML")
         return cls.from_category(category, f"{path}: joints")
 
     def to_category(self) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class JointSet:
 
 def _pairs(pairs: Any, names: tuple[str, ...], source: str) -> tuple[tuple[int, int], ...]:
     """Pairs of names or 1-based numbers as 0-based indices."""
-    check(isinstance(pairs, Sequence) and not isinstance(pairs, str), source, repr(pairs), "a list of pairs")
+    check(isinstance(pairs, Sequence) and not isinstance(pairs, str), source, pairs, "a list of pairs")
     result = []
     for i, pair in enumerate(pairs):
         field = f"{source}[{i}]"

@@ -3,6 +3,9 @@
 file(GLOB cuda_kernels CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/csrc csrc/ops/*/*.cu)
 file(GLOB cuda_registrations CONFIGURE_DEPENDS csrc/ops/*/cuda.cpp)
 
+if(NOT CDKD_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "CDKD_CUDA: expected AUTO, ON or OFF, got '${CDKD_CUDA}'")
+endif()
 set(cuda_version "")
 if(NOT CDKD_CUDA STREQUAL "OFF")
   if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})

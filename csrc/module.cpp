@@ -1,7 +1,8 @@
-// What the build and the processor are. Nothing here touches a tensor, so nothing here needs torch.
+// What needs no tensors, so no torch: the build, the processor, and how far a JPEG reaches.
 #include <pybind11/pybind11.h>
 
 #include "cpu/isa.h"
+#include "jpeg.h"
 
 namespace py = pybind11;
 
@@ -45,13 +46,27 @@ const char* instruction_set() {
   }
 }
 
+py::object jpeg_extent(const py::bytes& content) {
+  const std::string_view view = content;
+  std::optional<cdkd::JpegExtent> found;
+  {
+    const py::gil_scoped_release release;
+    found = cdkd::jpeg_extent(view);
+  }
+  if (!found) return py::none();
+  return py::make_tuple(found->height, found->width, found->end, found->closed, found->whole);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
-  m.doc() = "Build and processor information.";
+  m.doc() = "Build and processor information, and what Python is too slow for without torch.";
   m.def("build_info", &build_info,
         "Version, the torch it was built against, compiler and CUDA toolkit (None without).");
   m.def("cpu_features", &cpu_features, "Vector instruction sets of this processor; empty off x86-64.");
   m.def("instruction_set", &instruction_set,
         "The vector instructions that the CPU kernels use: baseline, avx2 or avx512; CDKD_ISA lowers it.");
+  m.def("jpeg_extent", &jpeg_extent,
+        "Height, width, the end of a JPEG's image, whether an end marker closes it and whether every block has "
+        "its codes; None for what is no JPEG's beginning.");
 }

@@ -8,8 +8,10 @@ torch.manual_seed(0)
 teacher = cdkd_ext.create_model("hrnet_w16_small", input_size=(128, 128), num_joints=14)
 student = cdkd_ext.create_model("hrnet_w8_small", input_size=(32, 32), num_joints=14)
 
-task = cdkd_ext.DistillationTask(student, teacher)  # sizes, joints and bins come from the networks
-optimizer = torch.optim.AdamW(task.parameters(), lr=2e-3)  # the student and what only its training needs
+# sizes, joints and bins come from the networks
+task = cdkd_ext.DistillationTask(student, teacher)
+# the student, and what only its training needs
+optimizer = torch.optim.AdamW(task.parameters(), lr=2e-3)
 
 # the same four people for both, RGB uint8; a real loop reads them from a data loader
 images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
@@ -22,6 +24,7 @@ for step in range(5):
     optimizer.zero_grad()
     losses["total"].backward()
     optimizer.step()
-    print(f"step {step}: " + ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
+    print(f"step {step}:", {name: round(loss.item(), 3) for name, loss in losses.items()})
 
-torch.save(student.state_dict(), "student.pth")  # the student alone: nothing of the task is needed to use it
+# nothing of the task is needed to use the student
+torch.save(student.state_dict(), "student.pth")

@@ -3,12 +3,12 @@
 import torch
 
 import cdkd_ext
-from cdkd_ext.checkpoints import export_checkpoint, load_checkpoint
+from cdkd_ext.checkpoints import load_checkpoint
 
 network = cdkd_ext.create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17, head="heatmap")
 
-export_checkpoint(network, "official.pth")  # the names of HRNet, SimpleBaselines, SimCC and CDKD
-export_checkpoint(network, "mmpose.pth", layout="mmpose")
+cdkd_ext.export(network, "official.pth")  # the names of HRNet, SimpleBaselines, SimCC and CDKD
+cdkd_ext.export(network, "mmpose.pth", layout="mmpose")
 print(next(iter(torch.load("official.pth", weights_only=True))))
 print(next(iter(torch.load("mmpose.pth", weights_only=True)["state_dict"])))
 

@@ -27,11 +27,11 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set of procedural figures: 48 people to train on, 12 to validate."""
+def drawn_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of drawn people: 48 people to train on, 12 to validate."""
     from cdkd_ext.synthetic.dataset import draw_people
 
-    root = tmp_path_factory.mktemp("figures")
+    root = tmp_path_factory.mktemp("drawn_people")
     draw_people(root / "train", 48, seed=0)
     draw_people(root / "val", 12, seed=1)
     return root

@@ -54,3 +54,32 @@ def test_there_is_one_version():
 def test_processor_features_are_those_of_the_system():
     flags = CPUINFO.read_text().split()
     assert cpu_features() == {name: name in flags for name in cpu_features()}
+
+
+def configured(folder, *definitions, **environment):
+    """What CMake says when it configures a build in `folder`; nothing is compiled."""
+    pybind11 = pytest.importorskip("pybind11", reason="needs the extra dev")
+    inherited = {name: value for name, value in os.environ.items() if name != "CDKD_CUDA"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [
+        *("cmake", "-G", "Ninja", "-S", FIND_TORCH.parents[1], "-B", folder, "-DSKBUILD_PROJECT_VERSION=0"),
+        *(f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"),
+        *("-DCMAKE_CUDA_COMPILER=NOTFOUND", *definitions),
+    ]
+    done = subprocess.run(
+        command, env={**inherited, "PATH": path, **environment}, capture_output=True, text=True
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_environment_says_whether_to_compile_cuda(tmp_path):
+    assert "CUDA kernels: OFF" in configured(tmp_path, CDKD_CUDA="OFF")
+    # another answer later, in the same folder, and over what CMake was given
+    assert "CDKD_CUDA=ON, but no CUDA compiler works" in configured(tmp_path, CDKD_CUDA="ON", CUDACXX="/none")
+    assert "CUDA kernels: OFF" in configured(tmp_path, "-DCDKD_CUDA=ON", CDKD_CUDA="OFF")
+    assert "CUDA kernels: OFF" in configured(tmp_path, "-DCDKD_CUDA=OFF", CDKD_CUDA="")
+
+
+@pytest.mark.parametrize("wrong", ["off", "no", "1"])
+def test_no_other_answer_is_taken(tmp_path, wrong):
+    assert f"CDKD_CUDA: expected AUTO, ON or OFF, got '{wrong}'" in configured(tmp_path, CDKD_CUDA=wrong)

@@ -32,21 +32,23 @@ def cdkd(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def teacher(figures, tmp_path_factory):
+def teacher(drawn_people, tmp_path_factory):
     output = tmp_path_factory.mktemp("cli") / "teacher"
-    done = cdkd("train", *SMALL, "--data.root", figures, "--model.input_size=[64,64]", "--output", output)
+    done = cdkd(
+        "train", *SMALL, "--data.root", drawn_people, "--model.input_size=[64,64]", "--output", output
+    )
     assert done.returncode == 0, done.stderr
     return output
 
 
-def test_train_distill_eval_chain(figures, teacher, tmp_path):
+def test_train_distill_eval_chain(drawn_people, teacher, tmp_path):
     done = cdkd(
-        "distill", *SMALL, "--data.root", figures, "--teacher", teacher, "--output", tmp_path / "student"
+        "distill", *SMALL, "--data.root", drawn_people, "--teacher", teacher, "--output", tmp_path / "student"
     )
     assert done.returncode == 0, done.stderr
     assert "sape" in done.stdout and "samples_per_second" in done.stdout and "left" in done.stdout
     report = tmp_path / "report.json"
-    done = cdkd("eval", tmp_path / "student", "--data.root", figures, "--output", report)
+    done = cdkd("eval", tmp_path / "student", "--data.root", drawn_people, "--output", report)
     assert done.returncode == 0, done.stderr
     result = json.loads(report.read_text())
     assert f"{result['pckh']:.2f}" in done.stdout
@@ -54,7 +56,7 @@ def test_train_distill_eval_chain(figures, teacher, tmp_path):
     assert {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"} <= result["pckh_per_joint"].keys()
 
 
-def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
+def test_two_processes_train_and_count_each_person_once(drawn_people, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [
         *launcher,
@@ -63,7 +65,7 @@ def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
         "train",
         *SMALL,
         "--data.root",
-        figures,
+        drawn_people,
         "--output",
         tmp_path / "run",
     ]
@@ -73,11 +75,11 @@ def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
     # 48 people in batches of 16 on two processes: one step each
     assert record["step"] == 1
     assert record["people"] == 12
-    again = cdkd("eval", tmp_path / "run", "--data.root", figures)
+    again = cdkd("eval", tmp_path / "run", "--data.root", drawn_people)
     assert f"{record['pckh']:.2f}" in again.stdout
 
 
-def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp_path):
+def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(drawn_people, tmp_path):
     output = tmp_path / "run"
     command = [
         COMMAND,
@@ -85,7 +87,7 @@ def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp
         *SMALL[:3],
         "--epochs=1000",
         "--data.root",
-        str(figures),
+        str(drawn_people),
     ]
     process = subprocess.Popen(
         [*command, "--output", str(output)],
@@ -114,9 +116,9 @@ def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_is_named_whoever_loads_it(workers, figures, tmp_path, monkeypatch, capsys):
+def test_a_broken_picture_is_named_whoever_loads_it(workers, drawn_people, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(figures, tmp_path / "data")
+    shutil.copytree(drawn_people, tmp_path / "data")
     broken = tmp_path / "data/train/images/000003.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     assert main(["train", *SMALL, f"--data.workers={workers}", "--data.root=data", "--output=run"]) == 2
@@ -140,12 +142,12 @@ def test_models_prints_sizes_and_both_conventions(capsys):
     assert f"{profiles['hrnet_w48']['paper_gflops']:.3f}" == "1.218"
 
 
-def test_heatmap_networks_go_the_whole_way(figures, tmp_path, capsys):
+def test_heatmap_networks_go_the_whole_way(drawn_people, tmp_path, capsys):
     teacher, student = str(tmp_path / "teacher"), str(tmp_path / "student")
-    shared = [*SMALL, "--data.root", str(figures), "--model.head=heatmap"]
+    shared = [*SMALL, "--data.root", str(drawn_people), "--model.head=heatmap"]
     assert main(["train", *shared, "--model.input_size=[64,64]", "--output", teacher]) == 0
     assert main(["distill", *shared, "--cca.enabled=false", "--teacher", teacher, "--output", student]) == 0
-    assert main(["eval", student, "--data.root", str(figures)]) == 0
+    assert main(["eval", student, "--data.root", str(drawn_people)]) == 0
     assert "12 people" in capsys.readouterr().out
 
 
@@ -182,22 +184,22 @@ def test_a_recipe_sets_what_it_names_and_later_options_win(capsys):
         (["models", "--input_size=[30,30]"], "input_size: expected"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "--data.root", "nowhere"], "data.root: expected an existing folder, got nowhere"),
-        (["train", "--model.input_size", "[30,32]", "--data.root", "FIGURES"], "input_size: expected"),
-        (["distill", "--data.root", "FIGURES"], "teacher: expected the path of a checkpoint"),
+        (["train", "--model.input_size", "[30,32]", "--data.root", "DRAWN"], "input_size: expected"),
+        (["distill", "--data.root", "DRAWN"], "teacher: expected the path of a checkpoint"),
         (
-            ["distill", "--data.root", "FIGURES", "--teacher", "none.safetensors"],
+            ["distill", "--data.root", "DRAWN", "--teacher", "none.safetensors"],
             "teacher: expected an existing",
         ),
-        (["eval", "none.safetensors", "--data.root", "FIGURES"], "weights: expected an existing checkpoint"),
+        (["eval", "none.safetensors", "--data.root", "DRAWN"], "weights: expected an existing checkpoint"),
         (["eval", "none.safetensors"], "data.root: expected the folder of a data set"),
-        (["train", "--data.augmentation.scale", "5", "--data.root", "FIGURES"], "scale"),
+        (["train", "--data.augmentation.scale", "5", "--data.root", "DRAWN"], "scale"),
         (["demo", "--seeds", "1"], "seeds: expected at least 2"),
         ([], "command"),
     ],
 )
-def test_a_mistake_is_one_clear_line(arguments, message, figures, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_clear_line(arguments, message, drawn_people, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([str(figures) if argument == "FIGURES" else argument for argument in arguments]) == 2
+    assert main([str(drawn_people) if argument == "DRAWN" else argument for argument in arguments]) == 2
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("cdkd: ") and message in lines[0]

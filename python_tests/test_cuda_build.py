@@ -55,7 +55,7 @@ def test_the_dispatcher_lists_a_cuda_kernel(name: str) -> None:
 
 @needs_kernels
 def test_the_kernel_for_cuda_refuses_other_tensors() -> None:
-    with pytest.raises(RuntimeError, match="student_logits: expected a CUDA tensor"):
+    with pytest.raises(RuntimeError, match="student_logits: expected a tensor on cuda, got one on cpu"):
         call_cuda_kernel(torch.zeros(1, 2), torch.zeros(1, 4), torch.tensor(1.0))
 
 

@@ -37,17 +37,7 @@ def test_networks_load_no_extra() -> None:
     assert "torch" in loaded and not loaded & set(EXTRAS)
 
 
-LATER = pytest.mark.xfail(reason="cdkd_ext.training has neither a DistillationTask nor distill")
-HIDDEN = pytest.mark.xfail(reason="the package cdkd_ext.distill hides the function of that name")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=LATER if name in ("DistillationTask", "distill") else ())
-        for name in cdkd_ext.__all__
-    ],
-)
+@pytest.mark.parametrize("name", cdkd_ext.__all__)
 def test_every_name_is_there(name: str) -> None:
     run(f"import cdkd_ext; cdkd_ext.{name}; from cdkd_ext import {name}")
 
@@ -58,9 +48,7 @@ def test_the_names_are_listed() -> None:
         cdkd_ext.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=HIDDEN if name == "distill" else ()) for name in FUNCTIONS]
-)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_stays_one_whatever_is_imported(name: str) -> None:
     run(
         "import cdkd_ext, cdkd_ext.demo, cdkd_ext.cli.configured; "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -56,11 +57,12 @@ def test_cut_off_jpeg_is_told_from_its_bytes(tmp_path: Path, monkeypatch: pytest
     content = encoded(".jpg")
     path = tmp_path / "cut.jpg"
     # a thumbnail inside has an end of its own
-    for image in (content[:-2], content[:-300], b"\xff\xd8" + content + content[2:-300]):
+    thumbnail = b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
+    for image in (content[:-300], content[:2] + thumbnail + content[2:-300]):
         path.write_bytes(image)
         with pytest.raises(InputError, match=r"cut\.jpg: .*cut off"):
             read_image(path)
-    for image in (content, content + b"\x00" * 500):
+    for image in (content, content + b"\x00" * 500, content[:2] + thumbnail + content[2:]):
         path.write_bytes(image)
         assert read_image(path) is IMAGE
 
@@ -81,6 +83,36 @@ def test_missing_image_and_other_size(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(".png"))
     with pytest.raises(InputError, match=r"a\.png: expected height 60, width 40 .*got height 40, width 60"):
         read_image(tmp_path / "a.png", (60, 40))
+
+
+def png_header(width: int, height: int) -> bytes:
+    data = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
+    return b"\x89PNG\r\n\x1a\n\x00\x00\x00\r" + data + zlib.crc32(data).to_bytes(4, "big")
+
+
+def test_header_that_promises_more_than_the_file_can_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    path = tmp_path / "vast.img"
+    path.write_bytes(png_header(30000, 30000))
+    with pytest.raises(InputError, match=r"vast\.img: .*promises 30000x30000 pixels"):
+        read_image(path)
+    jpeg = bytearray(encoded(".jpg"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    path.write_bytes(jpeg)
+    with pytest.raises(InputError, match=r"vast\.img: .*cut off"):
+        read_image(path)
+
+
+def test_what_opencv_does_not_allocate_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "vast.bmp"
+    bmp = bytearray(encoded(".bmp"))
+    bmp[18:26] = (60000).to_bytes(4, "little") * 2
+    path.write_bytes(bmp)
+    with pytest.raises(InputError, match=r"vast\.bmp: expected an image"):
+        read_image(path)
 
 
 def test_red_comes_first(tmp_path: Path) -> None:

@@ -18,21 +18,21 @@ LAYERS = [
     ["evaluation"],
     ["inference"],
     ["teachers"],
-    ["distill"],
+    ["distillation"],
     ["data"],
     ["synthetic"],
     ["checkpoints"],
     ["models"],
     ["codecs"],
     ["info"],
-    ["cuda", "emulation", "ops"],
+    ["emulation", "ops"],
     ["extras", "images", "joints", "tensor_checks"],
     ["files"],
     ["errors"],
 ]
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}
 # private to the package as a whole, not to one of its rooms
-SHARED = ("_C", "_checks", "_ops", "_cuda_emulation")
+SHARED = ("_C", "_ops", "_cuda_emulation")
 
 
 def imports_of(source: str, module: str) -> Iterator[tuple[int, str]]:

@@ -16,7 +16,7 @@ from bench import step
 from bench.gpu import clock
 from bench.gpu.report import Findings, stage_options
 from cdkd_ext.data.device_crops import crops_on_device
-from cdkd_ext.distill import SAPE, TeacherOutput
+from cdkd_ext.distillation import SAPE, TeacherOutput
 from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training import DistillationTask
 

@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from cdkd_ext.cli.parsing import COMMANDS, CommandError
-from cdkd_ext.errors import InputError, check
+from cdkd_ext.errors import InputError, check, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
@@ -32,8 +32,11 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """
     try:
         return parser.instantiate(parser.parse_args(list(arguments)))
-    except ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
+    except InputError:
+        raise
+    # jsonargparse lets some of what damaged YAML raises through, whatever it is
+    except Exception as error:
+        raise InputError(shortened(" ".join(str(error).split()) or type(error).__name__)) from error
 
 
 def run_training(name: str, config_class: type[TrainingConfig], arguments: Sequence[str]) -> None:
@@ -58,18 +61,25 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
 
 
 def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
-    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays."""
+    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays.
+
+    A file given as `--config` is read here, for it may be of version 0.1.0.
+    """
     expanded: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         name, _, value = argument.partition("=")
-        if name not in ("--recipe", "--resume"):
+        if name not in ("--config", "--recipe", "--resume"):
             expanded.append(argument)
             continue
         value = value or next(rest, "")
         if name == "--recipe":
             recipe = _recipe_of_evaluation(value) if evaluation else load_recipe(value)
             expanded += ["--config", json.dumps(recipe)]
+            continue
+        if name == "--config":
+            is_file = Path(value).is_file()
+            expanded += ["--config", json.dumps(read_config(value)) if is_file else value]
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")

@@ -104,6 +104,7 @@ class Emulation:
             if not found:
                 raise ImportError("cdkd_ext: this build has no emulation of the CUDA kernels (Linux only)")
             path = found[0]
+        self.path = path
         self._library = ctypes.CDLL(str(path))
         self._library.cdkd_copy_launches.restype = ctypes.c_size_t
         self._checked: set[type[Mirror]] = set()

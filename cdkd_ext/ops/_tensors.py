@@ -12,7 +12,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, fail
+from cdkd_ext.errors import check, fail
 from cdkd_ext.ops import _fast_path
 
 _TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext._C import cpu_features
-from cdkd_ext.distill.outputs import TeacherOutput
+from cdkd_ext.distillation.outputs import TeacherOutput
 from cdkd_ext.errors import check_option, check_type
 from cdkd_ext.models import ModelSpec, PoseNetwork, inference_copy
 from cdkd_ext.teachers.captured import CapturedFunction

@@ -11,7 +11,7 @@ from torch import Tensor
 from cdkd_ext.data.batches import Key
 from cdkd_ext.data.cached_views import StoredArrays, store_views
 from cdkd_ext.data.dataset import PoseDataset
-from cdkd_ext.distill import TeacherOutput
+from cdkd_ext.distillation import TeacherOutput
 
 
 class StoredOutputs:

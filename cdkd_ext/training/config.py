@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from cdkd_ext.data.config import DataConfig
-from cdkd_ext.distill import (
+from cdkd_ext.distillation import (
     CCA,
     ETHT,
     SAPE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdkd_ext.distill import SAPE, DescribedNetwork, HeatmapLoss, SimCCLoss
+from cdkd_ext.distillation import SAPE, DescribedNetwork, HeatmapLoss, SimCCLoss
 from cdkd_ext.errors import check, check_type
 
 

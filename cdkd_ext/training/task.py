@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext.distill import (
+from cdkd_ext.distillation import (
     CCA,
     ETHT,
     SAPE,

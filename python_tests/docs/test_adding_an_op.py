@@ -13,7 +13,7 @@ import pytest
 BLOCK = re.compile(
     r'^```\w+ title="([^",]+)(?:, (before|after|instead of) ([^"]+))?"\n(.*?)^```$', re.M | re.S
 )
-COPIED = ("csrc", "cmake", "cdkd_ext", "python_tests", "CMakeLists.txt", "pyproject.toml")
+COPIED = ("csrc", "cmake", "cdkd_ext", "python_tests", "CMakeLists.txt", "pyproject.toml", ".clang-format")
 OP = "soft_argmax"
 
 
@@ -22,7 +22,8 @@ def apply(text, how, anchor, block):
     lines = text.splitlines(keepends=True)
     (at,) = (number for number, line in enumerate(lines) if line.startswith(anchor))
     end = at + (how != "before")
-    lines[at + (how == "after") : end] = [block]
+    apart = "\n\n" if block.startswith(("def ", "class ")) else ""  # as the formatter wants it
+    lines[at + (how == "after") : end] = [block + apart]
     return "".join(lines)
 
 
@@ -75,9 +76,7 @@ def built(copy, cmake):
 def cmake():
     """Commands of CMake with what it needs to configure, or a skip that says what is missing."""
     pybind11 = pytest.importorskip("pybind11", reason="needs pybind11, of the extra dev")
-    found = shutil.which("cmake") or shutil.which("cmake", path=os.path.dirname(sys.executable))
-    if not found:
-        pytest.skip("needs cmake, of the extra dev")
+    found = program("cmake")
     if not (shutil.which("c++") or shutil.which("g++")):
         pytest.skip("needs a C++ compiler")
     os.environ.setdefault("pybind11_DIR", pybind11.get_cmake_dir())
@@ -99,11 +98,18 @@ def test_its_cuda_kernel_runs_on_the_cpu(copy):
     assert passed and int(passed[1]) >= 20, text
 
 
+def program(name):
+    """A program's path, on the path or beside the interpreter."""
+    found = shutil.which(name) or shutil.which(name, path=os.path.dirname(sys.executable))
+    return found or pytest.skip(f"needs {name}, of the extra dev")
+
+
 def test_its_files_are_clean(copy):
-    ruff = shutil.which("ruff") or shutil.which("ruff", path=os.path.dirname(sys.executable))
-    if not ruff:
-        pytest.skip("needs ruff, of the extra dev")
+    ruff, clang_format = program("ruff"), program("clang-format")
     names = [name for name in ("cdkd_ext", "python_tests") for name in (copy / name).rglob(f"*{OP}*.py")]
     assert len(names) == 3
-    run([ruff, "format", "--check", *names], copy)
-    run([ruff, "check", *names, copy / "cdkd_ext" / "ops"], copy)
+    changed = ["cdkd_ext/ops/__init__.py", "cdkd_ext/ops/reference.py", "python_tests/ops/conftest.py"]
+    for check in (["format", "--check"], ["check"]):
+        run([ruff, *check, *names, *changed], copy)
+    sources = [*(copy / "csrc" / "ops" / OP).iterdir(), copy / "csrc" / "schemas.cpp"]
+    run([clang_format, "--dry-run", "--Werror", *sources], copy)

@@ -49,7 +49,7 @@ def test_every_page_of_the_source_is_in_the_navigation(site, checkout):
 
 
 def test_every_public_package_has_its_reference(site, checkout):
-    internal = {"cuda", "emulation", "cli"}
+    internal = {"emulation", "cli"}
     for package in (checkout / "cdkd_ext").glob("*/__init__.py"):
         name = package.parent.name
         if name not in internal:

@@ -154,7 +154,7 @@ def test_bad_predictions_are_named(change: dict[str, Any], field: str) -> None:
 def plain_ap(content: dict[str, Any], results: list[dict[str, Any]], sigmas: Any) -> dict[str, float]:
     """COCO's keypoint evaluation in plain loops: greedy matching, ignored people, 101-point precision."""
     ranges = {"": (0, 1e10), "_M": (32**2, 96**2), "_L": (96**2, 1e10)}
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for suffix, (low, high) in ranges.items():
         precisions, recalls = [], []
         for threshold in THRESHOLDS:
@@ -199,10 +199,10 @@ def plain_ap(content: dict[str, Any], results: list[dict[str, Any]], sigmas: Any
             precisions.append(sum(precision) / len(precision))
             recalls.append(right / positives)
         for name, values in (("AP", precisions), ("AR", recalls)):
-            figures[name + suffix] = sum(values) / len(values) if values else math.nan
+            metrics[name + suffix] = sum(values) / len(values) if values else math.nan
             if not suffix:
-                figures[name + "50"], figures[name + "75"] = values[0], values[5]
-    return figures
+                metrics[name + "50"], metrics[name + "75"] = values[0], values[5]
+    return metrics
 
 
 def result_similarity(person: dict[str, Any], result: dict[str, Any], sigmas: Any) -> float:
@@ -270,16 +270,16 @@ def written(content: Any, path: Path) -> Path:
 def test_average_precision(seed: int, tmp_path: Path) -> None:
     content, results = random_case(seed)
     file = written(content, tmp_path / "annotations.json")
-    figures = coco_keypoint_ap(file, results)
-    assert list(figures) == ["AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L"]
-    assert figures == pytest.approx(plain_ap(content, results, SIGMAS), nan_ok=True, abs=1e-9)
+    metrics = coco_keypoint_ap(file, results)
+    assert list(metrics) == ["AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L"]
+    assert metrics == pytest.approx(plain_ap(content, results, SIGMAS), nan_ok=True, abs=1e-9)
     arrays = [
         {**r, "keypoints": np.array(r["keypoints"]), "score": np.float64(r["score"]), "center": "anything"}
         for r in results
     ]
-    assert coco_keypoint_ap(file, arrays) == pytest.approx(figures, nan_ok=True, abs=0)
+    assert coco_keypoint_ap(file, arrays) == pytest.approx(metrics, nan_ok=True, abs=0)
     assert coco_keypoint_ap(file, written(results, tmp_path / "results.json")) == pytest.approx(
-        figures, nan_ok=True, abs=0
+        metrics, nan_ok=True, abs=0
     )
 
 
@@ -292,8 +292,8 @@ def test_the_truth_scores_one_and_nothing_is_printed(
         for a in content["annotations"]
         if a["num_keypoints"] and not a["iscrowd"]
     ]
-    figures = coco_keypoint_ap(written(content, tmp_path / "annotations.json"), results)
-    assert figures["AP"] == figures["AR"] == 1
+    metrics = coco_keypoint_ap(written(content, tmp_path / "annotations.json"), results)
+    assert metrics["AP"] == metrics["AR"] == 1
     assert capsys.readouterr().out == ""
 
 

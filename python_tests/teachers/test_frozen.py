@@ -80,13 +80,13 @@ def test_an_unknown_precision_is_named(model):
         DistillationConfig(teacher="x", teacher_precision="fp8").validate()
 
 
-def test_outputs_stored_in_one_precision_are_not_reused_in_another(model, figures, tmp_path):
+def test_outputs_stored_in_one_precision_are_not_reused_in_another(model, drawn_people, tmp_path):
     save_model(model, tmp_path / "teacher.safetensors")
     config = DistillationConfig(
         output=str(tmp_path / "run"),
         model=ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0),
         teacher=str(tmp_path / "teacher.safetensors"),
-        data=DataConfig(root=str(figures), workers=0, views=1, cache=str(tmp_path / "cache")),
+        data=DataConfig(root=str(drawn_people), workers=0, views=1, cache=str(tmp_path / "cache")),
     )
 
     def stored():

@@ -7,13 +7,13 @@ import torch
 
 from cdkd_ext.data import PoseDataset, cached_views, load_coco_persons
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
-from cdkd_ext.distill import TeacherOutput
+from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.teachers import StoredOutputs, build_teacher_outputs
 
 
 @pytest.fixture
-def dataset(figures):
-    persons, joints = load_coco_persons(figures / "val/annotations.json", figures / "val/images")
+def dataset(drawn_people):
+    persons, joints = load_coco_persons(drawn_people / "val/annotations.json", drawn_people / "val/images")
     return PoseDataset(persons[:5], joints, size=(32, 32), teacher_size=(64, 64), seed=3)
 
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from cdkd_ext.distill import CCA, ETHT, SAPE, AdversarialScalar, HeatmapLoss, SimCCLoss
+from cdkd_ext.distillation import CCA, ETHT, SAPE, AdversarialScalar, HeatmapLoss, SimCCLoss
 from cdkd_ext.models import create_model
 from cdkd_ext.training import DistillationTask
 

@@ -58,9 +58,9 @@ def test_a_checkpoint_predicts_what_it_did(runs, name):
 
 
 @pytest.mark.parametrize(("name", "command"), [("plain", "train"), ("distilled", "distill")])
-def test_an_interrupted_run_goes_on(runs, figures, name, command):
+def test_an_interrupted_run_goes_on(runs, drawn_people, name, command):
     # the run's own drawn people, in the folder of version 0.1.0
-    shutil.copytree(figures, runs / name / "figures")
+    shutil.copytree(drawn_people, runs / name / "figures")
     before = load_state(runs / name / "state.pt")
     assert main([command, f"--resume={runs / name}"]) == 0
     after = load_state(runs / name / "state.pt")
@@ -74,6 +74,12 @@ def test_an_interrupted_run_goes_on(runs, figures, name, command):
     assert not (runs / name / "synthetic").exists()
     written = (runs / name / "config.yaml").read_text()
     assert "label_loss:" in written and "figures:" not in written and "visibility:" not in written
+
+
+def test_its_configuration_starts_a_new_run(runs, drawn_people):
+    options = ["--output=again", f"--data.root={drawn_people}", "--epochs=1", "--batch_size=48"]
+    assert main(["train", "--config=plain/config.yaml", *options]) == 0
+    assert read_config("again")["data"]["synthetic_people"] == 16
 
 
 def test_configurations_are_read_in_today_s_words(runs):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cdkd_ext.distill import CCA, ETHT, SAPE, DistillationLoss, HeatmapLoss, SimCCLoss, TeacherOutput
+from cdkd_ext.distillation import CCA, ETHT, SAPE, DistillationLoss, HeatmapLoss, SimCCLoss, TeacherOutput
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import create_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cdkd_ext.distill import ETHT
+from cdkd_ext.distillation import ETHT
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.models import create_model
 from cdkd_ext.training import DistillationTask

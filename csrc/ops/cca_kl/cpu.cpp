@@ -4,13 +4,13 @@
 
 #include <vector>
 
+#include "arguments.h"
 #include "cpu/device.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/row_passes.h"
 #include "cpu/rows.h"
-#include "ops/cca_kl/arguments.h"
-#include "ops/cca_kl/merge_bins.h"
+#include "merge_bins.h"
 
 namespace cdkd::cpu {
 namespace {

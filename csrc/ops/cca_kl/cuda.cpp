@@ -2,7 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/device.h"
-#include "ops/cca_kl/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 

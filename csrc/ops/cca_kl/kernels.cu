@@ -1,10 +1,10 @@
 // Cross-class alignment: τ² · KL(merged softmax(teacher / τ) ‖ softmax(student / τ)) per row, with its
 // derivatives. One block per row.
+#include "class_bins.h"
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
-#include "ops/cca_kl/class_bins.h"
-#include "ops/cca_kl/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 

@@ -1,7 +1,7 @@
 // cca_kl for CUDA, without torch.
 #pragma once
+#include "arguments.h"
 #include "device_language.h"
-#include "ops/cca_kl/arguments.h"
 
 namespace cdkd::cuda {
 

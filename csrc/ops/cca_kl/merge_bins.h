@@ -2,8 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "class_bins.h"
 #include "cpu/vector.h"
-#include "ops/cca_kl/class_bins.h"
 
 namespace cdkd::cpu {
 

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <vector>
 
+#include "arguments.h"
 #include "cpu/device.h"
 #include "cpu/input_type.h"
-#include "ops/projector_cosine/arguments.h"
-#include "ops/projector_cosine/cpu_tiles.h"
+#include "cpu_tiles.h"
 
 namespace cdkd::cpu {
 namespace projector {

@@ -1,4 +1,4 @@
-// The three matrix products of projector_cosine, tile by tile. Letters: R rows (sample and channel), S
+// The three matrix products, tile by tile. Letters: R rows (sample and channel), S
 // positions of the feature, T of the teacher, K projectors. A map of one projector, R x T, never exists: only
 // a tile of it, in cache.
 #pragma once

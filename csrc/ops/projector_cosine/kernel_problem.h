@@ -1,12 +1,12 @@
-// What the kernels of projector_cosine know of their problem. A block owns a 64 x 64 tile of an output and
+// What the kernels know of their problem. A block owns a 64 x 64 tile of an output and
 // walks the projectors and the depth of the product; a map of one projector exists only as the sums in its
 // registers. Sums between blocks are parts that a later launch adds in a fixed order.
 #pragma once
 #include <algorithm>
 
 #include "cuda/launch.h"
-#include "ops/projector_cosine/kernel_tiles.h"
-#include "ops/projector_cosine/kernels.h"
+#include "kernel_tiles.h"
+#include "kernels.h"
 
 namespace cdkd::cuda::projector {
 

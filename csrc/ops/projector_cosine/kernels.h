@@ -1,7 +1,7 @@
 // projector_cosine for CUDA, without torch.
 #pragma once
+#include "arguments.h"
 #include "device_language.h"
-#include "ops/projector_cosine/arguments.h"
 
 namespace cdkd::cuda {
 

@@ -2,7 +2,7 @@
 // without the selection, the feature's gradient is Σ_k select_k · U_k and that of select_k is <U_k, feature>
 // + <gradient, b_k>: one product gives both, and the projections are not needed again.
 #include "cuda/reduce.h"
-#include "ops/projector_cosine/kernel_problem.h"
+#include "kernel_problem.h"
 
 namespace cdkd::cuda {
 namespace projector {

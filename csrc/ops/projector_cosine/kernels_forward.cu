@@ -1,6 +1,6 @@
 // The forward pass of projector_cosine on CUDA: project, weigh and sum in one launch, cosines in another.
 #include "cuda/reduce.h"
-#include "ops/projector_cosine/kernel_problem.h"
+#include "kernel_problem.h"
 
 namespace cdkd::cuda {
 namespace projector {

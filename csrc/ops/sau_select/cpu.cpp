@@ -6,11 +6,11 @@
 #include <cmath>
 #include <vector>
 
+#include "arguments.h"
 #include "cpu/device.h"
 #include "cpu/input_type.h"
 #include "cpu/parallel.h"
-#include "ops/sau_select/arguments.h"
-#include "ops/sau_select/cpu_tiles.h"
+#include "cpu_tiles.h"
 
 namespace cdkd::cpu {
 namespace sau {

@@ -1,4 +1,4 @@
-// What follows the pooled activations of a sample in sau_select: squeeze, select, softmax over the
+// What follows the pooled activations of a sample: squeeze, select, softmax over the
 // projectors.
 #pragma once
 #include <cstdint>
@@ -6,7 +6,7 @@
 #include "common/exponential.h"
 #include "cuda/memory.h"
 #include "cuda/reduce.h"
-#include "ops/sau_select/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda::sau {
 

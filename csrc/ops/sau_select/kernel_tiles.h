@@ -1,4 +1,4 @@
-// The convolution of sau_select, forward and back to its input: a block computes one tile of pixels of eight
+// The convolution, forward and back to its input: a block computes one tile of pixels of eight
 // maps per 64 threads. Each thread owns four pixels below one another, whose window slides down its column of
 // the tile in registers, so that a tap costs one read of the tile and the weights, which all threads share.
 #pragma once
@@ -9,7 +9,7 @@
 #include "cuda/launch.h"
 #include "cuda/memory.h"
 #include "cuda/reduce.h"
-#include "ops/sau_select/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda::sau {
 

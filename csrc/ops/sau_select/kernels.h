@@ -1,7 +1,7 @@
 // sau_select for CUDA, without torch.
 #pragma once
+#include "arguments.h"
 #include "device_language.h"
-#include "ops/sau_select/arguments.h"
 
 namespace cdkd::cuda {
 

@@ -1,7 +1,7 @@
 // The backward pass of sau_select on CUDA. Gradients of the responses are never stored: whoever multiplies
 // them computes them from the responses. Sums over the batch are parts, added in a fixed order.
-#include "ops/sau_select/kernel_head.h"
-#include "ops/sau_select/kernel_tiles.h"
+#include "kernel_head.h"
+#include "kernel_tiles.h"
 
 namespace cdkd::cuda {
 namespace sau {

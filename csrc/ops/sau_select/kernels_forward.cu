@@ -1,8 +1,8 @@
 // The forward pass of sau_select on CUDA. In training the convolutions of all branches and the statistics of
 // their tiles come first, then the batch's statistics, then each sample's selection; in evaluation a block
 // does it all for a sample.
-#include "ops/sau_select/kernel_head.h"
-#include "ops/sau_select/kernel_tiles.h"
+#include "kernel_head.h"
+#include "kernel_tiles.h"
 
 namespace cdkd::cuda {
 namespace sau {

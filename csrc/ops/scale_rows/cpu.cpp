@@ -1,9 +1,9 @@
 // Scale rows, and sum scalars one after the other.
+#include "arguments.h"
 #include "cpu/device.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/rows.h"
-#include "ops/scale_rows/arguments.h"
 
 namespace cdkd::cpu {
 namespace {

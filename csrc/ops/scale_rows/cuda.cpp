@@ -1,5 +1,5 @@
 #include "cuda/device.h"
-#include "ops/scale_rows/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 

@@ -4,7 +4,7 @@
 #include "cuda/launch.h"
 #include "cuda/reduce.h"
 #include "cuda/rows.h"
-#include "ops/scale_rows/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 

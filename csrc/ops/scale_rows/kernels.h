@@ -1,7 +1,7 @@
 // scale_rows for CUDA, without torch.
 #pragma once
+#include "arguments.h"
 #include "device_language.h"
-#include "ops/scale_rows/arguments.h"
 
 namespace cdkd::cuda {
 

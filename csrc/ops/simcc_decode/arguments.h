@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/arguments.h"
-#include "ops/simcc_decode/mirror.h"
+#include "mirror.h"
 
 namespace cdkd {
 

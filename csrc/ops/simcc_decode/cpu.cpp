@@ -3,12 +3,12 @@
 
 #include <algorithm>
 
+#include "arguments.h"
 #include "cpu/device.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/row_passes.h"
 #include "cpu/rows.h"
-#include "ops/simcc_decode/arguments.h"
 
 namespace cdkd::cpu {
 namespace {

@@ -2,7 +2,7 @@
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
-#include "ops/simcc_decode/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 

@@ -3,7 +3,7 @@
 #include "common/exponential.h"
 #include "cuda/launch.h"
 #include "cuda/logits.h"
-#include "ops/simcc_kl/kernels.h"
+#include "kernels.h"
 
 namespace cdkd::cuda {
 

@@ -1,7 +1,7 @@
 // simcc_kl for CUDA, without torch.
 #pragma once
+#include "arguments.h"
 #include "device_language.h"
-#include "ops/simcc_kl/arguments.h"
 
 namespace cdkd::cuda {
 

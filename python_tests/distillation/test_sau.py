@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdkd_ext.distill import SAU
+from cdkd_ext.distillation import SAU
 from cdkd_ext.errors import InputError
 
 

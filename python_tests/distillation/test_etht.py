@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdkd_ext.distill import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
+from cdkd_ext.distillation import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
 from cdkd_ext.errors import InputError
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext.distill.cca import CCA
-from cdkd_ext.distill.etht import ETHT, AdversarialScalar
-from cdkd_ext.distill.heatmap import HeatmapLoss
-from cdkd_ext.distill.outputs import TeacherOutput
-from cdkd_ext.distill.sape import SAPE
-from cdkd_ext.distill.simcc import SimCCLoss
+from cdkd_ext.distillation.cca import CCA
+from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
+from cdkd_ext.distillation.heatmap import HeatmapLoss
+from cdkd_ext.distillation.outputs import TeacherOutput
+from cdkd_ext.distillation.sape import SAPE
+from cdkd_ext.distillation.simcc import SimCCLoss
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.models import HeatmapOutput, SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
@@ -37,7 +37,7 @@ class DistillationLoss(nn.Module):
         TypeError: an argument is of another type.
 
     Example:
-        >>> from cdkd_ext.distill import CCA, SAPE, DistillationLoss, SimCCLoss
+        >>> from cdkd_ext.distillation import CCA, SAPE, DistillationLoss, SimCCLoss
         >>> loss = DistillationLoss(SimCCLoss(2.0), sape=SAPE(17, (8, 8), (64, 64)), cca=CCA())
         >>> loss.adversarial_parameters()
         []

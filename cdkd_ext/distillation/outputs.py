@@ -34,7 +34,7 @@ class TeacherOutput(NamedTuple):
 
     Example:
         >>> import torch
-        >>> from cdkd_ext.distill import TeacherOutput
+        >>> from cdkd_ext.distillation import TeacherOutput
         >>> TeacherOutput(torch.zeros(8, 17, 16, 16)).logits_x is None
         True
     """

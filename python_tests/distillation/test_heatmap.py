@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.codecs import heatmap_targets
-from cdkd_ext.distill import CCA, SAPE, DistillationLoss, HeatmapLoss, SimCCLoss
+from cdkd_ext.distillation import CCA, SAPE, DistillationLoss, HeatmapLoss, SimCCLoss
 from cdkd_ext.errors import InputError
 from cdkd_ext.models import HeatmapOutput
 

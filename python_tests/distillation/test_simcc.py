@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cdkd_ext.distill import SimCCLoss
+from cdkd_ext.distillation import SimCCLoss
 from cdkd_ext.errors import InputError
 
 

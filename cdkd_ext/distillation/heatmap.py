@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cdkd_ext.codecs.heatmap import heatmap_sigma, heatmap_targets
-from cdkd_ext.distill.outputs import DescribedNetwork
+from cdkd_ext.distillation.outputs import DescribedNetwork
 from cdkd_ext.errors import check
 from cdkd_ext.models import HeatmapOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
@@ -29,7 +29,7 @@ class HeatmapLoss(nn.Module):
 
     Example:
         >>> import torch
-        >>> from cdkd_ext.distill import HeatmapLoss
+        >>> from cdkd_ext.distillation import HeatmapLoss
         >>> from cdkd_ext.models import HeatmapOutput
         >>> student = HeatmapOutput(torch.randn(2, 17, 16, 16))
         >>> HeatmapLoss((64, 64))(student, torch.rand(2, 17, 2) * 63, torch.ones(2, 17)).shape

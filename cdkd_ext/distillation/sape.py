@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cdkd_ext import ops
-from cdkd_ext.distill.outputs import DescribedNetwork
-from cdkd_ext.distill.sau import SAU
+from cdkd_ext.distillation.outputs import DescribedNetwork
+from cdkd_ext.distillation.sau import SAU
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.tensor_checks import check_tensor
 
@@ -44,7 +44,7 @@ class SAPE(nn.Module):
 
     Example:
         >>> import torch
-        >>> from cdkd_ext.distill import SAPE
+        >>> from cdkd_ext.distillation import SAPE
         >>> sape = SAPE(17, (8, 8), (16, 16))
         >>> sape(torch.randn(2, 17, 8, 8), torch.randn(2, 17, 16, 16)).shape
         torch.Size([])

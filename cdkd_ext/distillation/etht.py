@@ -125,7 +125,7 @@ class ETHT(AdversarialScalar):
         InputError: a bound, the start or the ramp is out of range, or the schedule falls.
 
     Example:
-        >>> from cdkd_ext.distill import ETHT
+        >>> from cdkd_ext.distillation import ETHT
         >>> round(ETHT(1.0, 21.0).tau(0.0).item(), 2)
         15.62
     """

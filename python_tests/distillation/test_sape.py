@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdkd_ext.distill import SAPE
+from cdkd_ext.distillation import SAPE
 from cdkd_ext.errors import InputError
 
 

@@ -31,7 +31,7 @@ class SimCCLoss(nn.Module):
 
     Example:
         >>> import torch
-        >>> from cdkd_ext.distill import SimCCLoss
+        >>> from cdkd_ext.distillation import SimCCLoss
         >>> from cdkd_ext.models import SimCCOutput
         >>> student = SimCCOutput(torch.randn(2, 17, 8, 8), torch.randn(2, 17, 64), torch.randn(2, 17, 64))
         >>> SimCCLoss(2.0)(student, torch.rand(2, 17, 2) * 31, torch.ones(2, 17)).shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cdkd_ext import ops
-from cdkd_ext.distill.outputs import TeacherOutput
+from cdkd_ext.distillation.outputs import TeacherOutput
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.models import SimCCOutput
 from cdkd_ext.tensor_checks import check_tensor, check_weights
@@ -22,7 +22,7 @@ class CCA(nn.Module):
 
     Example:
         >>> import torch
-        >>> from cdkd_ext.distill import CCA, TeacherOutput
+        >>> from cdkd_ext.distillation import CCA, TeacherOutput
         >>> from cdkd_ext.models import SimCCOutput
         >>> student = SimCCOutput(torch.randn(2, 17, 8, 8), torch.randn(2, 17, 64), torch.randn(2, 17, 64))
         >>> teacher = TeacherOutput(torch.randn(2, 17, 64, 64), torch.randn(2, 17, 768), torch.randn(2, 17, 768))

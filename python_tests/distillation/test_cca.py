@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdkd_ext.distill import CCA
+from cdkd_ext.distillation import CCA
 from cdkd_ext.errors import InputError
 
 

@@ -24,7 +24,7 @@ class SAU(nn.Module):
 
     Example:
         >>> import torch
-        >>> from cdkd_ext.distill import SAU
+        >>> from cdkd_ext.distillation import SAU
         >>> SAU(17, num_projectors=3)(torch.randn(2, 17, 8, 8)).shape
         torch.Size([2, 3, 17])
     """
