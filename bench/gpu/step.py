@@ -89,7 +89,7 @@ def steps(sizes: Mapping[str, int], device: torch.device) -> dict[str, Callable[
     student = step.network(sizes, "student", batch["image"])
     sape = SAPE.between(student, teacher)
     frozen = FrozenTeacher(copy.deepcopy(teacher), device, "auto")
-    output = step.stored(frozen(batch["teacher_image"]))
+    output = half(frozen(batch["teacher_image"]))
 
     def task() -> DistillationTask:
         return DistillationTask(copy.deepcopy(student), frozen, sape=copy.deepcopy(sape)).to(device)
@@ -108,6 +108,11 @@ def steps(sizes: Mapping[str, int], device: torch.device) -> dict[str, Callable[
         PLAIN: copying(plain(), alone, device),
         PLAIN_MIXED: copying(plain(), alone, device, mixed=True),
     }
+
+
+def half(output: TeacherOutput) -> TeacherOutput:
+    """An output as it is stored."""
+    return TeacherOutput(*(None if value is None else value.half() for value in output))  # type: ignore[arg-type]
 
 
 def on_host(batch: Mapping[str, Any]) -> dict[str, Any]:

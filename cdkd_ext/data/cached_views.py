@@ -38,12 +38,9 @@ class StoredArrays:
         return len(next(iter(self._arrays.values())))
 
     def read(self, keys: Sequence[Key]) -> dict[str, Tensor]:
-        """Return the fields of the (index, view) keys, stacked; stored half floats come back as float32."""
+        """Return the fields of the (index, view) keys, stacked, in the types in which they are stored."""
         index, view = np.asarray(keys).T
-        values = {name: torch.from_numpy(array[index, view]) for name, array in self._arrays.items()}
-        return {
-            name: value.float() if value.dtype == torch.float16 else value for name, value in values.items()
-        }
+        return {name: torch.from_numpy(array[index, view]) for name, array in self._arrays.items()}
 
 
 class FixedViews(Dataset[Batch]):

@@ -47,3 +47,10 @@ class TeacherOutput(NamedTuple):
         """The same on another device; copies nothing that is there already."""
         moved = (None if value is None else value.to(device, non_blocking=True) for value in self)
         return TeacherOutput(*moved)  # type: ignore[arg-type]
+
+    def widened(self) -> TeacherOutput:
+        """The same with 16-bit floats, as outputs are stored, in float32; other types stay."""
+        halves = (torch.float16, torch.bfloat16)
+        return TeacherOutput(
+            *(value.float() if value is not None and value.dtype in halves else value for value in self)  # type: ignore[arg-type]
+        )

@@ -176,9 +176,10 @@ def build_loader(
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    # stored views are read faster than another process could send them
-    workers = 0 if config.data.views else config.data.workers
-    return EpochLoader(samples, order, workers=workers, pin_memory=accelerator.device.type == "cuda")
+    on_gpu = accelerator.device.type == "cuda"
+    # stored views are read faster than another process could send them; but this one has a GPU to keep busy
+    workers = config.data.workers if on_gpu or not config.data.views else 0
+    return EpochLoader(samples, order, workers=workers, pin_memory=on_gpu)
 
 
 def build_validation(

@@ -175,14 +175,14 @@ class DistillationTask(nn.Module):
         self, images: Tensor | None, output: TeacherOutput | None, device: torch.device
     ) -> TeacherOutput | None:
         if images is None:
-            return None if output is None else output.to(device)
+            return None if output is None else output.to(device).widened()
         check(output is None, "teacher_images", "the teacher's crops beside teacher_output", "one of the two")
         if not self._teacher:
             fail("teacher_images", "the teacher's crops", "None for a task without a teacher")
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             output = self._teacher[0](images)
         check_type("teacher", output, TeacherOutput, "a callable that returns a TeacherOutput")
-        return output.to(device)
+        return output.to(device).widened()
 
 
 def default_label_loss(student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:

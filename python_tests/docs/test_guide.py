@@ -10,7 +10,7 @@ import sys
 import pytest
 
 # options of programs that are not ours
-OTHERS = {"no_python"}
+OTHERS = {"multi_gpu", "no_python", "num_processes"}
 
 
 @pytest.fixture(scope="module")

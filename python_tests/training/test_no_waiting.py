@@ -112,3 +112,19 @@ def test_a_step_on_a_gpu_does_not_wait(options, mixed):
         train()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_stored_outputs_travel_in_16_bits_and_train_as_in_32():
+    from cdkd_ext.distillation import TeacherOutput
+
+    student, teacher = networks("simcc")
+    task = DistillationTask(student, teacher).eval()
+    small, large, points, annotated, _ = batch("cpu")
+    with torch.no_grad():
+        stored = TeacherOutput(*(value.half() for value in teacher(large)))
+        losses = [
+            task(small, None, points, annotated, teacher_output=output)["total"]
+            for output in (stored, stored.widened())
+        ]
+    assert stored.widened().feature.dtype == torch.float32
+    assert torch.equal(*losses)
