@@ -7,12 +7,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from bench.gpu import __main__ as gpu
-from bench.gpu import build, environment, sanitizers, step
+from bench.gpu import build, environment, sanitizers, step, tests
 from bench.gpu.cases import OPS, TINY, inputs, least_bytes, run
 from bench.gpu.report import CUT_OFF, FAILED, OK, SKIPPED, Findings, read_result
 from bench.harness.agreement import difference
@@ -129,6 +130,12 @@ def test_the_build_is_for_one_architecture_and_asks_no_network():
 )
 def test_versions_are_compared_by_their_numbers(found, oldest, enough):
     assert environment.new_enough(found, oldest) == enough
+
+
+def test_every_file_with_tests_for_a_gpu_is_run():
+    chosen = {Path(argument).name for argument in tests.pytest_arguments() if argument.endswith(".py")}
+    assert {"test_gpu.py", "test_no_waiting.py", "test_captured.py", "test_device_crops.py"} <= chosen
+    assert "test_coco.py" not in chosen
 
 
 def test_what_is_missing_is_told_with_the_way_to_bring_it():
