@@ -262,9 +262,11 @@ def _register_twin(derivative: type[Derivative]) -> None:
 def _register_op(derivative: type[Derivative]) -> None:
     """Differentiate the op by calling its twin in the backward pass."""
 
-    def setup_context(ctx: Any, inputs: Arguments, output: Any, keyword_only_inputs: dict[str, Any]) -> None:
+    def setup_context(
+        ctx: Any, inputs: Arguments, output: Any, keyword_only_inputs: dict[str, Any] | None = None
+    ) -> None:
         ctx.like = _structure(inputs)
-        ctx.options = tuple(keyword_only_inputs.values())
+        ctx.options = tuple((keyword_only_inputs or {}).values())  # torch gives none for an op that has none
         ctx.save_for_backward(*derivative.inputs_to_keep(*_spread(inputs), *ctx.options))
         if derivative.results > 1:
             ctx.mark_non_differentiable(*output[1:])
