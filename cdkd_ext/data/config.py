@@ -19,6 +19,8 @@ class DataConfig:
         val_images: folder of the validation images.
         joints: "coco", "mpii", or a YAML file of the joint set, for COCO-format files whose category does not
             say it.
+        category: name or id of the people's category in COCO-format files; None takes all that share the joints, or
+            the one called person.
         boxes: a detector's boxes for the validation images, in COCO's results format; None uses the annotated ones.
         min_box_score: detected boxes with a smaller score are left out.
         clip_boxes: cut annotated COCO boxes to the image as the published COCO code does.
@@ -46,6 +48,7 @@ class DataConfig:
     val: str = "val/annotations.json"
     val_images: str = "val/images"
     joints: str | None = None
+    category: str | None = None
     boxes: str | None = None
     min_box_score: float = 0.0
     clip_boxes: bool = False

@@ -64,14 +64,28 @@ def load_validation(config: DataConfig) -> EvaluationSet:
         if config.boxes:
             detections, score = root / config.boxes, config.min_box_score
             persons, joints = load_coco_detections(
-                annotations, images, detections, joints=given, min_score=score
+                annotations,
+                images,
+                detections,
+                joints=given,
+                min_score=score,
+                category=config.category,
             )
             boxes = f"detector's, {detections}" + (f", scores from {score}" if score else "")
         else:
             clip = config.clip_boxes
-            persons, joints = load_coco_persons(annotations, images, joints=given, clip_boxes=clip)
+            persons, joints = load_coco_persons(
+                annotations,
+                images,
+                joints=given,
+                clip_boxes=clip,
+                category=config.category,
+                require_keypoints=False,
+            )
     metric = _metric(config, persons, joints, annotations)
-    return EvaluationSet(persons, joints, metric, annotations, boxes, reference, config.padding)
+    return EvaluationSet(
+        persons, joints, metric, annotations, boxes, reference, config.padding, config.category
+    )
 
 
 def _metric(
@@ -122,6 +136,8 @@ def load_people(config: DataConfig, output: Path) -> People:
             joints=_given_joints(config),
             min_keypoints=config.min_keypoints,
             clip_boxes=config.clip_boxes,
+            category=config.category,
+            require_keypoints=False,
         )
     check(
         joints.names == val.joints.names,

@@ -56,6 +56,7 @@ class EvaluationSet:
         boxes: where the people's boxes come from, in words.
         reference: where PCKh's reference lengths come from, in words.
         padding: how much larger than the box a crop is; None leaves it to the network that is measured.
+        category: name or id of the people's category in the annotations, where the user chose one.
     """
 
     persons: Sequence[Person]
@@ -65,6 +66,7 @@ class EvaluationSet:
     boxes: str
     reference: str = ""
     padding: float | None = None
+    category: int | str | None = None
 
 
 def check_images_exist(persons: list[Person], source: str) -> None:

@@ -42,7 +42,7 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
         [person.score for person in truth.persons],
         np.prod(regions, axis=1),
         sigmas=truth.joints.sigmas,
-        category_id=keypoint_category_id(truth.annotation_file),
+        category_id=keypoint_category_id(truth.annotation_file, truth.category),
         score_threshold=codec_for(spec).score_threshold,
     )
 
@@ -64,7 +64,9 @@ def measure(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) -> 
         return {"people": len(truth.persons), "boxes": truth.boxes}
     if truth.metric == "AP":
         results = submission(truth, predictions, spec)
-        metrics = coco_keypoint_ap(truth.annotation_file, results, joints=truth.joints)
+        metrics = coco_keypoint_ap(
+            truth.annotation_file, results, joints=truth.joints, category=truth.category
+        )
         return {**metrics, "people": len(truth.persons), "boxes": truth.boxes}
     targets, annotated, head_sizes = _targets(truth.persons)
     names = truth.joints.names

@@ -314,6 +314,36 @@ def test_annotations_in_short_form(tmp_path: Path) -> None:
     assert short == pytest.approx(full, nan_ok=True, abs=0)
 
 
+@pytest.mark.parametrize("absent", [None, [], "key"])
+def test_people_without_keypoints_in_every_form(tmp_path: Path, absent: object) -> None:
+    content, results = random_case(3)
+    people = [a for a in content["annotations"] if not a["num_keypoints"] and not a["iscrowd"]]
+    assert people
+    full = coco_keypoint_ap(written(content, tmp_path / "full.json"), results)
+    for annotation in people:
+        annotation["keypoints"] = absent
+        if absent == "key":
+            del annotation["keypoints"]
+    content["annotations"].append({"id": 99, "image_id": 3, "category_id": 1, "keypoints": absent})
+    if absent == "key":
+        del content["annotations"][-1]["keypoints"]
+    short = coco_keypoint_ap(written(content, tmp_path / "short.json"), results)
+    assert short == pytest.approx(full, nan_ok=True, abs=0)
+
+
+def test_categories_with_the_same_joints_count_as_one(tmp_path: Path) -> None:
+    content, results = random_case(2)
+    full = coco_keypoint_ap(written(content, tmp_path / "full.json"), results)
+    player = content["categories"][0] | {"name": "player"}
+    content["categories"] = [player, player | {"id": 2, "name": "goalkeeper"}]
+    for annotation in content["annotations"][::2]:
+        annotation["category_id"] = 2
+    file = written(content, tmp_path / "two.json")
+    assert coco_keypoint_ap(file, results) == pytest.approx(full, nan_ok=True, abs=0)
+    with pytest.raises(InputError, match="at least one result of category 2"):
+        coco_keypoint_ap(file, results, category="goalkeeper")
+
+
 def test_other_joints_need_sigmas(tmp_path: Path) -> None:
     joints = {"keypoints": ["nose", "left_hand", "right_hand"], "sigmas": [0.05, 0.1, 0.1]}
     person = {
