@@ -156,7 +156,9 @@ def load_coco_detections(
             score=score,
         )
         persons.append(person)
-    expected = f"at least one box of category {' or '.join(map(str, ids))} with a score of {min_score} or more"
+    expected = (
+        f"at least one box of category {' or '.join(map(str, ids))} with a score of {min_score} or more"
+    )
     check(persons, str(detection_file), "none", expected)
     check_images_exist(persons, str(annotation_file))
     return persons, joints
@@ -214,9 +216,7 @@ def keypoint_categories(content: JsonObject, chosen: int | str | None = None) ->
     if chosen is not None:
         found = [category for category in categories if _is_called(category, chosen)]
         expected = "the name or the id of one category"
-        check(
-            len(found) == 1, "category", f"{chosen!r} ({content.prefix}{_described(categories)})", expected
-        )
+        check(len(found) == 1, "category", f"{chosen!r} ({content.prefix}{_described(categories)})", expected)
         return found
     with_joints = [category for category in categories if category.has_values("keypoints")]
     found = with_joints or categories
@@ -226,7 +226,9 @@ def keypoint_categories(content: JsonObject, chosen: int | str | None = None) ->
             found = persons
         elif not (with_joints and _share_joints(found)):
             found = []
-    expected = "one category with keypoints, several with the same ones, one called person, or a category to take"
+    expected = (
+        "one category with keypoints, several with the same ones, one called person, or a category to take"
+    )
     got = f"{len(categories)} of them" + (f", {_described(categories)}" if categories else "")
     check(found, content.prefix + "categories", got, expected)
     return found
@@ -286,7 +288,11 @@ def _keypoints(
     if not annotation.has_values("keypoints"):
         if required:
             got = f"{annotation.value['keypoints']!r}" if "keypoints" in annotation.value else "no such key"
-            fail(f"{annotation.prefix}keypoints", got, f"a list of {3 * count} numbers, or require_keypoints False")
+            fail(
+                f"{annotation.prefix}keypoints",
+                got,
+                f"a list of {3 * count} numbers, or require_keypoints False",
+            )
         return np.zeros((count, 2), np.float32), np.zeros(count, np.float32)
     values = annotation.numbers("keypoints", 3 * count)
     visibilities = values[2::3]
