@@ -105,7 +105,8 @@ class Predictor:
         """Predict the pose of the person in each box.
 
         Args:
-            image: RGB uint8 (H, W, 3), a PIL image, or the path of an image.
+            image: RGB uint8 (H, W, 3), a PIL image, or the path of an image, which is turned upright as its EXIF
+                orientation tag says: boxes and keypoints are in pixels of the upright image.
             boxes: N boxes (x, y, width, height) in pixels, in any sequence, array or tensor; with a fifth number it is
                 the person's score. Mappings with ``bbox`` and perhaps ``score`` will do, and so will a single box.
 
@@ -135,7 +136,7 @@ class Predictor:
 def _pixels(image: Any) -> Image:
     """RGB uint8 (H, W, 3) of what a caller has for an image."""
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return read_image(image, upright=True)
     # PIL's images, without needing PIL
     if hasattr(image, "convert") and hasattr(image, "getbands"):
         image = np.asarray(image.convert("RGB"))

@@ -153,6 +153,18 @@ def test_pictures_in_every_form(tmp_path):
         assert np.array_equal(found.keypoints, expected.keypoints)
 
 
+def test_a_path_is_read_upright(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    image = pil.fromarray(picture_with_a_spot(200, 90))
+    tag = image.getexif()
+    # the sixth orientation: the rows as stored are the columns from the right
+    tag[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=tag, quality=95)
+    poses = Predictor(BrightestPixel(), COCO_JOINTS)(tmp_path / "turned.jpg", [(40, 80, 200, 200)])
+    # (x, y) of 240 rows as stored is at (239 - y, x)
+    assert np.abs(poses.keypoints - [149, 200]).max() <= 250 / 64
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
