@@ -27,7 +27,7 @@ LAYERS = [
     ["info"],
     ["emulation", "ops"],
     ["extras", "images", "joints", "tensor_checks"],
-    ["files"],
+    ["files", "joint_sides"],
     ["errors"],
 ]
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}

@@ -15,10 +15,11 @@ from cdkd_ext.data.crops import (
 from cdkd_ext.data.dataset import PoseDataset, View
 from cdkd_ext.data.device_crops import crops_on_device, warp_crops
 from cdkd_ext.data.mpii import load_mpii_persons
-from cdkd_ext.data.person import EvaluationSet, Person
+from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 
 __all__ = [
+    "ANNOTATED_BOXES",
     "Augmentation",
     "CropRegion",
     "DataConfig",

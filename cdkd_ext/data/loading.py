@@ -11,7 +11,7 @@ from cdkd_ext.data.coco import load_coco_detections, load_coco_persons
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.mpii import load_mpii_persons
-from cdkd_ext.data.person import EvaluationSet, Person
+from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import JointSet, named_joints
 from cdkd_ext.synthetic import draw_people
@@ -51,7 +51,7 @@ def load_validation(config: DataConfig) -> EvaluationSet:
     check_option("data.format", config.format, ("coco", "mpii"))
     annotations, images = root / config.val, root / config.val_images
     reference = "head_size of the annotations"
-    boxes = "ground truth"
+    boxes = ANNOTATED_BOXES
     if config.format == "mpii":
         check(config.boxes is None, "data.boxes", config.boxes, "nothing: MPII gives the people's places")
         head_boxes = root / config.head_boxes if config.head_boxes else None

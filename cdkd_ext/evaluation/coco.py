@@ -109,7 +109,7 @@ def coco_results(
     sigmas: Sequence[float] | npt.ArrayLike | None = COCO_JOINTS.sigmas,
     category_id: int | str = 1,
     score_threshold: float = HeatmapCodec.score_threshold,
-    oks_threshold: float = OKS_THRESHOLD,
+    oks_threshold: float | None = OKS_THRESHOLD,
 ) -> list[dict[str, Any]]:
     """Return results in COCO's submission format: scored, and without what `oks_nms` excludes in each image.
 
@@ -119,10 +119,10 @@ def coco_results(
         image_ids: N ids of images.
         box_scores: (N,), 1 for annotated boxes.
         areas: (N,) in square pixels, of the regions that were cropped.
-        sigmas: (J,).
+        sigmas: (J,); not looked at where there is no `oks_threshold`.
         category_id: of the person category.
         score_threshold: see `instance_scores`; 0.2 for heatmaps, 0.02 for SimCC.
-        oks_threshold: see `oks_nms`.
+        oks_threshold: see `oks_nms`; None keeps all people, in their order.
 
     Returns:
         Dictionaries with ``image_id``, ``category_id``, ``keypoints`` (x, y and score of each joint, positions rounded to
@@ -136,7 +136,7 @@ def coco_results(
     check(np.isfinite(joints).all(), "joint_scores", "nan or inf", "finite scores")
     check(len(image_ids) == len(points), "image_ids", len(image_ids), f"{len(points)} ids")
     check(area.shape == (len(points),), "areas", area.shape, f"shape ({len(points)},)")
-    if sigmas is None:
+    if sigmas is None and oks_threshold is not None:
         fail("sigmas", "none", "one per joint")
     scores = instance_scores(boxes, joints, score_threshold)
     rows = np.concatenate([points.round(_DECIMALS), joints[..., None]], axis=2).reshape(len(points), -1)
@@ -145,8 +145,11 @@ def coco_results(
         people.setdefault(image_id, []).append(i)
     results = []
     for image_id, members in people.items():
-        chosen = oks_nms(points[members], scores[members], area[members], sigmas, oks_threshold)
-        for i in np.array(members)[chosen]:
+        chosen = np.array(members)
+        if sigmas is not None and oks_threshold is not None:
+            kept = oks_nms(points[members], scores[members], area[members], sigmas, oks_threshold)
+            chosen = chosen[kept]
+        for i in chosen:
             result = {"image_id": image_id, "category_id": category_id}
             results.append(result | {"keypoints": rows[i].tolist(), "score": float(scores[i])})
     return results

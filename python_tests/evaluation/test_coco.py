@@ -124,6 +124,12 @@ def test_results_are_scored_suppressed_and_in_the_submission_format() -> None:
     assert low[1]["score"] == pytest.approx((0.5 + 16 * 0.1) / 17)
 
 
+def test_results_without_suppression_need_no_sigmas() -> None:
+    keypoints, scores = np.zeros((3, 2, 2)), np.array([[0.5, 0.5], [0.9, 0.9], [0.7, 0.7]])
+    results = coco_results(keypoints, scores, [4, 4, 4], [1] * 3, [9] * 3, sigmas=None, oks_threshold=None)
+    assert [result["score"] for result in results] == pytest.approx([0.5, 0.9, 0.7])
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -65,6 +65,124 @@ def test_scores_are_probabilities_and_no_boxes_give_no_poses():
     assert predictor(image, []).keypoints.shape == (0, 16, 2)
 
 
+PLACES = [(80.0, 40.0, 160.0, 160.0), (100.0, 60.0, 120.0, 120.0)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores"),
+    [
+        (PLACES, [1, 1]),
+        (np.array(PLACES), [1, 1]),
+        (torch.tensor(PLACES), [1, 1]),
+        (list(torch.tensor(PLACES)), [1, 1]),
+        (tuple(map(list, PLACES)), [1, 1]),
+        ((box for box in PLACES), [1, 1]),
+        (np.column_stack([PLACES, [0.75, 0.5]]), [0.75, 0.5]),
+        ([(*PLACES[0], 0.75), PLACES[1]], [0.75, 1]),
+        ([{"bbox": PLACES[0], "score": 0.25, "category_id": 1}, {"bbox": list(PLACES[1])}], [0.25, 1]),
+        (PLACES[0], [1]),
+        (np.array([*PLACES[0], 0.5]), [0.5]),
+        ({"bbox": PLACES[0], "score": 0.5}, [0.5]),
+    ],
+)
+def test_boxes_in_every_form(boxes, scores):
+    predictor = Predictor(BrightestPixel(), COCO_JOINTS)
+    image = picture_with_a_spot(160, 120)
+    expected = predictor(image, PLACES[: len(scores)])
+    poses = predictor(image, boxes)
+    assert np.array_equal(poses.keypoints, expected.keypoints)
+    assert poses.box_scores.dtype == np.float32 and poses.box_scores.tolist() == scores
+    keypoints, joint_scores = poses
+    assert keypoints is poses.keypoints and joint_scores is poses.scores
+
+
+@pytest.mark.parametrize(
+    "boxes", [[], (), np.zeros((0, 4)), np.zeros((0, 5)), torch.zeros(0, 4), np.zeros(0)]
+)
+def test_no_boxes_in_every_form(boxes):
+    poses = Predictor(BrightestPixel(), COCO_JOINTS)(picture_with_a_spot(9, 9), boxes)
+    assert poses.keypoints.shape == (0, 17, 2) and poses.scores.shape == (0, 17)
+    assert poses.box_scores.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([*PLACES, (3, 4, 0, 5)], r"boxes\[2\], the box: expected finite .*got \[3\.0, 4\.0, 0\.0, 5\.0\]"),
+        ([PLACES[0], (3, 4, float("nan"), 5)], r"boxes\[1\], the box: expected finite"),
+        ([PLACES[0], (3, 4, 5)], r"boxes\[1\]: expected \(x, y, width, height\), or .*got tuple \(3, 4, 5\)"),
+        (np.zeros((2, 6)), r"boxes\[0\]: expected .*got shape \(6,\)"),
+        (np.zeros((1, 2, 4)), r"boxes: expected a list of .*got shape \(1, 2, 4\)"),
+        ([PLACES[0], ("a", "b", "c", "d")], r"boxes\[1\]: expected"),
+        ([("1", "2", "3", "4")], r"boxes\[0\]: expected"),
+        (
+            [PLACES[0], {"box": PLACES[0]}],
+            r"boxes\[1\]: expected the key 'bbox', got a mapping with \['box'\]",
+        ),
+        (
+            [{"bbox": PLACES[0], "score": "high"}],
+            r"boxes\[0\], the score: expected a finite number, got high",
+        ),
+        ([(*PLACES[0], float("inf"))], r"boxes\[0\], the score: expected a finite number, got inf"),
+        ({"boxes": PLACES}, r"boxes\[0\]: expected the key 'bbox'"),
+        ((1, 2, 3), r"boxes\[0\]: expected"),
+        ([PLACES[0], None], r"boxes\[1\]: expected .*got NoneType"),
+        ([[PLACES[0], PLACES[1]]], r"boxes\[0\]: expected"),
+        (None, "boxes: expected a list of .*got NoneType None"),
+        (5, "boxes: expected a list"),
+        ("10 5 100 120", "boxes: expected a list"),
+    ],
+)
+def test_what_is_no_box_is_named_by_its_index(boxes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Predictor(BrightestPixel(), COCO_JOINTS)(picture_with_a_spot(9, 9), boxes)
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_in_every_form(tmp_path):
+    predictor = Predictor(BrightestPixel(), COCO_JOINTS)
+    image = picture_with_a_spot(160, 120)
+    image[..., 0] = image[..., 0] // 2
+    expected = predictor(image, PLACES)
+    cv2.imwrite(str(tmp_path / "spot.png"), image[..., ::-1])
+    for path in (tmp_path / "spot.png", str(tmp_path / "spot.png")):
+        assert np.array_equal(predictor(path, PLACES).keypoints, expected.keypoints)
+    pil = pytest.importorskip("PIL.Image")
+    for mode in ("RGB", "RGBA"):
+        found = predictor(pil.fromarray(image).convert(mode), PLACES)
+        assert np.array_equal(found.keypoints, expected.keypoints)
+
+
+def test_a_path_is_read_upright(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    image = pil.fromarray(picture_with_a_spot(200, 90))
+    tag = image.getexif()
+    # the sixth orientation: the rows as stored are the columns from the right
+    tag[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=tag, quality=95)
+    poses = Predictor(BrightestPixel(), COCO_JOINTS)(tmp_path / "turned.jpg", [(40, 80, 200, 200)])
+    # (x, y) of 240 rows as stored is at (239 - y, x)
+    assert np.abs(poses.keypoints - [149, 200]).max() <= 250 / 64
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), r"image: expected an image with pixels, got no pixels, \(0, 5, 3\)"),
+        (np.zeros((5, 0, 3), np.uint8), "image: expected an image with pixels"),
+        (np.zeros((5, 5, 3)), r"image: expected RGB uint8 \(H, W, 3\), .*got float64 \(5, 5, 3\)"),
+        (np.zeros((5, 5, 4), np.uint8), r"got uint8 \(5, 5, 4\)"),
+        (torch.zeros(3, 5, 5), "image: expected RGB uint8 .*got Tensor"),
+        (None, "image: expected RGB uint8 .*got NoneType"),
+        ("none.jpg", "none.jpg: expected an image"),
+    ],
+)
+@pytest.mark.parametrize("boxes", [PLACES, []])
+def test_what_is_no_picture_is_named(image, message, boxes):
+    with pytest.raises(InputError, match=message):
+        Predictor(BrightestPixel(), COCO_JOINTS)(image, boxes)
+
+
 class LightMap(nn.Module):
     """A network whose heatmaps are the light in the picture, smoothed."""
 
