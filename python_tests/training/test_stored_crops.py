@@ -14,8 +14,8 @@ from cdkd_ext.training import DistillationConfig, ModelConfig, TrainingConfig, t
 from cdkd_ext.training.precision import tf32
 
 
-def config(figures, output, **changes):
-    data = DataConfig(root=str(figures), workers=0, stored_crops=True, cache=str(output / "cache"))
+def config(drawn_people, output, **changes):
+    data = DataConfig(root=str(drawn_people), workers=0, stored_crops=True, cache=str(output / "cache"))
     model = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
     return {
         "output": str(output / "run"),
@@ -27,7 +27,7 @@ def config(figures, output, **changes):
     }
 
 
-def test_a_distillation_with_stored_crops_agrees_with_one_from_images(figures, tmp_path):
+def test_a_distillation_with_stored_crops_agrees_with_one_from_images(drawn_people, tmp_path):
     """One step in evaluation of the same draws: only the second sampling differs."""
     torch.manual_seed(0)
     network = create_model(
@@ -36,18 +36,18 @@ def test_a_distillation_with_stored_crops_agrees_with_one_from_images(figures, t
     save_model(network, tmp_path / "teacher.safetensors")
     losses = []
     for stored in (True, False):
-        options = config(figures, tmp_path / str(stored), batch_size=48)
+        options = config(drawn_people, tmp_path / str(stored), batch_size=48)
         options["data"].stored_crops = stored
         run = DistillationConfig(teacher=str(tmp_path / "teacher.safetensors"), **options)
         losses.append(train(run)["total"])
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_the_crops_are_stored_once(figures, tmp_path):
-    train(TrainingConfig(**config(figures, tmp_path)))
+def test_the_crops_are_stored_once(drawn_people, tmp_path):
+    train(TrainingConfig(**config(drawn_people, tmp_path)))
     (folder,) = (tmp_path / "cache").iterdir()
     written = (folder / "crops.npy").stat().st_mtime_ns
-    train(TrainingConfig(**config(figures, tmp_path, output=str(tmp_path / "second"), seed=1)))
+    train(TrainingConfig(**config(drawn_people, tmp_path, output=str(tmp_path / "second"), seed=1)))
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
     assert (folder / "crops.npy").stat().st_mtime_ns == written
 
