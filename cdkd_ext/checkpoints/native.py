@@ -60,6 +60,14 @@ def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseN
     path = Path(path)
     if path.is_dir():
         path = path / "best.safetensors"
+    model = create_model(read_spec(path, argument))
+    load_checkpoint(model, path)
+    return model
+
+
+def read_spec(path: str | os.PathLike[str], argument: str = "weights") -> ModelSpec:
+    """Read what network a file that `save_model` wrote is of, without its weights; see `load_model`."""
+    path = Path(path)
     check(path.is_file(), argument, path, "an existing checkpoint")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -75,11 +83,9 @@ def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseN
         )
     try:
         described = migrate(json.loads(metadata[_KEY]), path)
-        model = create_model(ModelSpec.from_dict(described["model"], f"{path}: model"))
+        return ModelSpec.from_dict(described["model"], f"{path}: model")
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{argument}: {path} has damaged metadata ({error})") from error
-    load_checkpoint(model, path)
-    return model
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,15 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     parser = configured_parser(name)
     parser.add_argument("--config", action="config", help="YAML file of the options below")
     parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
-    parser.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
+    parser.add_argument("--resume", type=str, help="folder of a run to go on with, there or in --output")
     parser.add_class_arguments(config_class)
     options = parse(parser, expand(arguments))
     config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
+    if options.resume and not any(argument.partition("=")[0] == "--output" for argument in arguments):
+        # not where the run says that it is: it may have been moved or copied
+        config = replace(config, output=options.resume)
     try:
-        train(config, resume=bool(options.resume))
+        train(config, resume=options.resume or False)
     except NonFiniteLossError as error:
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:
@@ -66,6 +69,7 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
     A file given as `--config` is read here, for it may be of version 0.1.0.
     """
     expanded: list[str] = []
+    resumed: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         name, _, value = argument.partition("=")
@@ -83,8 +87,9 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-        expanded += [f"--resume={value}", "--config", json.dumps(read_config(path))]
-    return expanded
+        resumed = [f"--resume={value}", "--config", json.dumps(read_config(path))]
+    # first, so that every other option changes it, wherever it was typed
+    return resumed + expanded
 
 
 def _recipe_of_evaluation(name: str) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from cdkd_ext.checkpoints import load_checkpoint, load_model
@@ -15,7 +17,7 @@ from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
-from cdkd_ext.errors import check
+from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
@@ -155,19 +157,65 @@ def _cache(config: TrainingConfig) -> Path:
     return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
 
 
-def build_loader(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
-) -> EpochLoader:
-    """This process's batches, of fixed views where the run has them.
+def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None) -> list[int]:
+    """Indices of the people to train on: without a teacher there is nothing to learn from a person without labels.
 
     Raises:
         InputError: there is neither a teacher nor anybody with labels.
     """
-    samples = build_samples(config, dataset, teacher, accelerator)
-    # without a teacher there is nothing to learn from a person without labels
     chosen = [index for index in range(len(dataset)) if teacher is not None or dataset.labelled[index]]
     fraction = config.data.labelled_fraction
     check(len(chosen) > 0, "data.labelled_fraction", fraction, "labels to train a student alone")
+    return chosen
+
+
+def check_batch(config: TrainingConfig, student: PoseNetwork, people: int) -> None:
+    """Check that batch norm has more than one value per channel in a step.
+
+    Args:
+        config: the run.
+        student: the network that is trained.
+        people: how many people there are to train on.
+
+    Raises:
+        InputError: a step sees one person, whose crop the network reduces to one pixel.
+    """
+    if min(config.batch_size, people) > 1 or _fewest_values(student) > 1:
+        return
+    why = "batch norm has one value per channel with one person per step"
+    expected = f"at least 2, or a larger model.input_size than {tuple(config.model.input_size)}: {why}"
+    check(config.batch_size > 1, "batch_size", config.batch_size, expected)
+    check(config.data.labelled_fraction == 1, "data.labelled_fraction: labelled people", people, expected)
+    fail("data.train: people to train on", people, expected)
+
+
+def _fewest_values(network: PoseNetwork) -> int:
+    """The fewest values per channel that a batch norm of the network sees for one crop."""
+    seen: list[int] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, 0].numel()))
+        for module in network.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+    training = network.training
+    # in evaluation mode neither the running statistics nor one value are a matter
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *network.input_size, dtype=torch.uint8))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return min(seen, default=2)
+
+
+def build_loader(
+    config: TrainingConfig,
+    dataset: PoseDataset,
+    chosen: Sequence[int],
+    teacher: FrozenTeacher | None,
+    accelerator: Accelerator,
+) -> EpochLoader:
+    """This process's batches of the chosen people, of fixed views where the run has them."""
+    samples = build_samples(config, dataset, teacher, accelerator)
     order = EpochBatches(
         chosen,
         config.batch_size,

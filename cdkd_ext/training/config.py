@@ -18,7 +18,7 @@ from cdkd_ext.distillation import (
     SimCCLoss,
 )
 from cdkd_ext.errors import check, check_option
-from cdkd_ext.models import ModelOptions
+from cdkd_ext.models import ModelOptions, list_models
 from cdkd_ext.teachers import TeacherFile
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import both_simcc, channels_agree
@@ -169,6 +169,8 @@ class TrainingConfig:
         """
         for name in ("epochs", "batch_size", "evaluate_every"):
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        # before people are drawn for it
+        check_option("model.name", self.model.name, list_models())
         people = self.data.synthetic_people
         check(people > 0, "data.synthetic_people", people, "a positive number")
         for name in ("views", "workers"):

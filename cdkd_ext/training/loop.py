@@ -18,14 +18,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
 from cdkd_ext.data.batches import Batch, EpochLoader
-from cdkd_ext.errors import check
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.finite import FiniteWatch
 from cdkd_ext.training.progress import TrainingDisplay
 from cdkd_ext.training.schedule import learning_rate
-from cdkd_ext.training.state import load_state, save_state
+from cdkd_ext.training.state import save_state
 from cdkd_ext.training.task import DistillationTask
 
 Record = dict[str, Any]
@@ -100,21 +99,25 @@ class Trainer:
         self.history: list[Record] = []
         self.best: float | None = None
         self.step = 0
+        self._place = 0  # of the current step among all of the training's, at today's batch size
 
-    def run(self, *, resume: bool = False) -> Record:
+    def run(self, state: dict[str, Any] | None = None) -> Record:
         """Train to the end and return the last record.
+
+        Args:
+            state: of `read_run`, to go on from; None begins.
 
         Raises:
             NonFiniteLossError: names the step and the term.
             InterruptedRun: Ctrl-C; says where the last checkpoint is.
         """
-        first = self._restore() if resume else 0
+        first = 0 if state is None else self._restore(state)
         main = self.accelerator.is_main_process
         writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step) if main else None
         epochs, steps = self.config.epochs, len(self.loader)
         try:
             with TrainingDisplay(epochs * steps, quiet=not main) as display:
-                display.start(self.step)
+                display.start(first * steps)
                 for epoch in range(first, epochs):
                     record = self._train_epoch(epoch, display)
                     if (epoch + 1) % self.config.evaluate_every == 0 or epoch + 1 == epochs:
@@ -124,7 +127,7 @@ class Trainer:
                     scalars = {
                         name: value for name, value in record.items() if isinstance(value, (int, float))
                     }
-                    display.epoch(epoch, epochs, self.step, scalars)
+                    display.epoch(epoch, epochs, (epoch + 1) * steps, scalars)
                     if writer is not None:
                         with _interrupts_held():
                             for name, value in scalars.items():
@@ -141,8 +144,11 @@ class Trainer:
         self.wrapped.train()
         sums: dict[str, Tensor] = {}
         started, samples, rate = time.perf_counter(), 0, 0.0
+        steps = len(self.loader)
         for index, batch in enumerate(self.loader.epoch(epoch)):
-            rate_now = learning_rate(config.optimizer, self.step, len(self.loader), config.epochs)
+            # not the steps that were taken: before resuming, an epoch may have had another number of them
+            self._place = epoch * steps + index
+            rate_now = learning_rate(config.optimizer, self._place, steps, config.epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate_now
             losses = self._train_step(batch)
@@ -151,10 +157,12 @@ class Trainer:
             samples += len(batch["index"]) * self.accelerator.num_processes
             rate = samples / (time.perf_counter() - started)
             if display.live and index % 10 == 0:
-                display.step(self.step, epoch, {name: float(value) for name, value in losses.items()}, rate)
+                display.step(
+                    self._place + 1, epoch, {name: float(value) for name, value in losses.items()}, rate
+                )
         # before anything of this epoch is kept
         self._stop_if(self._finite.report())
-        means = {name: float(value) / len(self.loader) for name, value in sums.items()}
+        means = {name: float(value) / steps for name, value in sums.items()}
         return {
             "epoch": epoch + 1,
             "step": self.step,
@@ -173,7 +181,7 @@ class Trainer:
                 batch["keypoints"],
                 batch["annotated"],
                 labelled=batch["labelled"],
-                progress=self.step / max(1, self.config.epochs * len(self.loader) - 1),
+                progress=self._place / max(1, self.config.epochs * len(self.loader) - 1),
                 teacher_output=batch.get("teacher_output"),
             )
         self._stop_if(self._finite.add(self.step, losses))
@@ -235,17 +243,7 @@ class Trainer:
         save_state(state, self.output / "state.pt")
         write_json({f"best_{metric}": self.best, "epochs": self.history}, self.output / "metrics.json")
 
-    def _restore(self) -> int:
-        path = self.output / "state.pt"
-        if not path.exists():
-            return 0
-        state = load_state(path)
-        check(
-            state["epoch"] <= self.config.epochs,
-            "epochs",
-            self.config.epochs,
-            f"at least the {state['epoch']} that {self.output} has already",
-        )
+    def _restore(self, state: dict[str, Any]) -> int:
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from cdkd_ext.data.loading import People, load_people
-from cdkd_ext.errors import check, fail
+from cdkd_ext.data.loading import load_people
+from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.training.build import (
@@ -17,6 +17,8 @@ from cdkd_ext.training.build import (
     build_task,
     build_validation,
     build_views,
+    check_batch,
+    choose_people,
     load_teacher,
     student_spec,
 )
@@ -24,14 +26,17 @@ from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
+from cdkd_ext.training.state import NAME, check_fits, copy_run, read_run
 
 
-def train(config: TrainingConfig, *, resume: bool = False) -> Record:
+def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = False) -> Record:
     """Train a teacher or a plain student; given a `DistillationConfig`, a distilled student.
 
     Args:
-        config: the run; its output folder receives config.yaml, last and best checkpoint, metrics.json.
-        resume: go on from the output folder's state.pt.
+        config: the run; its output folder receives config.yaml, last and best checkpoint, metrics.json. Nothing is
+            written there before all that can be checked has been.
+        resume: the folder of a run whose state.pt to go on from, which stays as it is if it is not the output folder;
+            true takes the output folder, and begins where it has no state yet.
 
     Returns:
         The record of the last epoch: losses, and the metrics of the validation.
@@ -53,23 +58,34 @@ def train(config: TrainingConfig, *, resume: bool = False) -> Record:
     config.validate()
     output = Path(config.output)
     accelerator = make_accelerator(config.cpu, config.precision)
-    if not resume and (output / "state.pt").exists():
-        expected = f"a new folder, or `--resume {output}` to go on with that run"
-        fail("output", f"{output}, which holds a run", expected)
+    source = _source(output, resume)
+    state = None if source is None else read_run(source, config.epochs)
     # the first process draws the people and builds the caches, the others find them
     with accelerator.main_process_first():
         people = load_people(config.data, output)
+    spec = student_spec(config, people.joints)
+    set_seed(config.seed)
+    task, teacher = build_task(config, people, spec, accelerator)
+    if source is not None and state is not None:
+        check_fits(state, source, spec, task.state_dict())
+    dataset = build_dataset(config, people, spec, teacher)
+    chosen = choose_people(config, dataset, teacher)
+    check_batch(config, task.student, len(chosen))
+    validation = build_validation(config, people, spec, accelerator)
     if accelerator.is_main_process:
+        if source is not None and source.resolve() != output.resolve():
+            copy_run(source, output)
         save_config(config, output / "config.yaml")
-    trainer = _build_trainer(config, people, accelerator)
+    loader = build_loader(config, dataset, chosen, teacher, accelerator)
+    trainer = Trainer(config, task, loader, validation, accelerator)
     accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")
     with tf32(config.tf32):
-        record = trainer.run(resume=resume)
+        record = trainer.run(state)
     accelerator.print(f"{describe(record)}; checkpoints in {output}")
     return record
 
 
-def distill(config: DistillationConfig, *, resume: bool = False) -> Record:
+def distill(config: DistillationConfig, *, resume: bool | str | os.PathLike[str] = False) -> Record:
     """Train a student with a teacher; see `train`.
 
     Example:
@@ -99,10 +115,13 @@ def prepare_views(config: TrainingConfig) -> None:
     build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
 
 
-def _build_trainer(config: TrainingConfig, people: People, accelerator: Accelerator) -> Trainer:
-    spec = student_spec(config, people.joints)
-    set_seed(config.seed)
-    task, teacher = build_task(config, people, spec, accelerator)
-    dataset = build_dataset(config, people, spec, teacher)
-    loader = build_loader(config, dataset, teacher, accelerator)
-    return Trainer(config, task, loader, build_validation(config, people, spec, accelerator), accelerator)
+def _source(output: Path, resume: bool | str | os.PathLike[str]) -> Path | None:
+    """The folder whose state to go on from, None to begin; refuses to write over another run."""
+    held = (output / NAME).exists()
+    if resume is True:
+        return output if held else None
+    source = Path(resume) if resume else None
+    if source is None or source.resolve() != output.resolve():
+        expected = f"a new folder, or `--resume {output}` to go on with that run"
+        check(not held, "output", f"{output}, which holds a run", expected)
+    return source
