@@ -56,7 +56,7 @@ def simcc_kl(
         rows(logits),
         rows(target, scalars=True),
         logits.shape[0],
-        label_smoothing,
+        label_smoothing if logits.shape[1] > 1 else 0.0,
         sigma,
         wide,
         pointer(loss),

@@ -80,7 +80,7 @@ def test_a_refused_launch_is_the_last(emulation: Emulation) -> None:
     assert len(emulation.launches()) == 3
     emulation.clear_launches()
     with pytest.raises(
-        EmulationError, match="sau_select_pooled: a device refuses this launch: .* 54008 bytes"
+        EmulationError, match=r"sau_select_pooled: a device refuses this launch: .* 54008 bytes"
     ):
         sau_select(*arguments, gradient, training=True)
     assert [launch.kernel for launch in emulation.launches()] == [

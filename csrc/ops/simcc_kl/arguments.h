@@ -14,8 +14,8 @@ struct SimccKl {
   Rows logits;  // (rows, N)
   Rows target;  // (rows,)
   int64_t rows;
-  double smoothing;
-  double sigma;  // 0: hard labels
+  double smoothing;  // 0 if there is a single bin, which has no others
+  double sigma;      // 0: hard labels
   bool wide;
   void* loss;            // (rows,) wide
   MutableRows gradient;  // (rows, N), of each row's loss; null if not wanted
@@ -37,7 +37,7 @@ inline SimccKl check_simcc_kl(const Argument& logits, const Argument& target, do
   call.logits = rows_of(logits);
   call.target = scalars_of(target);
   call.rows = target.count();
-  call.smoothing = call.logits.length > 1 ? label_smoothing : 0;  // a single bin has no others
+  call.smoothing = call.logits.length > 1 ? label_smoothing : 0;
   call.sigma = sigma.value_or(0);
   call.wide = logits.wide();
   return call;
