@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from cdkd_ext.cli.parsing import COMMANDS, CommandError
 from cdkd_ext.errors import InputError, check, shortened
+from cdkd_ext.files import read_yaml
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, train
@@ -68,18 +69,29 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
     rest = iter(arguments)
     for argument in rest:
         name, _, value = argument.partition("=")
-        if name not in ("--recipe", "--resume"):
+        if name not in ("--config", "--recipe", "--resume"):
             expanded.append(argument)
             continue
         value = value or next(rest, "")
+        if name == "--config":
+            _check_yaml(value)
+            expanded += ["--config", value]
+            continue
         if name == "--recipe":
             recipe = _recipe_of_evaluation(value) if evaluation else load_recipe(value)
             expanded += ["--config", json.dumps(recipe)]
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
+        _check_yaml(str(path))
         expanded += [f"--resume={value}", "--config", str(path)]
     return expanded
+
+
+def _check_yaml(value: str) -> None:
+    """Read a configuration's file, before jsonargparse does without looking at what its aliases amount to."""
+    if value and not value.lstrip().startswith("{") and Path(value).is_file():
+        read_yaml(value)
 
 
 def _recipe_of_evaluation(name: str) -> dict[str, Any]:
