@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cdkd_ext.errors import InputError
+from cdkd_ext.errors import InputError, check, fail
+
+_MOST_VALUES = 100_000  # of a YAML file
 
 
 @contextmanager
@@ -54,6 +56,39 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read a YAML file of plain data.
+
+    Raises:
+        InputError: the file cannot be read, is no YAML, or its aliases describe more values than anybody writes.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        values = _count_values(node, {})
+        check(values <= _MOST_VALUES, str(path), f"{values:.3g} values", f"at most {_MOST_VALUES} values")
+        return yaml.safe_load(text)
+    except OSError as error:
+        fail(str(path), error.strerror or "an unreadable file", "a readable YAML file")
+    except InputError:
+        raise
+    # what a tag or a date does not fit can raise anything in YAML's constructors
+    except Exception as error:
+        fail(str(path), " ".join(str(error).split()) or type(error).__name__, "valid YAML")
+
+
+def _count_values(node: Any, counted: dict[int, float]) -> float:
+    """Count the values of a node of YAML, those behind an alias at each place; infinite if it holds itself."""
+    children = node.value if node is not None and isinstance(node.value, list) else []
+    if id(node) not in counted:
+        counted[id(node)] = math.inf
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        counted[id(node)] = 1 + sum(_count_values(part, counted) for part in parts)
+    return counted[id(node)]
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cdkd_ext.errors import check, fail
+from cdkd_ext.errors import check
+from cdkd_ext.files import read_yaml
 from cdkd_ext.joint_sides import mirrored_joints
 
 _LOWER_BODY_WORDS = ("pelvis", "hip", "thigh", "knee", "shin", "ankle", "leg", "foot", "heel", "toe")
@@ -129,17 +129,7 @@ class JointSet:
         Raises:
             InputError: the file cannot be read or a field is wrong.
         """
-        # only here: joints are known without YAML
-        import yaml
-
-        try:
-            category = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            fail(str(path), error.strerror or "an unreadable file", "a readable YAML file")
-        # what a tag or a date does not fit can raise anything in YAML's constructors
-        except Exception as error:
-            fail(str(path), " ".join(str(error).split()) or type(error).__name__, "valid YAML")
-        return cls.from_category(category, f"{path}: joints")
+        return cls.from_category(read_yaml(path), f"{path}: joints")
 
     def to_category(self) -> dict[str, Any]:
         """Return the keys that `from_category` reads, made of plain lists: fit for JSON and YAML."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -289,6 +290,7 @@ def _read_torch(path: Path) -> Any:
     inert: list[Any] = [(_Nothing, name) for name in _INERT]
     inert += [(_Dictionary, name) for name in _DICTIONARIES]
     try:
+        _check_size(path)
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True)
     # a damaged file can raise almost anything from inside the unpickler
@@ -298,6 +300,19 @@ def _read_torch(path: Path) -> Any:
         if forbidden:
             got = f"one with Python objects ({forbidden[1] or 'calls of functions'})"
         raise InputError(f"{path}: expected a torch file that holds only tensors, got {got}") from error
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file whose parts are larger than the file: torch compresses nothing, but unpacks what is compressed."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        check(
+            size <= path.stat().st_size,
+            str(path),
+            f"{size} bytes after unpacking",
+            "an uncompressed torch file",
+        )
 
 
 def _first(entries: Iterable[str]) -> str:

@@ -8,11 +8,12 @@ import os
 from pathlib import Path
 
 import safetensors
+import torch
 from safetensors.torch import save_file
 
 from cdkd_ext.checkpoints.foreign import load_checkpoint
 from cdkd_ext.checkpoints.migration import migrate
-from cdkd_ext.errors import InputError, check, fail
+from cdkd_ext.errors import InputError, check, fail, shortened
 from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 
@@ -83,9 +84,24 @@ def read_spec(path: str | os.PathLike[str], argument: str = "weights") -> ModelS
         )
     try:
         described = migrate(json.loads(metadata[_KEY]), path)
-        return ModelSpec.from_dict(described["model"], f"{path}: model")
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{argument}: {path} has damaged metadata ({error})") from error
+        spec = ModelSpec.from_dict(described["model"], f"{path}: model")
+        _check_numbers(spec, path, argument)
+    except (AttributeError, KeyError, RecursionError, RuntimeError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{argument}: {path} has damaged metadata ({shortened(str(error))})") from error
+    return spec
+
+
+def _check_numbers(spec: ModelSpec, path: Path, argument: str) -> None:
+    """Check that a file can hold the described network's numbers, before there is memory for them."""
+    with torch.device("meta"):
+        numbers = sum(tensor.numel() for tensor in create_model(spec).state_dict().values())
+    size = path.stat().st_size
+    if numbers > size:
+        fail(
+            argument,
+            f"{path} of {size} bytes, which describes {numbers}",
+            "a checkpoint with its network's numbers",
+        )
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

@@ -83,11 +83,11 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
             continue
         if name == "--config":
             is_file = Path(value).is_file()
-            expanded += ["--config", json.dumps(read_config(value)) if is_file else value]
+            expanded += ["--config", json.dumps(read_config(value), default=str) if is_file else value]
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-        resumed = [f"--resume={value}", "--config", json.dumps(read_config(path))]
+        resumed = [f"--resume={value}", "--config", json.dumps(read_config(path), default=str)]
     # first, so that every other option changes it, wherever it was typed
     return resumed + expanded
 

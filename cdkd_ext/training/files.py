@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from cdkd_ext.errors import InputError, check
-from cdkd_ext.files import replacing
+from cdkd_ext.errors import check
+from cdkd_ext.files import read_yaml, replacing
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.migration import migrated
 
@@ -36,10 +36,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         path = path / "config.yaml"
     check(path.is_file(), "config", path, "an existing YAML file of options")
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config: {path} cannot be read as YAML ({' '.join(str(error).split())})") from error
+    options = read_yaml(path)
     check(isinstance(options, dict), "config", f"{path}, which holds none", "a YAML mapping of options")
     return migrated(options, path)
 

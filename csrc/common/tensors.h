@@ -55,6 +55,15 @@ inline Place place_of(const Tensor& tensor) {
   return {Place::kOther, 0};
 }
 
+// Check for plain memory, which sparse tensors have none of. Of an op's direct arguments torch's dispatcher sees
+// to that, of those in a list nobody.
+inline const Tensor& check_strided(const char* name, const Tensor& tensor) {
+  int32_t layout = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
+  if (layout != aoti_torch_layout_strided()) fail(name, "a strided tensor", "one of another layout");
+  return tensor;
+}
+
 inline Tensor packed(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
@@ -70,11 +79,11 @@ struct Input : Argument {
   Tensor tensor;
 
   Input(const char* name, const Tensor& given, int32_t element = -1)
-      : Input(name, packed(given), element, false) {}
+      : Input(name, packed(check_strided(name, given)), element, false) {}
 
   // One whose single repeated element is not copied into as many.
   static Input one_or_each(const char* name, const Tensor& given) {
-    const bool repeated = is_repeated(given);
+    const bool repeated = is_repeated(check_strided(name, given));
     return {name, repeated ? given : packed(given), -1, repeated};
   }
 

@@ -1,7 +1,7 @@
 // Where an op's CPU kernels run. The operators of a room call `compute(device, call)` or the like, which its
 // cpu.cpp defines.
 #pragma once
-#include <cstring>
+#include <algorithm>
 
 #include "common/tensors.h"
 
@@ -15,12 +15,16 @@ class Device : public Allocator {
   }
 
   void clear(const Tensor& tensor) const {
-    std::memset(tensor.mutable_data_ptr(), 0, static_cast<size_t>(tensor.numel() * tensor.element_size()));
+    // of an empty tensor there is no address, which memset and memcpy may not be given
+    std::fill_n(static_cast<char*>(tensor.mutable_data_ptr()), bytes(tensor), '\0');
   }
 
   void copy(const void* from, const Tensor& to) const {
-    std::memcpy(to.mutable_data_ptr(), from, static_cast<size_t>(to.numel() * to.element_size()));
+    std::copy_n(static_cast<const char*>(from), bytes(to), static_cast<char*>(to.mutable_data_ptr()));
   }
+
+ private:
+  static int64_t bytes(const Tensor& tensor) { return tensor.numel() * tensor.element_size(); }
 };
 
 }  // namespace cdkd::cpu

@@ -170,20 +170,64 @@ def test_many_channels(emulation: Emulation, training: bool) -> None:
     assert_agrees(sau_select(emulation, *arguments, training=training), reference(arguments, training), 2e-5)
 
 
+def check_within_the_map(
+    emulation: Emulation, arguments: list[Any], training: bool, tolerance: float = 2e-5
+) -> None:
+    """As `check`, for one kernel larger than the map: taps that meet padding alone are left out of the reference."""
+    height, width = arguments[0].shape[2:]
+    weight = exact(arguments[1][0])
+    rows, columns = (
+        (weight.shape[-1] - min(weight.shape[-1], 2 * size - 1)) // 2 for size in (height, width)
+    )
+    edge = min(rows, columns)  # a square remains
+    middle = arguments.copy()
+    kept = slice(edge, weight.shape[-1] - edge)
+    middle[1] = [convert(weight[:, :, kept, kept], arguments[1][0].dtype.name)]
+    expected = reference(middle, training)
+    expected["conv_weights[0]"] = np.pad(
+        expected["conv_weights[0]"], ((0, 0), (0, 0), (edge,) * 2, (edge,) * 2)
+    )
+    emulation.configure()
+    assert_agrees(sau_select(emulation, *arguments, training=training), expected, tolerance)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kernel", [37, 127])
 def test_large_kernels_in_bands(emulation: Emulation, kernel: int, dtype: str) -> None:
-    arguments = draw(2, 2, 5, 6, (kernel,), dtype=dtype)
-    edge = (kernel - 11) // 2  # beyond the 11 x 11 taps in the middle all pixels are padding
-    middle = arguments.copy()
-    middle[1] = [convert(exact(arguments[1][0])[:, :, edge:-edge, edge:-edge], dtype)]
     for training in (True, False):
-        expected = reference(middle, training)
-        expected["conv_weights[0]"] = np.pad(
-            expected["conv_weights[0]"], ((0, 0), (0, 0), (edge, edge), (edge, edge))
-        )
-        emulation.configure()
-        assert_agrees(sau_select(emulation, *arguments, training=training), expected, 2e-5)
+        check_within_the_map(emulation, draw(2, 2, 5, 6, (kernel,), dtype=dtype), training)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("samples", "height", "width", "kernel", "dtype"),
+    [
+        *((70, 1, width, kernel, "float32") for width in (1, 2, 5) for kernel in (13, 31, 127)),
+        (70, 3, 4, 11, "float32"),
+        *((70, 1, width, kernel, "float64") for width in (1, 5, 8) for kernel in (11, 31, 127)),
+        (20, 4, 8, 127, "float64"),
+        (1, 90, 1, 31, "float32"),  # a tall tile of the weights' gradient
+        (1, 60, 2, 127, "float32"),
+    ],
+)
+def test_narrow_maps_under_large_kernels_fit_into_shared_memory(
+    emulation: Emulation, samples: int, height: int, width: int, kernel: int, dtype: str, training: bool
+) -> None:
+    """What a device gives without asking is 48 KiB; the emulation refuses a launch that needs more."""
+    arguments = draw(samples, 1, height, width, (kernel,), dtype=dtype)
+    check_within_the_map(emulation, arguments, training, 1e-11 if dtype == "float64" else 1e-3)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(("hidden", "dtype"), [(1365, "float32"), (10238, "float32"), (4094, "float64")])
+def test_many_hidden_units_fit_into_shared_memory(
+    emulation: Emulation, hidden: int, dtype: str, training: bool
+) -> None:
+    arguments = draw(2, 2, 3, 3, (3,), hidden=hidden, dtype=dtype)
+    tolerance = 1e-11 if dtype == "float64" else 1e-3
+    emulation.configure()
+    results = sau_select(emulation, *arguments, training=training)
+    assert_agrees(results, reference(arguments, training), tolerance)
 
 
 def test_no_feature_gradient_changes_nothing_else(emulation: Emulation) -> None:

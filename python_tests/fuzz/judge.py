@@ -20,7 +20,7 @@ from cdkd_ext.ops import reference
 _FORM = re.compile(r"\w+(\[\d+\])?: expected .+, got .+", re.DOTALL)
 
 
-class Finding(AssertionError):
+class Finding(AssertionError):  # noqa: N818
     """An outcome that no call may have."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,11 +203,11 @@ _WRONG_OPTIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def build(seed: int, index: int) -> Call:
+def build(seed: int, index: int, ops: Sequence[str] = OPS) -> Call:
     """Build the call with this number in a seed's sequence; a quarter of them has a spoiled argument."""
     rng = random.Random(f"{seed}/{index}")
     make = Maker(rng)
-    op = rng.choice(OPS)
+    op = rng.choice(ops)
     call = Call(op, _BUILDERS[op](rng, make))
     if rng.random() < 0.25:
         _spoil(call, rng)

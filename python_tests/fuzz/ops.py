@@ -13,14 +13,22 @@ from pathlib import Path
 
 import torch
 from judge import Finding, judge, raw_steps
-from op_calls import Call, build
+from op_calls import OPS, Call, build
 from torch import Tensor
 
 _RAW = 0.15  # share of the calls that go to the operators beneath the public functions
 _COMPARED = 0.1  # share of the calls that the reference repeats
 
 
-def run(seed: int, first: int, calls: int, threads: int = 1, progress: Path | None = None) -> Counter[str]:
+def run(
+    seed: int,
+    first: int,
+    calls: int,
+    *,
+    threads: int = 1,
+    op: str | None = None,
+    progress: Path | None = None,
+) -> Counter[str]:
     """Make the calls `first` to `first + calls` of a seed's sequence.
 
     Args:
@@ -28,6 +36,7 @@ def run(seed: int, first: int, calls: int, threads: int = 1, progress: Path | No
         first: the first call's number.
         calls: how many are made; with several threads every built call counts once for each.
         threads: threads that make each call at the same time, on the same tensors.
+        op: the one op that is called; all without.
         progress: file to which the number of the call in progress is written.
 
     Returns:
@@ -38,21 +47,23 @@ def run(seed: int, first: int, calls: int, threads: int = 1, progress: Path | No
     """
     warnings.simplefilter("ignore")  # the reference divides by zero where the ops know better
     counts: Counter[str] = Counter()
+    ops = [op] if op else OPS
     with ThreadPoolExecutor(threads) as pool:
         for index in range(first, first + calls // threads):
             if progress:
                 progress.write_text(str(index))
             try:
-                _call(seed, index, threads, pool, counts)
+                _call(build(seed, index, ops), f"{seed}/{index}", threads, pool, counts)
             except Exception as error:
-                again = f"python python_tests/fuzz/ops.py --seed {seed} --first {index} --calls {threads}"
-                raise Finding(f"{again} --threads {threads}: {error}") from error
+                again = f"python python_tests/fuzz/ops.py --seed {seed} --first {index} --calls {threads} --threads {threads}"
+                raise Finding(
+                    f"{again}{f' --op {op}' if op else ''}: {type(error).__name__}: {error}"
+                ) from error
     return counts
 
 
-def _call(seed: int, index: int, threads: int, pool: ThreadPoolExecutor, counts: Counter[str]) -> None:
-    call = build(seed, index)
-    choices = random.Random(f"outcome {seed}/{index}")
+def _call(call: Call, name: str, threads: int, pool: ThreadPoolExecutor, counts: Counter[str]) -> None:
+    choices = random.Random(f"outcome {name}")
     raw, compares = choices.random() < _RAW, choices.random() < _COMPARED
     if threads > 1:
         _call_together(call, threads, pool, counts)
@@ -98,6 +109,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--op", choices=OPS)
     parser.add_argument("--progress", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -12,6 +12,9 @@ namespace cdkd {
 
 constexpr int kMaxBranches = 32;
 constexpr int kMaxKernel = 127;
+// Channels and hidden units together that a block of CUDA threads holds beside the smallest stage of a
+// convolution.
+constexpr int64_t kMaxHead = 10240, kMaxWideHead = 4096;
 
 // All tensors contiguous. Numbers called wide are float, or double if the format is float64.
 struct SauSelect {
@@ -115,6 +118,9 @@ inline SauSelect check_sau_select(const Argument& feature, const std::vector<con
   if (call.projectors == 0)
     fail_shape(select_weight, text("(K, ", C, ", ", call.hidden, ") with no empty axis"));
   call.select_bias = check_wide(call, feature, select_bias, {call.projectors, C});
+  const int64_t most = call.wide() ? kMaxWideHead : kMaxHead;
+  if (feature.place.kind == Place::kCuda && C + call.hidden > most)
+    fail_shape(squeeze_weight, text("(d, C) with d + C up to ", most, " on CUDA in ", name_of(accumulator(call.wide()))));
   check_number(eps > 0, "eps", "a positive number", eps);
   call.feature = feature.data;
   call.training = training;

@@ -22,24 +22,51 @@ constexpr int kPixels = 4;
 
 CDKD_INLINE constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Tiles of pixels: `width` x (4 · strips) pixels of `samples` samples; maps smaller than a tile share one.
+// Columns of a staged row: two strips, half a warp each, fall on different banks.
+CDKD_INLINE constexpr int32_t pitch_for(int32_t width, int32_t kernel) {
+  return (width + kernel - 1 + 3) / 8 * 8 + 4;
+}
+
+inline int32_t largest_kernel(const SauSelect& call) {
+  return *std::max_element(call.kernel, call.kernel + call.branches);
+}
+
+// Elements of the smallest stage: one strip, and the weights of one row of the kernel.
+inline int64_t smallest_stage(const SauSelect& call, int32_t sets) {
+  const int32_t kernel = largest_kernel(call);
+  return kPixels * pitch_for(static_cast<int32_t>(std::min<int64_t>(call.width, 16)), kernel) +
+         kernel * kMaps * sets;
+}
+
+// Tiles of pixels: `width` x (4 · strips) pixels of `samples` samples; maps smaller than a tile share one. With
+// `free` elements of shared memory one channel of a tile fits, beside one row of the largest kernel's weights.
 struct Tiling {
-  int32_t width, strips, samples;
+  int32_t width, strips, samples, free;
   int64_t across, down, groups;
 
-  Tiling(const SauSelect& call, bool share) {
+  Tiling(const SauSelect& call, bool share, int32_t sets, int64_t free_elements) {
+    free = static_cast<int32_t>(free_elements);
     across = divide_up(call.width, 16);
     width = static_cast<int32_t>(divide_up(call.width, across));
+    const int32_t kernel = largest_kernel(call);
+    const int64_t fit = std::max<int64_t>(
+        1, (free_elements - kernel * kMaps * sets) / (kPixels * pitch_for(width, kernel)));  // strips
     const int64_t all_strips = divide_up(call.height, kPixels);
-    down = divide_up(all_strips, kTileThreads / width);
+    down = divide_up(all_strips, std::min<int64_t>(kTileThreads / width, fit));
     strips = static_cast<int32_t>(divide_up(all_strips, down));
-    const int32_t fit = kTileThreads / (width * strips);
-    samples = share && across * down == 1 ? static_cast<int32_t>(std::min<int64_t>(fit, call.samples)) : 1;
+    const int64_t sharing = std::min<int64_t>(kTileThreads / (width * strips), fit / strips);
+    samples = share && across * down == 1 ? static_cast<int32_t>(std::min(sharing, call.samples)) : 1;
     groups = divide_up(call.samples, samples);
   }
 
   CDKD_INLINE int64_t tiles() const { return groups * down * across; }
 };
+
+// Of a kernel that has all of a block's shared memory for its stage, and one set of eight maps.
+template <class T>
+Tiling sharing_tiling(const SauSelect& call) {
+  return Tiling(call, true, 1, kSharedLimit / static_cast<int64_t>(sizeof(T)));
+}
 
 // Where a thread's pixels are.
 struct Pixels {
@@ -72,17 +99,19 @@ struct Staging {
 
   CDKD_INLINE Staging(const Tiling& tiling, int32_t kernel, int64_t inputs, int32_t weight_sets,
                       int32_t element) {
-    const int32_t budget = 24 * 1024 / element;  // elements
+    const int32_t most = 24 * 1024 / element;  // elements
+    const int32_t budget = most < tiling.free ? most : tiling.free;
     const int32_t per_row = kernel * kMaps * weight_sets;
     band = budget / 2 / per_row;
     band = band < 1 ? 1 : band > kernel ? kernel : band;
-    rows = tiling.strips * kPixels + band - 1;
-    // two strips, half a warp each, fall on different banks
-    pitch = (tiling.width + kernel - 1 + 3) / 8 * 8 + 4;
-    const int32_t per_channel = tiling.samples * rows * pitch + band * per_row;
-    const int64_t fit = budget / per_channel;
+    pitch = pitch_for(tiling.width, kernel);
+    const auto per_channel = [&] { return tiling.samples * row_count(tiling) * pitch + band * per_row; };
+    while (band > 1 && per_channel() > tiling.free) --band;
+    rows = row_count(tiling);
+    const int64_t fit = budget / per_channel();
     channels = static_cast<int32_t>(fit < 1 ? 1 : fit > inputs ? inputs : fit);
   }
+  CDKD_INLINE int32_t row_count(const Tiling& tiling) const { return tiling.strips * kPixels + band - 1; }
   CDKD_INLINE int32_t plane(const Tiling& tiling) const { return tiling.samples * rows * pitch; }
   CDKD_INLINE int64_t elements(const Tiling& tiling, int32_t kernel, int32_t weight_sets) const {
     return static_cast<int64_t>(channels) * (plane(tiling) + band * kernel * kMaps * weight_sets);

@@ -21,7 +21,7 @@ struct alignas(16) MapConstants {
 // kernel columns), in `rounds` where one channel has more than a block; `planes` channels of the input at a
 // time.
 struct GradientTiling {
-  int32_t planes, per_plane, rounds, plane_rows, pitch, tile_width, tile_height;
+  int32_t planes, per_plane, rounds, kernel_rows, pitch, tile_width, tile_height;
   int64_t across, down, map_tiles, plane_tiles;
 
   CDKD_INLINE GradientTiling(const SauSelect& call, int32_t kernel, int32_t element) {
@@ -29,23 +29,26 @@ struct GradientTiling {
     tile_width = static_cast<int32_t>(call.width < 16 ? call.width : 16);
     tile_height = static_cast<int32_t>(call.height < 256 / tile_width ? call.height : 256 / tile_width);
     if (element == 8 && tile_height > 8) tile_height = 8;
-    across = divide_up(call.width, tile_width), down = divide_up(call.height, tile_height);
     per_plane = kernel * quads;
     rounds = (per_plane + kThreads - 1) / kThreads;
-    const int32_t kernel_rows =
-        rounds == 1 ? kernel : (kThreads - 1) / quads + 2;  // that a block's threads meet
-    plane_rows = tile_height + (kernel_rows < kernel ? kernel_rows : kernel) - 1;
+    const int32_t met = (kThreads - 1) / quads + 2;  // rows of the kernel by a block's threads
+    kernel_rows = rounds == 1 || met > kernel ? kernel : met;
     pitch = (tile_width + 4 * quads - 1) | 1;
-    const int64_t free = kSharedLimit / element - tile_width * tile_height * kMaps;
-    int64_t fit = free / (plane_rows * pitch);
+    const int64_t limit = kSharedLimit / element;
+    while (tile_height > 1 && gradients() + plane_size() > limit) tile_height = (tile_height + 1) / 2;
+    across = divide_up(call.width, tile_width), down = divide_up(call.height, tile_height);
+    int64_t fit = (limit - gradients()) / plane_size();
     if (fit > kThreads / per_plane) fit = kThreads / per_plane;
     if (fit > call.channels) fit = call.channels;
     planes = static_cast<int32_t>(fit < 1 ? 1 : fit);
     map_tiles = divide_up(call.channels, kMaps), plane_tiles = divide_up(call.channels, planes);
   }
   CDKD_INLINE int64_t blocks() const { return map_tiles * plane_tiles * rounds; }
+  CDKD_INLINE int32_t plane_rows() const { return tile_height + kernel_rows - 1; }
+  CDKD_INLINE int32_t plane_size() const { return plane_rows() * pitch; }
+  CDKD_INLINE int32_t gradients() const { return tile_width * tile_height * kMaps; }
   CDKD_INLINE int64_t elements() const {
-    return tile_width * tile_height * kMaps + static_cast<int64_t>(planes) * plane_rows * pitch;
+    return gradients() + static_cast<int64_t>(planes) * plane_size();
   }
 };
 
@@ -88,13 +91,14 @@ struct Workspace {
   }
 };
 
-// Blocks: samples. Back through softmax, select and squeeze.
+// Blocks: samples. Back through softmax, select and squeeze, `span` hidden units at a time.
 template <class T>
-__global__ void __launch_bounds__(kThreads) sau_select_pooled_kernel(SauSelect call, Workspace<T> memory) {
+__global__ void __launch_bounds__(kThreads)
+    sau_select_pooled_kernel(SauSelect call, Workspace<T> memory, int64_t span) {
   CDKD_DYNAMIC_SHARED(bytes);
   T* const pooled = reinterpret_cast<T*>(bytes);  // (C,)
   T* const squeezed = pooled + call.channels;     // (d,)
-  T* const parts = squeezed + call.hidden;        // (warps, d)
+  T* const parts = squeezed + call.hidden;        // (warps, span)
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   constexpr int warps = kThreads / kWarp;
   const int64_t sample = blockIdx.x, width = call.projectors * call.channels;
@@ -114,26 +118,30 @@ __global__ void __launch_bounds__(kThreads) sau_select_pooled_kernel(SauSelect c
   __syncthreads();
   squeeze(call, pooled, squeezed);
   const T* const weight = static_cast<const T*>(call.select_weight);
-  for (int64_t j = lane; j < call.hidden; j += kWarp) {
-    T sum = 0;
-    for (int64_t i = warp; i < width; i += warps)
-      sum += load_uniform(scores + i) * load(weight + i * call.hidden + j);
-    parts[warp * call.hidden + j] = sum;
+  for (int64_t first = 0; first < call.hidden; first += span) {
+    const int64_t count = call.hidden - first < span ? call.hidden - first : span;
+    for (int64_t j = lane; j < count; j += kWarp) {
+      T sum = 0;
+      for (int64_t i = warp; i < width; i += warps)
+        sum += load_uniform(scores + i) * load(weight + i * call.hidden + first + j);
+      parts[warp * span + j] = sum;
+    }
+    __syncthreads();
+    for (int64_t j = thread; j < count; j += kThreads) {
+      T sum = 0;
+      for (int w = 0; w < warps; ++w) sum += parts[w * span + j];
+      const T unit = squeezed[first + j];
+      sum = unit <= T(0) ? T(0) : sum;
+      store(memory.squeezed + sample * call.hidden + first + j, unit);
+      store(memory.hidden + sample * call.hidden + first + j, sum);
+      squeezed[first + j] = sum;  // the unit's gradient from here on
+    }
+    __syncthreads();
   }
-  __syncthreads();
-  for (int64_t j = thread; j < call.hidden; j += kThreads) {
-    T sum = 0;
-    for (int w = 0; w < warps; ++w) sum += parts[w * call.hidden + j];
-    sum = squeezed[j] <= T(0) ? T(0) : sum;
-    store(memory.squeezed + sample * call.hidden + j, squeezed[j]);
-    store(memory.hidden + sample * call.hidden + j, sum);
-    parts[j] = sum;
-  }
-  __syncthreads();
   for (int64_t c = thread; c < call.channels; c += kThreads) {
     T sum = 0;
     for (int64_t j = 0; j < call.hidden; ++j)
-      sum += parts[j] * load(static_cast<const T*>(call.squeeze_weight) + j * call.channels + c);
+      sum += squeezed[j] * load(static_cast<const T*>(call.squeeze_weight) + j * call.channels + c);
     store(memory.pooled + sample * call.channels + c, sum);
   }
 }
@@ -281,7 +289,7 @@ __global__ void __launch_bounds__(kThreads)
   const int job = round + thread, plane = job / tiling.per_plane, ky = job % tiling.per_plane / quads;
   const int first_kx = job % quads * 4;
   const bool used = plane < channels;
-  const int pixels = tiling.tile_width * tiling.tile_height, plane_size = tiling.plane_rows * tiling.pitch;
+  const int pixels = tiling.tile_width * tiling.tile_height, plane_size = tiling.plane_size();
   T* const gradients = reinterpret_cast<T*>(bytes);  // (pixels, maps)
   T* const planes = gradients + pixels * kMaps;
   const In* const feature = static_cast<const In*>(call.feature);
@@ -310,7 +318,7 @@ __global__ void __launch_bounds__(kThreads)
         gradients[pixel * kMaps + o] = value;
       }
       for (int i = thread; i < channels * plane_size; i += kThreads) {
-        const int column = i % tiling.pitch, row = i / tiling.pitch % tiling.plane_rows;
+        const int column = i % tiling.pitch, row = i / tiling.pitch % tiling.plane_rows();
         const int64_t channel = first_channel + i / plane_size;
         const int64_t y = first_y + row + first_ky - padding, x = first_x + column - padding;
         const bool inside = y >= 0 && y < call.height && x >= 0 && x < call.width;
@@ -380,15 +388,18 @@ cudaError_t launch_backward(const SauSelect& call, cudaStream_t stream) {
   using T = Accumulate<In>;
   const Workspace<T> memory(call);
   const int64_t width = call.projectors * call.channels, maps = call.branches * call.channels;
-  const int64_t head = call.channels + (1 + kThreads / kWarp) * call.hidden;
+  const int64_t head = call.channels + call.hidden, warps = kThreads / kWarp;
+  const int64_t free = kSharedLimit / static_cast<int64_t>(sizeof(T)) - head;
+  const int64_t span = std::max<int64_t>(1, std::min(call.hidden, free / warps));
   CDKD_LAUNCH("sau_select_pooled", (&sau_select_pooled_kernel<T>), dim3(static_cast<unsigned>(call.samples)),
-              dim3(kThreads), static_cast<size_t>(head) * sizeof(T), stream, call, memory);
+              dim3(kThreads), static_cast<size_t>(head + warps * span) * sizeof(T), stream, call, memory,
+              span);
   const int64_t parameters = (width + 1) * call.hidden + call.hidden * call.channels + width + maps;
   CDKD_LAUNCH("sau_select_parameters", (&sau_select_parameters_kernel<T>),
               dim3(static_cast<unsigned>(divide_up(parameters, kThreads))), dim3(kThreads), 0, stream, call,
               memory);
 
-  const Tiling tiling(call, true);
+  const Tiling tiling = sharing_tiling<T>(call);
   int64_t feature_elements = 0, weight_elements = 0, weight_blocks = 0;
   for (int branch = 0; branch < call.branches; ++branch) {
     const int32_t kernel = call.kernel[branch];

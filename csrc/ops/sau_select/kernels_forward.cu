@@ -274,7 +274,7 @@ size_t shared_bytes(const SauSelect& call, const Tiling& tiling, int sets) {
 template <class In>
 cudaError_t launch_training(const SauSelect& call, cudaStream_t stream) {
   using T = Accumulate<In>;
-  const Tiling tiling(call, true);
+  const Tiling tiling = sharing_tiling<T>(call);
   T* const partial = static_cast<T*>(call.workspace);
   const int64_t maps = call.branches * call.channels;
   const int64_t blocks = tiling.tiles() * divide_up(call.channels, kMaps) * call.branches;
@@ -294,10 +294,12 @@ cudaError_t launch_training(const SauSelect& call, cudaStream_t stream) {
 template <class In>
 cudaError_t launch_evaluation(const SauSelect& call, cudaStream_t stream) {
   using T = Accumulate<In>;
-  const Tiling tiling(call, false);
-  const int sets = static_cast<int>(
-      std::min<int64_t>(sizeof(T) == 8 ? 2 : kSampleThreads / kTileThreads, divide_up(call.channels, kMaps)));
   const int64_t sums = divide_up(call.channels + call.hidden + kSampleThreads / kWarp * kMaps * 3, 4) * 4;
+  const int64_t free = kSharedLimit / static_cast<int64_t>(sizeof(T)) - sums;
+  int sets = static_cast<int>(
+      std::min<int64_t>(sizeof(T) == 8 ? 2 : kSampleThreads / kTileThreads, divide_up(call.channels, kMaps)));
+  while (sets > 1 && smallest_stage(call, sets) > free) --sets;
+  const Tiling tiling(call, false, sets, free);
   const auto kernel = call.responses != nullptr ? &sau_select_evaluate_kernel<In, true>
                                                 : &sau_select_evaluate_kernel<In, false>;
   CDKD_LAUNCH("sau_select_evaluate", kernel, dim3(static_cast<unsigned>(call.samples)),
@@ -313,7 +315,9 @@ cudaError_t launch_evaluation(const SauSelect& call, cudaStream_t stream) {
 int64_t sau_select_workspace(const SauSelect& call) {
   if (!call.training || call.samples == 0) return 0;
   const int64_t element = call.wide() ? 8 : 4;
-  return 3 * call.branches * call.channels * sau::Tiling(call, true).tiles() * element;
+  const int64_t tiles =
+      call.wide() ? sau::sharing_tiling<double>(call).tiles() : sau::sharing_tiling<float>(call).tiles();
+  return 3 * call.branches * call.channels * tiles * element;
 }
 
 cudaError_t launch_sau_select(const SauSelect& call, cudaStream_t stream) {
