@@ -112,7 +112,7 @@ def test_what_has_no_old_spelling_stays_as_it_is(tmp_path):
             r"data\.figures: expected data\.synthetic_people alone",
         ),
         ("- a list\n", "config: expected a YAML mapping of options"),
-        ("a: [\n", "cannot be read as YAML"),
+        ("a: [\n", "expected valid YAML"),
     ],
 )
 def test_a_file_that_says_two_things_or_nothing_is_refused(tmp_path, text, message):
