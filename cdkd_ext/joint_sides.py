@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cdkd_ext.errors import check, fail
 
@@ -64,18 +64,35 @@ def mirrored_joints(names: Sequence[str], source: str) -> tuple[int, ...]:
     return tuple(permutation)
 
 
+def split_side(name: str) -> tuple[str | None, str]:
+    """Return "left", "right" or None, the first side that a joint's name has, and the name without it.
+
+    A letter that is fused with the rest of a name, as in ``lwrist``, is no side by itself.
+    """
+    tokens = _TOKEN.findall(name)
+    for i, side in _sides(tokens):
+        rest = [*tokens[:i], tokens[i][len(side) :], *tokens[i + 1 :]]
+        return ("left" if side[0].lower() == "l" else "right"), "".join(rest).strip(" _-.")
+    return None, name
+
+
 def _mirrored_name(name: str) -> str | None:
     """The name with the other sides, or None if it has none."""
     tokens = _TOKEN.findall(name)
-    sided = False
+    sides = list(_sides(tokens))
+    for i, side in sides:
+        tokens[i] = _in_case_of(side, _OTHER_SIDE[side.lower()]) + tokens[i][len(side) :]
+    return "".join(tokens) if sides else None
+
+
+def _sides(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The places of tokens with sides, and the sides as they are spelt."""
     for i, token in enumerate(tokens):
         side = _SIDE.match(token)
         # L5 is a vertebra
         numbered = len(token) == 1 and i + 1 < len(tokens) and tokens[i + 1].isdigit()
         if side and not numbered:
-            tokens[i] = _in_case_of(side[0], _OTHER_SIDE[side[0].lower()]) + token[side.end() :]
-            sided = True
-    return "".join(tokens) if sided else None
+            yield i, side[0]
 
 
 def _mirrored_letter(name: str, names: Sequence[str]) -> str | None:
