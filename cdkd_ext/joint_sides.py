@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cdkd_ext.errors import check, fail
 
@@ -11,6 +11,8 @@ _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^A-Za-z\d]+")
 # "lefteye" is one token; "cleft" and "upright" have no side
 _SIDE = re.compile(r"^(left|right|l$|r$)", re.IGNORECASE)
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_FUSED_SIDE = re.compile(r"left|right|lft|rgt|^[lr]|[lr]$", re.IGNORECASE)
+_FUSED_OTHER_SIDE = _OTHER_SIDE | {"lft": "rgt", "rgt": "lft"}
 # joints that a body has on its axis, where a series of numbers has no sides
 _AXIS = frozenset({
     "mid", "middle", "median", "center", "centre", "axis", "spine", "vertebra", "back", "neck", "tail", "trunk",
@@ -25,7 +27,8 @@ def mirrored_joints(names: Sequence[str], source: str) -> tuple[int, ...]:
 
     A side is the word left or right at the beginning of a word of the name, or the letter L or R as such a word or
     before it, in any case: ``left_eye``, ``eye_left``, ``Left eye``, ``leftEye``, ``lefteye``, ``L_eye``, ``l_eye``,
-    ``LEye``, ``eye.L`` and ``leye``. In the partner's name every side is the other one.
+    ``LEye``, ``eye.L`` and ``leye``; or the word anywhere, and the letter at the end, where the partner shows it. In the
+    partner's name every side is the other one.
 
     Args:
         names: J unique names.
@@ -41,7 +44,7 @@ def mirrored_joints(names: Sequence[str], source: str) -> tuple[int, ...]:
     permutation = list(range(len(names)))
     proven = lowercase = 0
     for j, name in enumerate(names):
-        mirror = _mirrored_name(name) or _mirrored_letter(name, names)
+        mirror = _mirrored_name(name) or _mirrored_fused(name, names)
         if mirror is None:
             continue
         partner = _index(mirror, names)
@@ -64,26 +67,49 @@ def mirrored_joints(names: Sequence[str], source: str) -> tuple[int, ...]:
     return tuple(permutation)
 
 
+def split_side(name: str) -> tuple[str | None, str]:
+    """Return "left", "right" or None, the first side that a joint's name has, and the name without it.
+
+    A letter that is fused with the rest of a name, as in ``lwrist``, is no side by itself.
+    """
+    tokens = _TOKEN.findall(name)
+    for i, side in _sides(tokens):
+        rest = [*tokens[:i], tokens[i][len(side) :], *tokens[i + 1 :]]
+        return ("left" if side[0].lower() == "l" else "right"), "".join(rest).strip(" _-.")
+    return None, name
+
+
 def _mirrored_name(name: str) -> str | None:
     """The name with the other sides, or None if it has none."""
     tokens = _TOKEN.findall(name)
-    sided = False
+    sides = list(_sides(tokens))
+    for i, side in sides:
+        tokens[i] = _in_case_of(side, _OTHER_SIDE[side.lower()]) + tokens[i][len(side) :]
+    return "".join(tokens) if sides else None
+
+
+def _sides(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The places of tokens with sides, and the sides as they are spelt."""
     for i, token in enumerate(tokens):
         side = _SIDE.match(token)
         # L5 is a vertebra
         numbered = len(token) == 1 and i + 1 < len(tokens) and tokens[i + 1].isdigit()
         if side and not numbered:
-            tokens[i] = _in_case_of(side[0], _OTHER_SIDE[side[0].lower()]) + token[side.end() :]
-            sided = True
-    return "".join(tokens) if sided else None
+            yield i, side[0]
 
 
-def _mirrored_letter(name: str, names: Sequence[str]) -> str | None:
-    """The name with r in place of the l that it begins with, or l of r, if there is one: rwrist of lwrist."""
-    if name[:1].lower() not in ("l", "r"):
-        return None
-    mirror = _in_case_of(name[0], _OTHER_SIDE[name[0].lower()]) + name[1:]
-    return mirror if mirror in names else None
+def _mirrored_fused(name: str, names: Sequence[str]) -> str | None:
+    """The name with the other side in a word without a beginning of its own, if it is among the names.
+
+    Such are ``wristleft``, ``lft_wrist`` and the letter of ``lwrist`` and ``wristl``: only the partner shows that
+    they have a side.
+    """
+    for side in _FUSED_SIDE.finditer(name):
+        other = _in_case_of(side[0], _FUSED_OTHER_SIDE[side[0].lower()])
+        mirror = name[: side.start()] + other + name[side.end() :]
+        if mirror in names:
+            return mirror
+    return None
 
 
 def _is_lowercase_letter(name: str, mirror: str) -> bool:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdkd_ext.errors import InputError
+from cdkd_ext.joint_sides import split_side
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS, JointSet
 
 
@@ -71,6 +72,9 @@ def test_flip_pairs_win_over_names() -> None:
         ("lEye", "rEye"),
         ("lefteye", "righteye"),
         ("leye", "reye"),
+        ("eyeleft", "eyeright"),
+        ("eyel", "eyer"),
+        ("lft_eye", "rgt_eye"),
         ("front_left_eye", "front_right_eye"),
         ("left_eye_right_corner", "right_eye_left_corner"),
         ("left_eye3", "right_eye3"),
@@ -202,3 +206,19 @@ def test_bad_yaml_names_the_file(tmp_path: Path, text: str) -> None:
 def test_missing_yaml_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.yaml"):
         JointSet.from_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "rest"),
+    [
+        ("left_knee", "left", "knee"),
+        ("knee_R", "right", "knee"),
+        ("Left knee", "left", "knee"),
+        ("rightKnee", "right", "Knee"),
+        ("left_eye_right_corner", "left", "eye_right_corner"),
+        ("lip", None, "lip"),
+        ("head_top", None, "head_top"),
+    ],
+)
+def test_the_side_of_a_name(name: str, side: str | None, rest: str) -> None:
+    assert split_side(name) == (side, rest)
