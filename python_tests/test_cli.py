@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.utils.data import get_worker_info
 
 from cdkd_ext.cli import main
+from cdkd_ext.data import PoseDataset
 
 SMALL = ["--model.name=hrnet_w8_small", "--data.workers=0", "--batch_size=16", "--epochs=1"]
 # the command beside this interpreter, as a user types it
@@ -79,12 +81,23 @@ def test_two_processes_train_and_count_each_person_once(drawn_people, tmp_path):
     assert f"{record['pckh']:.2f}" in again.stdout
 
 
-def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(drawn_people, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "word", "workers"),
+    [
+        (signal.SIGINT, 130, "interrupted", 0),
+        (signal.SIGTERM, 143, "terminated", 0),
+        (signal.SIGTERM, 143, "terminated", 2),
+    ],
+)
+def test_control_c_and_sigterm_keep_the_last_checkpoint_and_say_how_to_resume(
+    drawn_people, tmp_path, number, status, word, workers
+):
     output = tmp_path / "run"
     command = [
         COMMAND,
         "train",
         *SMALL[:3],
+        f"--data.workers={workers}",
         "--epochs=1000",
         "--data.root",
         str(drawn_people),
@@ -101,18 +114,54 @@ def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(drawn_people
     deadline = time.monotonic() + 120
     while not (output / "metrics.json").exists() and time.monotonic() < deadline and process.poll() is None:
         process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     try:
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert error.strip().splitlines()[-1].startswith("cdkd: interrupted in step")
+    assert process.returncode == status
+    assert error.strip().splitlines()[-1].startswith(f"cdkd: {word} in step")
+    assert number == signal.SIGINT or len(error.strip().splitlines()) == 1, error
     assert f"cdkd train --resume {output}" in error
+    assert not list(output.glob(".*"))
     finished = len(json.loads((output / "metrics.json").read_text())["epochs"])
     done = cdkd("train", "--resume", output, f"--epochs={finished + 1}")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((output / "metrics.json").read_text())["epochs"]) == finished + 1
+
+
+def test_sigterm_before_training_leaves_nothing_half_written(drawn_people, tmp_path, monkeypatch, capsys):
+    def terminated(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not terminated")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("cdkd_ext.training.state.torch.save", terminated)
+    output = tmp_path / "run"
+    assert main(["train", *SMALL, f"--data.root={drawn_people}", f"--output={output}"]) == 143
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == ["cdkd: terminated in step 3; no epoch was finished, so there is no checkpoint yet"]
+    assert not list(output.glob(".*")) and not (output / "state.pt").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_killed_loading_process_is_one_line_that_names_the_kept_checkpoint(
+    drawn_people, tmp_path, monkeypatch, capsys
+):
+    view = PoseDataset.view
+
+    def killed(self, index, number):
+        if number == 1 and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return view(self, index, number)
+
+    monkeypatch.setattr(PoseDataset, "view", killed)
+    output = tmp_path / "run"
+    options = ["--data.workers=1", "--epochs=2", f"--data.root={drawn_people}", f"--output={output}"]
+    assert main(["train", *SMALL[:1], *SMALL[2:3], *options]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("cdkd: data.workers: expected fewer loading processes, or more memory")
+    assert line.endswith(f"the checkpoint of epoch 1 is kept; go on with `cdkd train --resume {output}`")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

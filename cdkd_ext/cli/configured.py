@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from cdkd_ext.cli.parsing import COMMANDS, CommandError
+from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError
 from cdkd_ext.errors import InputError, check, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
@@ -43,7 +43,7 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     """Run `cdkd train` or `cdkd distill`.
 
     Raises:
-        CommandError: the loss became infinite or NaN, or Ctrl-C.
+        CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
     """
     parser = configured_parser(name)
     parser.add_argument("--config", action="config", help="YAML file of the options below")
@@ -60,7 +60,7 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     except NonFiniteLossError as error:
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:
-        raise CommandError(str(error), 130) from error
+        raise CommandError(str(error), TERMINATED if error.terminated else INTERRUPTED) from error
 
 
 def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:

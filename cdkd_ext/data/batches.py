@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from cdkd_ext.errors import InputError
+
 Key = tuple[int, int]
 # a sample's tensors stacked, and beside stored views the teacher's output for them
 Batch = dict[str, Any]
+
+
+class LostWorkerError(InputError):
+    """A loading process was killed, or found no memory to hand its samples over."""
+
+
+# torch has no exception of its own for these
+_LOST = ("DataLoader worker (pid", "No space left on device", "unable to allocate shared memory")
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Turn what torch raises in the block for a lost loading process into one line.
+
+    Raises:
+        LostWorkerError: says how the process ended, and what to change.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[-1] if str(error) else ""
+        if not any(words in str(error) for words in _LOST):
+            raise
+        expected = "fewer loading processes, or more memory for them (/dev/shm too)"
+        raise LostWorkerError(f"data.workers: expected {expected}, got a lost one: {line}") from error
 
 
 class EpochBatches(Sampler[list[Key]]):

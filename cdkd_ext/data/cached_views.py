@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cdkd_ext.data.batches import Batch, Key
+from cdkd_ext.data.batches import Batch, Key, lost_workers_named
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.errors import InputError
 from cdkd_ext.files import new_folder
@@ -148,14 +148,17 @@ def _write_arrays(
     compute: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> None:
     arrays: dict[str, np.memmap] = {}
-    for keys, samples in _chunks(dataset, views, workers):
-        index, view = np.asarray(keys).T
-        for name, tensor in compute(samples).items():
-            values = tensor.numpy()
-            if name not in arrays:
-                shape = (len(dataset), views, *values.shape[1:])
-                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
-            arrays[name][index, view] = values
+    with lost_workers_named():
+        for keys, samples in _chunks(dataset, views, workers):
+            index, view = np.asarray(keys).T
+            for name, tensor in compute(samples).items():
+                values = tensor.numpy()
+                if name not in arrays:
+                    shape = (len(dataset), views, *values.shape[1:])
+                    arrays[name] = np.lib.format.open_memmap(
+                        folder / f"{name}.npy", "w+", values.dtype, shape
+                    )
+                arrays[name][index, view] = values
     for array in arrays.values():
         array.flush()
 

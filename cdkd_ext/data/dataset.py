@@ -5,13 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from cdkd_ext.data.augmentation import Augmentation
 from cdkd_ext.data.crops import (
@@ -125,11 +124,6 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         self.labelled = _choose_labelled(self.persons, self.seed, labelled_fraction)
         self._flip = np.array(joints.flip_permutation)
         self._upper_body = np.array(joints.upper_body)
-        _use_one_thread()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _use_one_thread()
 
     def __len__(self) -> int:
         return len(self.persons)
@@ -142,6 +136,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
             InputError: the image cannot be read; the message names the file.
         """
         index, view = index if isinstance(index, tuple) else (index, 0)
+        use_one_thread_in_workers()
         drawn = self.view(index, view)
         person = self.persons[index]
         image = read_image(person.image_path, person.image_size)
@@ -205,6 +200,10 @@ def _to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(planes)
 
 
-def _use_one_thread() -> None:
-    # data workers are processes: OpenCV's own threads would only compete with them
-    cv2.setNumThreads(0)
+def use_one_thread_in_workers() -> None:
+    """Keep OpenCV to one thread in a loading process; how many it has in any other is its owner's choice.
+
+    Its threads would compete with the other loading processes, and in a forked one they do not exist.
+    """
+    if get_worker_info() is not None:
+        cv2.setNumThreads(0)

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cdkd_ext.data.batches import Batch, Key
+from cdkd_ext.data.batches import Batch, Key, lost_workers_named
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
-from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.dataset import PoseDataset, use_one_thread_in_workers
 from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import new_folder
@@ -148,6 +148,7 @@ class _Unaugmented(Dataset[torch.Tensor]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> torch.Tensor:
+        use_one_thread_in_workers()
         person = self.dataset.persons[index]
         image = read_image(person.image_path, person.image_size)
         matrix = _stored_matrix(self.dataset, index, self.margin)
@@ -159,8 +160,9 @@ def _write(dataset: PoseDataset, margin: float, path: Path, workers: int) -> Non
     shape = (len(dataset), 3, *stored_size(dataset, margin))
     array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     loader = DataLoader(_Unaugmented(dataset, margin), batch_size=None, num_workers=workers)
-    for index, crop in enumerate(loader):
-        array[index] = crop
+    with lost_workers_named():
+        for index, crop in enumerate(loader):
+            array[index] = crop
     array.flush()
 
 

@@ -126,7 +126,7 @@ class PoseNetwork(nn.Module):
         if images.is_floating_point():
             images = _rgb_to_bgr(images) if swapped else images
         elif images.dtype == torch.uint8:
-            images = normalize_images(images.flip(1) if swapped else images)
+            images = normalize_images(images.flip(1) if swapped else images).to(self.final_layer.weight.dtype)
         else:
             raise TypeError(f"images: expected uint8, or normalised floating point, got {images.dtype}")
         feature = self.final_layer(self.features(images))

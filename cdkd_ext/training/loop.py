@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
-from cdkd_ext.data.batches import Batch, EpochLoader
+from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
+from cdkd_ext.errors import Terminated
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.training.config import TrainingConfig
@@ -35,7 +37,16 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class InterruptedRun(Exception):  # noqa: N818 (not an error: the user asked for it)
-    """Ctrl-C; the last checkpoint is kept."""
+    """Ctrl-C, or SIGTERM raised as `cdkd_ext.errors.Terminated`; the last checkpoint is kept.
+
+    Args:
+        message: where it stopped and what is kept.
+        terminated: whether it was SIGTERM.
+    """
+
+    def __init__(self, message: str, *, terminated: bool = False) -> None:
+        super().__init__(message)
+        self.terminated = terminated
 
 
 class Evaluator(Protocol):
@@ -53,19 +64,22 @@ class Evaluator(Protocol):
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: in TensorBoard's queue it would leave a thread waiting forever."""
-    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not raises or threading.current_thread() is not threading.main_thread():
+    """Let Ctrl-C and SIGTERM wait for the end of the block: in TensorBoard's queue they would leave a thread waiting."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    held: list[tuple[int, FrameType | None]] = []
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: held.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if held:
-        raise KeyboardInterrupt
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number, frame in held:
+        handlers[number](number, frame)
 
 
 class Trainer:
@@ -109,14 +123,15 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: names the step and the term.
-            InterruptedRun: Ctrl-C; says where the last checkpoint is.
+            InterruptedRun: Ctrl-C or SIGTERM; says where the last checkpoint is.
+            LostWorkerError: a loading process was killed; says where the last checkpoint is.
         """
         first = 0 if state is None else self._restore(state)
         main = self.accelerator.is_main_process
         writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step) if main else None
         epochs, steps = self.config.epochs, len(self.loader)
         try:
-            with TrainingDisplay(epochs * steps, quiet=not main) as display:
+            with lost_workers_named(), TrainingDisplay(epochs * steps, quiet=not main) as display:
                 display.start(first * steps)
                 for epoch in range(first, epochs):
                     record = self._train_epoch(epoch, display)
@@ -132,8 +147,13 @@ class Trainer:
                         with _interrupts_held():
                             for name, value in scalars.items():
                                 writer.add_scalar(name, value, self.step)
-        except KeyboardInterrupt:
-            raise InterruptedRun(f"interrupted in step {self.step}; {self._kept()}") from None
+        except KeyboardInterrupt as error:
+            terminated = isinstance(error, Terminated)
+            word = "terminated" if terminated else "interrupted"
+            message = f"{word} in step {self.step}; {self._kept()}"
+            raise InterruptedRun(message, terminated=terminated) from None
+        except LostWorkerError as error:
+            raise LostWorkerError(f"{error}; {self._kept()}") from error
         finally:
             if writer is not None:
                 writer.close()

@@ -56,6 +56,27 @@ def test_a_spot_is_found_where_it_is_in_the_picture(x, y, flip_test):
         assert np.abs(keypoints - [x, y]).max() <= pixel
 
 
+@pytest.mark.parametrize("head", ["simcc", "heatmap"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_predicts_the_same_poses(head, dtype):
+    torch.manual_seed(0)
+    model = create_model(
+        "hrnet_w8_small", input_size=(64, 64), num_joints=17, head=head, joints=COCO_JOINTS, color_order="bgr"
+    )
+    for module in model.modules():
+        # outputs of the size that trained weights give: the maxima of fresh ones' maps are ties
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    image = picture_with_a_spot(160, 120)
+    expected = Predictor(model)(image, [(80, 40, 160, 160)])
+    poses = Predictor(model.to(dtype))(image, [(80, 40, 160, 160)])
+    assert poses.keypoints.dtype == poses.scores.dtype == np.float32
+    tolerance = (1e-5 if dtype == torch.float64 else 0.05) * np.abs(expected.scores).max()
+    np.testing.assert_allclose(poses.scores, expected.scores, rtol=0, atol=tolerance)
+    # rounding may decide between two equal maxima, for a joint or two
+    assert np.median(np.abs(poses.keypoints - expected.keypoints)) <= 1e-3
+
+
 def test_scores_are_probabilities_and_no_boxes_give_no_poses():
     model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16)
     predictor = Predictor(model, MPII_JOINTS)
