@@ -73,7 +73,9 @@ def _whole_jpeg(content: bytes, path: str, size: tuple[int, int] | None) -> byte
 def _check_png(content: bytes, path: str) -> None:
     width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
     holds = width * height <= _MOST_PNG_PIXELS_PER_BYTE * len(content)
-    check(holds, path, f"a PNG of {len(content)} bytes that promises {width}x{height} pixels", "a whole image")
+    check(
+        holds, path, f"a PNG of {len(content)} bytes that promises {width}x{height} pixels", "a whole image"
+    )
 
 
 def _check_size(path: str, found: tuple[int, int], size: tuple[int, int] | None) -> None:

@@ -66,7 +66,9 @@ def configured(folder, *definitions, **environment):
         *(f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"),
         *("-DCMAKE_CUDA_COMPILER=NOTFOUND", *definitions),
     ]
-    done = subprocess.run(command, env={**inherited, "PATH": path, **environment}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env={**inherited, "PATH": path, **environment}, capture_output=True, text=True
+    )
     return done.stdout + done.stderr
 
 

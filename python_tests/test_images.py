@@ -90,7 +90,9 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n\x00\x00\x00\r" + data + zlib.crc32(data).to_bytes(4, "big")
 
 
-def test_header_that_promises_more_than_the_file_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_header_that_promises_more_than_the_file_can_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     path = tmp_path / "vast.img"
     path.write_bytes(png_header(30000, 30000))

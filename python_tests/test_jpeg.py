@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cdkd_ext._C import jpeg_extent
-from cdkd_ext.images import read_image
 from cdkd_ext.errors import InputError
+from cdkd_ext.images import read_image
 
 END = b"\xff\xd9"
 SAMPLING = cv2.IMWRITE_JPEG_SAMPLING_FACTOR
@@ -33,7 +33,9 @@ SIZES = [(40, 60), (33, 17), (8, 8), (1, 1), (7, 130), (121, 94)]
 def drawn(height: int, width: int) -> np.ndarray:
     """A soft image with some noise, so that its blocks differ in how many codes they have."""
     rng = np.random.default_rng(height * width)
-    soft = cv2.resize(rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8), (width, height))
+    soft = cv2.resize(
+        rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8), (width, height)
+    )
     return np.clip(soft + rng.integers(-9, 10, soft.shape), 0, 255).astype(np.uint8)
 
 
@@ -97,13 +99,17 @@ def test_grey_at_the_end_is_not_missing(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "grey.jpg")[40:] == 128).all()
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"\xff\xd8" + END, b"\x89PNG", b"\xff\xd8\xff\xc0\x00\x02"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8", b"\xff\xd8" + END, b"\x89PNG", b"\xff\xd8\xff\xc0\x00\x02"]
+)
 def test_no_image(content: bytes) -> None:
     assert jpeg_extent(content) is None
 
 
 def test_real_photographs_are_whole(shared_data: Path) -> None:
-    found = [path for path in sorted(shared_data.rglob("*.jpg")) if path.read_bytes()[:2] == b"\xff\xd8"][:400]
+    found = [path for path in sorted(shared_data.rglob("*.jpg")) if path.read_bytes()[:2] == b"\xff\xd8"][
+        :400
+    ]
     assert found
     for path in found:
         extent = jpeg_extent(path.read_bytes())

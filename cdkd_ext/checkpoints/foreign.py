@@ -274,7 +274,12 @@ def _check_size(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-        check(size <= path.stat().st_size, str(path), f"{size} bytes after unpacking", "an uncompressed torch file")
+        check(
+            size <= path.stat().st_size,
+            str(path),
+            f"{size} bytes after unpacking",
+            "an uncompressed torch file",
+        )
 
 
 def _first(entries: Iterable[str]) -> str:

@@ -91,7 +91,11 @@ def _check_numbers(spec: ModelSpec, path: Path, argument: str) -> None:
         numbers = sum(tensor.numel() for tensor in create_model(spec).state_dict().values())
     size = path.stat().st_size
     if numbers > size:
-        fail(argument, f"{path} of {size} bytes, which describes {numbers}", "a checkpoint with its network's numbers")
+        fail(
+            argument,
+            f"{path} of {size} bytes, which describes {numbers}",
+            "a checkpoint with its network's numbers",
+        )
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

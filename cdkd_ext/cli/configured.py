@@ -48,9 +48,7 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     """
     parser = configured_parser(name)
     parser.add_argument("--config", action="config", help="YAML file of the options below")
-    parser.add_argument(
-        "--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}"
-    )
+    parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
     parser.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
     parser.add_class_arguments(config_class)
     options = parse(parser, expand(arguments))

@@ -176,13 +176,17 @@ def check_within_the_map(
     """As `check`, for one kernel larger than the map: taps that meet padding alone are left out of the reference."""
     height, width = arguments[0].shape[2:]
     weight = exact(arguments[1][0])
-    rows, columns = ((weight.shape[-1] - min(weight.shape[-1], 2 * size - 1)) // 2 for size in (height, width))
+    rows, columns = (
+        (weight.shape[-1] - min(weight.shape[-1], 2 * size - 1)) // 2 for size in (height, width)
+    )
     edge = min(rows, columns)  # a square remains
     middle = arguments.copy()
     kept = slice(edge, weight.shape[-1] - edge)
     middle[1] = [convert(weight[:, :, kept, kept], arguments[1][0].dtype.name)]
     expected = reference(middle, training)
-    expected["conv_weights[0]"] = np.pad(expected["conv_weights[0]"], ((0, 0), (0, 0), (edge,) * 2, (edge,) * 2))
+    expected["conv_weights[0]"] = np.pad(
+        expected["conv_weights[0]"], ((0, 0), (0, 0), (edge,) * 2, (edge,) * 2)
+    )
     emulation.configure()
     assert_agrees(sau_select(emulation, *arguments, training=training), expected, tolerance)
 

@@ -20,7 +20,7 @@ from cdkd_ext.ops import reference
 _FORM = re.compile(r"\w+(\[\d+\])?: expected .+, got .+", re.DOTALL)
 
 
-class Finding(AssertionError):
+class FindingError(AssertionError):
     """An outcome that no call may have."""
 
 
@@ -33,7 +33,7 @@ def judge(call: Call, compares: bool, counts: Counter[str]) -> list[Tensor]:
         counts: counts the outcome, by op and kind.
 
     Raises:
-        Finding: a refusal that does not name the argument, a shape or type that is wrong, a NaN from ordinary
+        FindingError: a refusal that does not name the argument, a shape or type that is wrong, a NaN from ordinary
             inputs, a value that is not the reference's.
     """
     try:
@@ -43,7 +43,7 @@ def judge(call: Call, compares: bool, counts: Counter[str]) -> list[Tensor]:
         counts[f"{call.op} refused"] += 1
         return []
     if call.must_fail:
-        raise Finding(f"{call.spoiled} was accepted: {call.arguments[call.spoiled.split('[')[0]]!r:.200}")
+        raise FindingError(f"{call.spoiled} was accepted: {call.arguments[call.spoiled.split('[')[0]]!r:.200}")
     counts[f"{call.op} answered"] += 1
     if call.spoiled:  # another legal call, or one without data
         return []
@@ -65,11 +65,11 @@ def _results(value: Any) -> list[Tensor]:
 
 def _check_refusal(call: Call, error: Exception) -> None:
     if call.spoiled is None:
-        raise Finding(f"a legal call was refused: {type(error).__name__}: {error}") from error
+        raise FindingError(f"a legal call was refused: {type(error).__name__}: {error}") from error
     if isinstance(error, NotImplementedError):  # torch's dispatcher: no kernel for such a layout
         return
     if not _FORM.match(str(error)):
-        raise Finding(f"{call.spoiled}: refused without its name: {type(error).__name__}: {error}") from error
+        raise FindingError(f"{call.spoiled}: refused without its name: {type(error).__name__}: {error}") from error
 
 
 def _wide(call: Call) -> bool:
@@ -97,7 +97,7 @@ def _check_shapes(call: Call, results: list[Tensor]) -> None:
     dtype = torch.float64 if _wide(call) else torch.float32
     for result, shape in zip(results, shapes, strict=True):
         if tuple(result.shape) != tuple(shape) or result.dtype != dtype:
-            raise Finding(f"result {tuple(result.shape)} {result.dtype}, expected {tuple(shape)} {dtype}")
+            raise FindingError(f"result {tuple(result.shape)} {result.dtype}, expected {tuple(shape)} {dtype}")
 
 
 def _upstream(result: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def _gradients(call: Call, results: list[Tensor], upstream: list[Tensor]) -> lis
     found = torch.autograd.grad(results, wanted, upstream)
     for name, tensor, gradient in zip(call.differentiated, wanted, found, strict=True):
         if gradient.shape != tensor.shape or gradient.dtype != tensor.dtype:
-            raise Finding(f"gradient of {name}: {tuple(gradient.shape)} {gradient.dtype}")
+            raise FindingError(f"gradient of {name}: {tuple(gradient.shape)} {gradient.dtype}")
     return list(found)
 
 
@@ -169,15 +169,17 @@ def _check_no_nan(call: Call, results: list[Tensor], gradients: list[Tensor]) ->
     rows = _ordinary_rows(call)
     for result in results:
         if result.detach()[rows].isnan().any():
-            raise Finding("a NaN from a row of ordinary numbers")
+            raise FindingError("a NaN from a row of ordinary numbers")
     if bool(rows.all()):
         for name, gradient in zip(call.differentiated, gradients, strict=False):
             if gradient.isnan().any():
-                raise Finding(f"a NaN in the gradient of {name} from ordinary numbers")
+                raise FindingError(f"a NaN in the gradient of {name} from ordinary numbers")
 
 
 def _largest(*tensors: Tensor) -> float:
-    return max((tensor.detach().double().abs().max().item() for tensor in tensors if tensor.numel()), default=0.0)
+    return max(
+        (tensor.detach().double().abs().max().item() for tensor in tensors if tensor.numel()), default=0.0
+    )
 
 
 def _is_comparable(call: Call) -> bool:
@@ -204,7 +206,7 @@ def _compare(call: Call, results: list[Tensor], gradients: list[Tensor], upstrea
         tolerance = rounding * _scale(call, exact)
         difference = _largest(result.detach().double() - exact.detach().double())
         if not difference <= tolerance:
-            raise Finding(f"result {i} differs from the reference by {difference}, more than {tolerance}")
+            raise FindingError(f"result {i} differs from the reference by {difference}, more than {tolerance}")
     if gradients and _wide(call) and not _has_kinks(call):
         exact_gradients = torch.autograd.grad(expected, leaves, [g.double() for g in upstream])
         for name, gradient, exact in zip(call.differentiated, gradients, exact_gradients, strict=True):
@@ -212,7 +214,7 @@ def _compare(call: Call, results: list[Tensor], gradients: list[Tensor], upstrea
             tolerance = coarse[gradient.dtype] * (_largest(exact) + _scale(call, exact))
             difference = _largest(gradient.double() - exact)
             if not difference <= tolerance:
-                raise Finding(f"gradient of {name}: off by {difference}, more than {tolerance}")
+                raise FindingError(f"gradient of {name}: off by {difference}, more than {tolerance}")
 
 
 def _has_kinks(call: Call) -> bool:
@@ -245,7 +247,11 @@ def _scale(call: Call, exact: Tensor) -> float:
         tau = a["tau"].item() if isinstance(a["tau"], Tensor) else a["tau"]
         return (1 + tau + tau**2) * (1 + _largest(a["student_logits"], a["teacher_logits"]))
     if call.op == "simcc_kl":
-        return (1 + 1 / (a.get("sigma") or 1.0)) * (1 + _largest(a["logits"])) * (1 + math.log(a["logits"].shape[-1]))
+        return (
+            (1 + 1 / (a.get("sigma") or 1.0))
+            * (1 + _largest(a["logits"]))
+            * (1 + math.log(a["logits"].shape[-1]))
+        )
     if call.op == "simcc_decode":
         affine = _largest(a["to_image"]) if "to_image" in a else 1.0
         bins = max(a["logits_x"].shape[-1], a["logits_y"].shape[-1])
@@ -275,7 +281,9 @@ def raw_steps(call: Call, rng: random.Random, counts: Counter[str]) -> None:
             _raw_dense(call.op, given, backward, rng, counts)
 
 
-def _raw_rows(op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]) -> None:
+def _raw_rows(
+    op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]
+) -> None:
     options = {"wants_tau": rng.random() < 0.7} if op == "cca_kl" else {}
     if op == "simcc_kl":
         options = {"label_smoothing": 0.0, "sigma": None}
@@ -283,12 +291,18 @@ def _raw_rows(op: str, given: dict[str, Any], backward: Any, rng: random.Random,
     if kept:
         loss, *rest = kept
         names = ("student_gradient", "tau_gradient") if op == "cca_kl" else ("logits_gradient",)
-        _raw(backward, {"gradient": torch.ones_like(loss), **dict(zip(names, rest, strict=True))}, rng, counts)
+        _raw(
+            backward, {"gradient": torch.ones_like(loss), **dict(zip(names, rest, strict=True))}, rng, counts
+        )
 
 
-def _raw_dense(op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]) -> None:
+def _raw_dense(
+    op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]
+) -> None:
     if op == "projector_cosine":
-        kept = _raw(torch.ops.cdkd.projector_cosine_forward, {**given, "keep": rng.random() < 0.5}, rng, counts)
+        kept = _raw(
+            torch.ops.cdkd.projector_cosine_forward, {**given, "keep": rng.random() < 0.5}, rng, counts
+        )
         names: tuple[str, ...] = ("projected", "active", "inner", "products")
         wants = {"wants_feature": rng.random() < 0.7, "wants_weight": rng.random() < 0.7}
         dropped: tuple[str, ...] = ()
@@ -302,12 +316,23 @@ def _raw_dense(op: str, given: dict[str, Any], backward: Any, rng: random.Random
     results = kept if op == "sau_select" else kept[1:]
     arguments = {name: value for name, value in given.items() if name not in dropped}
     gradient = torch.ones_like(kept[0])
-    _raw(backward, {"gradient": gradient, **arguments, **dict(zip(names, results, strict=True)), **wants}, rng, counts)
+    _raw(
+        backward,
+        {"gradient": gradient, **arguments, **dict(zip(names, results, strict=True)), **wants},
+        rng,
+        counts,
+    )
 
 
-def _raw(operator: Any, arguments: dict[str, Any], rng: random.Random, counts: Counter[str]) -> list[Tensor] | None:
+def _raw(
+    operator: Any, arguments: dict[str, Any], rng: random.Random, counts: Counter[str]
+) -> list[Tensor] | None:
     arguments = dict(arguments)
-    names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+    names = [
+        name
+        for name, value in arguments.items()
+        if isinstance(value, Tensor) and value.layout == torch.strided
+    ]
     if names and rng.random() < 0.4:
         name = rng.choice(names)
         arguments[name] = _misfit(arguments[name], rng)

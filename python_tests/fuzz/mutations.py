@@ -62,7 +62,7 @@ def _damage(content: bytearray, rng: random.Random, text: bool) -> None:
 
 def _replace_token(content: bytearray, at: int, rng: random.Random) -> None:
     """Put a word in the place of what stands between two delimiters."""
-    delimiters = b" ,:[]{}\n\""
+    delimiters = b' ,:[]{}\n"'
     first = at
     while first > 0 and content[first - 1] not in delimiters:
         first -= 1

@@ -67,7 +67,9 @@ def _cca_kl(rng: random.Random, make: Maker) -> Arguments:
 def _simcc_kl(rng: random.Random, make: Maker) -> Arguments:
     rows = [small(rng, 0, 5) for _ in range(rng.randint(0, 3))]
     bins = length(rng)
-    logits = make.tensor(*rows, bins, dtype=random_type(rng), values=rng.choice(VALUES), scale=rng.choice((1, 3)))
+    logits = make.tensor(
+        *rows, bins, dtype=random_type(rng), values=rng.choice(VALUES), scale=rng.choice((1, 3))
+    )
     kind = rng.choice(("normal", "normal", "normal", "huge", "special", "ties"))
     target = make.tensor(*rows, dtype=random_type(rng), values=kind, scale=bins / 3) + bins / 2
     options: Arguments = {}

@@ -48,7 +48,10 @@ def header(content: dict[str, object]) -> bytes:
 def deflated() -> bytes:
     """A torch file whose tensor is a gigabyte of zeros, compressed to a megabyte."""
     file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(saved({"weight": torch.zeros(4)}))) as intact, zipfile.ZipFile(file, "w") as vast:
+    with (
+        zipfile.ZipFile(io.BytesIO(saved({"weight": torch.zeros(4)}))) as intact,
+        zipfile.ZipFile(file, "w") as vast,
+    ):
         for entry in intact.infolist():
             large = entry.filename.endswith("data/0")
             content = bytes(1 << 30) if large else intact.read(entry)
@@ -58,7 +61,10 @@ def deflated() -> bytes:
 
 FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a safetensors header without an end": ("a.safetensors", lambda: (1 << 60).to_bytes(8, "little") + b"{"),
-    "a safetensors header of a hundred gigabytes": ("a.safetensors", lambda: (10**11).to_bytes(8, "little") + b"{}"),
+    "a safetensors header of a hundred gigabytes": (
+        "a.safetensors",
+        lambda: (10**11).to_bytes(8, "little") + b"{}",
+    ),
     "a tensor of terabytes": (
         "a.safetensors",
         lambda: header({"weight": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
@@ -82,8 +88,10 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "joints by nested lists": ("a.yaml", lambda: b"keypoints: " + b"[" * 20000),
     "mirrored pairs by aliases": (
         "a.yaml",
-        lambda: f"{ALIASES}\n{yaml.safe_dump(COCO_JOINTS.to_category())}".replace("flip_pairs:", "x:").encode()
-        + b"flip_pairs: *a9\n",
+        lambda: (
+            f"{ALIASES}\n{yaml.safe_dump(COCO_JOINTS.to_category())}".replace("flip_pairs:", "x:").encode()
+            + b"flip_pairs: *a9\n"
+        ),
     ),
     "a configuration by aliases": ("configuration.yaml", lambda: f"{ALIASES}\nmodel: *a9\n".encode()),
     "a configuration by nested lists": ("configuration.yaml", lambda: b"model: " + b"[" * 20000),

@@ -60,7 +60,9 @@ class Maker:
             base = self._fill((*shape[:axis], 1, *shape[axis + 1 :]), dtype, values, scale)
             return base.expand(shape)
         if layout == "reversed" and shape:  # a channels-last-like storage order
-            return self._fill(tuple(reversed(shape)), dtype, values, scale).permute(*reversed(range(len(shape))))
+            return self._fill(tuple(reversed(shape)), dtype, values, scale).permute(
+                *reversed(range(len(shape)))
+            )
         return self._fill(shape, dtype, values, scale)
 
     def _fill(self, shape: tuple[int, ...], dtype: torch.dtype, values: str, scale: float) -> Tensor:

@@ -74,7 +74,9 @@ def start(sanitizer: str, folder: Path, arguments: list[str], **variables: str) 
     environment["PYTHONPATH"] = str(folder)
     # ThreadSanitizer knows no randomised layout of memory
     command = ["setarch", "-R", "env", f"LD_PRELOAD={' '.join(preloaded)}", sys.executable, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def _runtime(name: str) -> str:
