@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml cdkd_ext -type f -not -name '*.pyc' 2>/dev/null)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test bench gpu docs lint clean
+.PHONY: demo test bench gpu docs fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
@@ -25,6 +25,11 @@ gpu:
 
 docs: $(VENV)/.test
 	$(BIN)/mkdocs build --strict
+
+# random calls under sanitizers and damaged files, hours of them; bugs that are planted first have to be found
+fuzz: $(VENV)/.test
+	mkdir -p runs
+	$(BIN)/python python_tests/fuzz --json runs/fuzz.json
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -62,7 +62,8 @@ def sau_select(
     Raises:
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, an even kernel, an empty axis other than the batch, a single value
-            per channel in training, momentum or eps out of range, tensors on different devices.
+            per channel in training, momentum or eps out of range, tensors on different devices; on CUDA, C + d over
+            10,240, or in float64 over 4,096.
 
     Example:
         >>> C, d, K = 17, 32, 3

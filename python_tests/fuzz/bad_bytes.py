@@ -48,7 +48,7 @@ MEMORY = 2 << 30  # beyond what the process holds when it begins
 _NETWORK = ModelSpec(name="hrnet_w8_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS)
 
 
-class Finding(AssertionError):  # noqa: N818
+class FindingError(AssertionError):
     """What no damaged file may cause."""
 
 
@@ -159,7 +159,7 @@ def read_configuration(path: Path) -> None:
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         status = main(["train", "--config", str(path)])
     if status != 2:
-        raise Finding(f"a training without data ended with {status}")
+        raise FindingError(f"a training without data ended with {status}")
     raise InputError(said.getvalue().strip())
 
 
@@ -204,7 +204,7 @@ def run(kind: str, seed: int, first: int, count: int) -> Counter[str]:
     """Read damaged files of a kind, numbers `first` to `first + count` of a seed's sequence.
 
     Raises:
-        Finding: with the command that reads the file again.
+        FindingError: with the command that reads the file again.
     """
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
@@ -217,10 +217,10 @@ def run(kind: str, seed: int, first: int, count: int) -> Counter[str]:
             try:
                 counts[_outcome(chosen, path)] += 1
                 if (folder / "canary").exists():
-                    raise Finding("the file was executed")
-            except Finding as finding:
+                    raise FindingError("the file was executed")
+            except FindingError as finding:
                 again = f"python python_tests/fuzz/bad_bytes.py --kind '{kind}' --seed {seed} --first {i} --count 1"
-                raise Finding(f"{again}: {finding}") from finding
+                raise FindingError(f"{again}: {finding}") from finding
             path.unlink()
     return counts
 
@@ -232,11 +232,13 @@ def _outcome(kind: Kind, path: Path) -> str:
             kind.read(path)
     except InputError as error:
         if len(str(error).splitlines()) != 1 or len(str(error)) > 2000:
-            raise Finding(f"a message of several lines, or a very long one: {str(error)[:2000]!r}") from error
+            raise FindingError(
+                f"a message of several lines, or a very long one: {str(error)[:2000]!r}"
+            ) from error
         return "refused"
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        raise Finding(
+        raise FindingError(
             f"{type(error).__name__}: {str(error)[:300]} ({where.filename}:{where.lineno})"
         ) from error
     finally:
@@ -284,7 +286,7 @@ def main() -> None:
     for name in names:
         try:
             outcomes[name] = run(name, arguments.seed, arguments.first, arguments.count)
-        except Finding as finding:
+        except FindingError as finding:
             sys.exit(str(finding))
     print(json.dumps(outcomes))
 

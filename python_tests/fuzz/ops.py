@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from judge import Finding, judge, raw_steps
+from judge import FindingError, judge, raw_steps
 from op_calls import OPS, Call, build
 from torch import Tensor
 
@@ -43,7 +43,7 @@ def run(
         How many calls had which outcome.
 
     Raises:
-        Finding: with the command that makes the call again.
+        FindingError: with the command that makes the call again.
     """
     warnings.simplefilter("ignore")  # the reference divides by zero where the ops know better
     counts: Counter[str] = Counter()
@@ -56,7 +56,7 @@ def run(
                 _call(build(seed, index, ops), f"{seed}/{index}", threads, pool, counts)
             except Exception as error:
                 again = f"python python_tests/fuzz/ops.py --seed {seed} --first {index} --calls {threads} --threads {threads}"
-                raise Finding(
+                raise FindingError(
                     f"{again}{f' --op {op}' if op else ''}: {type(error).__name__}: {error}"
                 ) from error
     return counts
@@ -82,7 +82,7 @@ def _call_together(call: Call, threads: int, pool: ThreadPoolExecutor, counts: C
     first, *others = [one.result() for one in running]
     for other in others:
         if [_bits(tensor) for tensor in other] != [_bits(tensor) for tensor in first]:
-            raise Finding(f"{call.op} gave other bits in another thread")
+            raise FindingError(f"{call.op} gave other bits in another thread")
     for tally in tallies:
         counts.update(tally)
     counts["calls"] += threads
@@ -115,7 +115,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         print(json.dumps(run(**vars(arguments))))
-    except Finding as finding:
+    except FindingError as finding:
         sys.exit(str(finding))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ class Bug:
         file: the file of csrc that is changed.
         old: its text, which occurs once.
         new: the text instead.
-        said: in the sanitizer's report.
+        said: pattern in the sanitizer's report.
     """
 
     name: str
@@ -38,8 +39,9 @@ BUGS = (
         "address",
         "simcc_kl",
         "ops/simcc_kl/cpu.cpp",
-        "for (int64_t i = 0; i < row.bins; ++i) sum +=",
-        "for (int64_t i = 0; i < row.bins + 16; ++i) sum +=",
+        "for (int64_t i = 0; i < row.bins; ++i) sum += row.log_sum - (row.logits[i] - row.max);",
+        "for (int64_t i = 0; i < row.bins + 16; ++i)\n"
+        "    sum += i < row.bins ? row.log_sum - (row.logits[i] - row.max) : A(row.logits[i] == row.log_sum + 1);",
         "heap-buffer-overflow",
     ),
     Bug(
@@ -48,16 +50,16 @@ BUGS = (
         "simcc_decode",
         "ops/simcc_decode/mirror.h",
         "std::clamp(sum, -1.0, 2.0 * static_cast<double>(bins) - 1)",
-        "std::clamp(sum, -9.2e18, 9.2e18)",
-        "signed integer overflow",
+        "sum",
+        "signed integer overflow|outside the range of representable values",
     ),
     Bug(
         "a buffer that threads share",
         "thread",
         "simcc_kl",
         "ops/simcc_kl/cpu.cpp",
-        "      A target_buffer;\n",
-        "      static A target_buffer;\n",
+        "    A* exp_buffer = scratch.take(padded);\n",
+        "    static A shared[1 << 16];\n    A* exp_buffer = shared;\n",
         "data race",
     ),
 )
@@ -93,5 +95,5 @@ def find(bug: Bug, folder: Path, calls: int = 3000) -> str:
     arguments = [script, "--op", bug.room, "--calls", str(calls), "--threads", str(threads)]
     process = start(bug.sanitizer, package, arguments)
     _, said = process.communicate()
-    assert process.returncode != 0 and bug.said in said, f"{bug.name}: {said[-2000:]}"
+    assert process.returncode != 0 and re.search(bug.said, said), f"{bug.name}: {said[-2000:]}"
     return report(said)
