@@ -20,7 +20,9 @@ def cca_kl(
 ) -> Tensor:
     """τ² · KL(merged teacher ‖ student) per row: (…, N_s), (…, N_t) -> (…,)."""
     classes = student_logits.shape[-1]
-    tau = torch.as_tensor(tau, device=student_logits.device).reshape(())
+    if not isinstance(tau, Tensor):
+        tau = torch.tensor(tau, dtype=torch.float64, device=student_logits.device)
+    tau = tau.reshape(())
     merge = merge_matrix(teacher_logits.shape[-1], classes, phase).to(student_logits.device)  # (N_t, N_s)
     log_student = torch.log_softmax(_wide(student_logits) / tau, -1)  # (…, N_s)
     teacher = torch.softmax(_wide(teacher_logits.detach()) / tau, -1)  # (…, N_t)
