@@ -233,8 +233,8 @@ class Image {
   bool is_whole() const {
     if (!counted_) return any_scan_ && counts_fit_;
     return counts_fit_ && std::all_of(components_.begin(), components_.end(), [](const Component& c) {
-      return std::all_of(c.precision.begin(), c.precision.end(), [](int bit) { return bit == 0; });
-    });
+             return std::all_of(c.precision.begin(), c.precision.end(), [](int bit) { return bit == 0; });
+           });
   }
 
  private:
