@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -53,12 +53,23 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     parser.add_class_arguments(config_class)
     options = parse(parser, expand(arguments))
     config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
+    _check_filled(config)
     try:
         train(config, resume=bool(options.resume))
     except NonFiniteLossError as error:
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:
         raise CommandError(str(error), 130) from error
+
+
+def _check_filled(config: Any, place: str = "") -> None:
+    """Check that nothing lacks that may not: jsonargparse takes YAML's null for any option."""
+    hints = get_type_hints(type(config))
+    for field in fields(config):
+        value, name = getattr(config, field.name), place + field.name
+        check(value is not None or type(None) in get_args(hints[field.name]), name, "nothing", "a value")
+        if is_dataclass(value):
+            _check_filled(value, f"{name}.")
 
 
 def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
