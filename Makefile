@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml cdkd_ext -type f -not -name '*.pyc' 2>/dev/null)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test bench fuzz lint clean
+.PHONY: demo test bench gpu docs fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
@@ -17,7 +17,14 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m bench --all --seconds 0.5 --json runs/bench.json
-	$(BIN)/python -m bench.report runs/bench.json --output docs/performance.md
+	$(BIN)/python -m bench.harness.report runs/bench.json --output docs/performance.md
+
+# with the environment that is there, which a machine without a network cannot add to
+gpu:
+	$(PYTHON) -m bench.gpu
+
+docs: $(VENV)/.test
+	$(BIN)/mkdocs build --strict
 
 # random calls under sanitizers and damaged files, hours of them; bugs that are planted first have to be found
 fuzz: $(VENV)/.test
@@ -44,4 +51,4 @@ $(VENV)/.test: $(VENV)/.torch $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build runs
+	rm -rf $(VENV) build runs site

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.case import (
+from bench.harness.benchmark import Bench
+from bench.harness.case import (
     COMPILED,
     EAGER,
     OURS,
-    Bench,
     Case,
     Setup,
     compiled,
@@ -21,8 +21,9 @@ from bench.case import (
     smallest,
     total_bytes,
 )
-from bench.limits import floor
-from bench.run import main
+from bench.harness.goals import Goal, at, faster_than, near_floor, one_sample
+from bench.harness.limits import floor
+from bench.harness.run import main
 from cdkd_ext import ops
 from cdkd_ext.ops import reference
 
@@ -68,6 +69,9 @@ def prepare(case: Case, device: torch.device) -> Setup:
     )
 
 
+PAPER = "cca_kl, forward + backward, 64 × 17 rows, 768 to 192 bins"
+LEARNS = at(STUDENT_64, backward=True)
+
 BENCH = Bench(
     "cca_kl",
     "KL divergence of the teacher's merged classes and the student's, one axis",
@@ -83,6 +87,12 @@ BENCH = Bench(
     ],
     quick=few({"batch": 4, "joints": 3, "bins": 96, "classes": 24}),
     prepare=prepare,
+    goals=[
+        Goal(f"{PAPER}: against eager", LEARNS, faster_than(EAGER), 4),
+        Goal(f"{PAPER}: against torch.compile", LEARNS, faster_than(COMPILED), 2.5),
+        near_floor("cca_kl"),
+        one_sample("cca_kl"),
+    ],
 )
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.case import (
+from bench.harness.benchmark import Bench
+from bench.harness.case import (
     COMPILED,
     EAGER,
     OURS,
-    Bench,
     Call,
     Case,
     Setup,
@@ -25,8 +25,9 @@ from bench.case import (
     smallest,
     total_bytes,
 )
-from bench.limits import floor
-from bench.run import main
+from bench.harness.goals import Goal, at, faster_than, memory_of, one_sample
+from bench.harness.limits import floor
+from bench.harness.run import main
 from cdkd_ext import ops
 from cdkd_ext.ops import reference
 
@@ -92,6 +93,10 @@ def _products(feature: Tensor, weight: Tensor, case: Case) -> Call:
     return products
 
 
+PAPER = "projector_cosine, forward + backward, B = 32, C = 17, S = 256, T = 4096, K = 3"
+LEARNS = at(STUDENT_64, backward=True)
+OTHERS = (EAGER, COMPILED)
+
 BENCH = Bench(
     "projector_cosine",
     "cosine with the weighted sum of three projections",
@@ -103,6 +108,13 @@ BENCH = Bench(
     ],
     quick=few({"batch": 4, "joints": 3, "source": 16, "target": 64}),
     prepare=prepare,
+    goals=[
+        Goal(f"{PAPER}: against eager", LEARNS, faster_than(EAGER), 1.3),
+        Goal(f"{PAPER}: against torch.compile", LEARNS, faster_than(COMPILED), 1),
+        Goal(f"{PAPER}: extra memory in that of either", LEARNS, memory_of(OURS, *OTHERS), 1 / 4, False),
+        Goal(f"{PAPER}: extra memory, recomputing", LEARNS, memory_of(RECOMPUTE, *OTHERS), 1 / 8, False),
+        one_sample("projector_cosine"),
+    ],
 )
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.case import (
+from bench.harness.benchmark import Bench
+from bench.harness.case import (
     COMPILED,
     EAGER,
     OURS,
-    Bench,
     Call,
     Case,
     Setup,
@@ -23,8 +23,9 @@ from bench.case import (
     smallest,
     total_bytes,
 )
-from bench.limits import floor
-from bench.run import main
+from bench.harness.goals import Goal, at, faster_than, one_sample
+from bench.harness.limits import floor
+from bench.harness.run import main
 from cdkd_ext import ops
 from cdkd_ext.ops import reference
 
@@ -124,6 +125,9 @@ def _convolutions(feature: Tensor, kernels: list[Tensor], case: Case) -> Call:
     return convolve
 
 
+PAPER = "sau_select, training, forward + backward, B = 32, C = 17, 16 × 16"
+LEARNS = at(STUDENT_64, backward=True)
+
 BENCH = Bench(
     "sau_select",
     "weights of three projectors from four branches, in training",
@@ -134,6 +138,11 @@ BENCH = Bench(
     ],
     quick=few({"batch": 4, "joints": 3, "side": 8}),
     prepare=prepare,
+    goals=[
+        Goal(f"{PAPER}: against eager", LEARNS, faster_than(EAGER), 2),
+        Goal(f"{PAPER}: against torch.compile", LEARNS, faster_than(COMPILED), 1.3),
+        one_sample("sau_select"),
+    ],
 )
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.case import (
+from bench.harness.benchmark import Bench
+from bench.harness.case import (
     COMPILED,
     EAGER,
     OURS,
-    Bench,
     Case,
     Setup,
     compiled,
@@ -24,8 +24,9 @@ from bench.case import (
     smallest,
     total_bytes,
 )
-from bench.limits import floor
-from bench.run import main
+from bench.harness.goals import Goal, at, faster_than, near_floor, one_sample
+from bench.harness.limits import floor
+from bench.harness.run import main
 from cdkd_ext import ops
 from cdkd_ext.ops import reference
 
@@ -84,6 +85,9 @@ def prepare(case: Case, device: torch.device) -> Setup:
     )
 
 
+PAPER = "simcc_decode, 8704 rows of 192 bins"
+PLAIN = at(STUDENT_64, variant="")
+
 BENCH = Bench(
     "simcc_decode",
     "keypoints and scores of both axes",
@@ -104,6 +108,12 @@ BENCH = Bench(
         *few({"batch": 4, "joints": 3, "bins": 24}, variant=FLIPPED, backward=False)[:1],
     ],
     prepare=prepare,
+    goals=[
+        Goal(f"{PAPER}: against eager", PLAIN, faster_than(EAGER), 8),
+        Goal(f"{PAPER}: against numpy", PLAIN, faster_than("numpy"), 10),
+        near_floor("simcc_decode"),
+        one_sample("simcc_decode"),
+    ],
 )
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.case import (
+from bench.harness.benchmark import Bench
+from bench.harness.case import (
     COMPILED,
     EAGER,
     OURS,
-    Bench,
     Case,
     Setup,
     compiled,
@@ -23,8 +23,9 @@ from bench.case import (
     smallest,
     total_bytes,
 )
-from bench.limits import floor
-from bench.run import main
+from bench.harness.goals import near_floor, one_sample
+from bench.harness.limits import floor
+from bench.harness.run import main
 from cdkd_ext import ops
 from cdkd_ext.ops import reference
 
@@ -101,6 +102,10 @@ BENCH = Bench(
         *few({"batch": 4, "joints": 3, "bins": 24}, variant=HARD)[:1],
     ],
     prepare=prepare,
+    goals=[
+        near_floor("simcc_kl"),
+        one_sample("simcc_kl"),
+    ],
 )
 
 if __name__ == "__main__":

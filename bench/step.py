@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import profile, record_function
 
-from bench.case import EAGER, OURS, Bench, Call, Case, Setup, repeated, total_bytes
-from bench.run import main
+from bench.harness.benchmark import Bench
+from bench.harness.case import EAGER, OURS, Call, Case, Setup, repeated, total_bytes
+from bench.harness.goals import Goal, at, faster_than, in_times_of
+from bench.harness.run import main
 from cdkd_ext import ops
-from cdkd_ext.distill import DistillationLoss, SimCCLoss, recommended_loss
-from cdkd_ext.models import HeatmapOutput, PoseNetwork, SimCCOutput, create_model, normalize_images
+from cdkd_ext.distillation import SAPE, DistillationLoss, TeacherOutput
+from cdkd_ext.models import PoseNetwork, SimCCOutput, create_model
 from cdkd_ext.ops import reference
-from cdkd_ext.teachers.frozen import FrozenTeacher
-from cdkd_ext.training.task import PoseTask
+from cdkd_ext.teachers import FrozenTeacher
+from cdkd_ext.training import DistillationTask
 
 LIVE = "live teacher"
 STORED = "stored teacher"
@@ -32,7 +34,7 @@ NETWORKS = {8: "hrnet_w8_small", 32: "hrnet_w32"}
 JOINTS = 16
 OPERATORS = 12  # that a profile lists
 
-Batch = Mapping[str, Tensor]
+Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
 
 
@@ -42,35 +44,37 @@ def prepare(case: Case, device: torch.device) -> Setup:
     batch = draw_batch(sizes, device)
     teacher = network(sizes, "teacher", batch["teacher_image"])
     student = network(sizes, "student", batch["image"])
-    ratio = float(sizes["bins per pixel"])
-    loss = recommended_loss(SimCCLoss(ratio), JOINTS, student.feature_size, teacher.feature_size).to(device)
+    sape = SAPE.between(student, teacher)
     fast_teacher = FrozenTeacher(copy.deepcopy(teacher), device, "auto")
+    input_bytes = total_bytes(*batch.values())
 
-    def task(loss: DistillationLoss = loss) -> PoseTask:
-        return PoseTask(copy.deepcopy(student), copy.deepcopy(loss))
+    def task(teacher: FrozenTeacher = fast_teacher) -> DistillationTask:
+        return DistillationTask(copy.deepcopy(student), teacher, sape=copy.deepcopy(sape)).to(device)
 
     calls: dict[str, Call] = {}
     if case.variant == LIVE:
-        calls[OURS] = ours(task(), batch, fast_teacher)
+        calls[OURS] = ours(task(), batch)
         if fast_teacher.precision != "float32":
-            calls[FLOAT32] = ours(task(), batch, FrozenTeacher(copy.deepcopy(teacher), device, "float32"))
+            calls[FLOAT32] = ours(task(FrozenTeacher(copy.deepcopy(teacher), device)), batch)
         profiled = profiled_step(task(), batch, fast_teacher)
         floor = {"teacher forward": repeated(lambda: fast_teacher(batch["teacher_image"]))}
     else:
-        batch = {**batch, **stored(fast_teacher(batch["teacher_image"]))}
+        output = stored(fast_teacher(batch["teacher_image"]))
+        input_bytes += total_bytes(*(value for value in output if value is not None))
+        batch = {**batch, "teacher_output": output}
         calls[OURS] = ours(task(), batch)
         calls[MIXED] = ours(task(), batch, mixed=True)
         profiled = profiled_step(task(), batch)
         floor = {}
-    calls[EAGER] = eager(copy.deepcopy(student), copy.deepcopy(loss), teacher, batch)
+    calls[EAGER] = eager(copy.deepcopy(student), task().loss, teacher, batch)
     plain = {name: batch[name] for name in ("image", "keypoints", "annotated", "labelled")}
     return Setup(
         calls=calls,
         # of bfloat16, in the teacher or in both; float32 alone agrees a thousand times better
         tolerance=2e-2 if case.variant == LIVE else 5e-2,
-        input_bytes=total_bytes(*batch.values()),
+        input_bytes=input_bytes,
         floor={**floor, "student forward and backward": repeated(student_alone(task(), batch))},
-        context={PLAIN: repeated(ours(task(DistillationLoss(SimCCLoss(ratio))), plain))},
+        context={PLAIN: repeated(ours(DistillationTask(copy.deepcopy(student)).to(device), plain))},
         profile=profiled,
     )
 
@@ -109,23 +113,28 @@ def network(sizes: Mapping[str, int], which: str, images: Tensor) -> PoseNetwork
         nn.init.uniform_(norm.weight, 0.2, 0.6)
         norm.momentum = 1.0
     with torch.no_grad():
-        made.train()(normalize_images(images[:4]))
+        made.train()(images[:4])
     for norm in norms:
         norm.momentum = 0.1
     return made
 
 
-def ours(task: PoseTask, batch: Batch, teacher: FrozenTeacher | None = None, *, mixed: bool = False) -> Call:
+def ours(task: DistillationTask, batch: Batch, *, mixed: bool = False) -> Call:
     """The step of `cdkd train` and `cdkd distill`."""
     task.train()
-    optimizer = torch.optim.AdamW(task.weight_groups(0.01), 1e-4, fused=True)
+    optimizer = torch.optim.AdamW(task.parameter_groups(0.01), 1e-4, fused=True)
 
     def step() -> Losses:
-        inputs = dict(batch)
-        if teacher is not None:
-            inputs |= as_batch(teacher(inputs.pop("teacher_image")))
         with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=mixed):
-            losses = task(inputs, 0.5)
+            losses = task(
+                batch["image"],
+                None if "teacher_output" in batch else batch.get("teacher_image"),
+                batch["keypoints"],
+                batch["annotated"],
+                labelled=batch["labelled"],
+                progress=0.5,
+                teacher_output=batch.get("teacher_output"),
+            )
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
@@ -143,8 +152,8 @@ def eager(student: PoseNetwork, loss: DistillationLoss, teacher: PoseNetwork, ba
 
     def step() -> Losses:
         with torch.no_grad():
-            taught = teacher(normalize_images(batch["teacher_image"]))
-        output = student(normalize_images(batch["image"]))
+            taught = teacher(batch["teacher_image"])
+        output = student(batch["image"])
         with reference_ops():
             losses = loss(output, taught, batch["keypoints"], batch["annotated"], batch["labelled"], 0.5)
         optimizer.zero_grad()
@@ -155,13 +164,13 @@ def eager(student: PoseNetwork, loss: DistillationLoss, teacher: PoseNetwork, ba
     return first_losses(step)
 
 
-def student_alone(task: PoseTask, batch: Batch) -> Callable[[], None]:
+def student_alone(task: DistillationTask, batch: Batch) -> Callable[[], None]:
     """Forward and backward of the student from given gradients of its output."""
     student = task.student.train()
     gradients: list[Tensor] = []
 
     def run() -> None:
-        output = student(normalize_images(batch["image"].contiguous(memory_format=torch.channels_last)))
+        output = student(batch["image"].contiguous(memory_format=torch.channels_last))
         if not gradients:
             gradients.extend(torch.randn_like(value) / value.numel() for value in output)
         student.zero_grad()
@@ -171,27 +180,25 @@ def student_alone(task: PoseTask, batch: Batch) -> Callable[[], None]:
 
 
 def profiled_step(
-    task: PoseTask, batch: Batch, teacher: FrozenTeacher | None = None
+    task: DistillationTask, batch: Batch, teacher: FrozenTeacher | None = None
 ) -> Callable[[], dict[str, Any]]:
     """Where the time of our step goes, in shares: by part, and by operator."""
     task.train()
-    optimizer = torch.optim.AdamW(task.weight_groups(0.01), 1e-4, fused=True)
+    optimizer = torch.optim.AdamW(task.parameter_groups(0.01), 1e-4, fused=True)
 
     def step() -> None:
         inputs = dict(batch)
         if teacher is not None:
             with record_function("part: teacher"):
-                inputs |= as_batch(teacher(inputs.pop("teacher_image")))
+                inputs["teacher_output"] = teacher(inputs["teacher_image"])
         with record_function("part: student forward"):
             images = inputs["image"].contiguous(memory_format=torch.channels_last)
-            output = task.student(normalize_images(images))
+            output = task.student(images)
         with record_function("part: losses, forward and backward"):
-            # cut here, so that the losses' backward is told from the student's
+            # cut here, so that the losses' backward is apart from the student's
             cut = SimCCOutput(*(value.detach().requires_grad_() for value in output))
-            taught = SimCCOutput(
-                inputs["teacher_feature"], inputs["teacher_logits_x"], inputs["teacher_logits_y"]
-            )
-            losses = task.loss(cut, taught, inputs["keypoints"], inputs["annotated"], inputs["labelled"], 0.5)
+            labels = (inputs["keypoints"], inputs["annotated"], inputs["labelled"])
+            losses = task.loss(cut, inputs["teacher_output"], *labels, 0.5)
             optimizer.zero_grad()
             losses["total"].backward()
         with record_function("part: student backward"):
@@ -220,14 +227,9 @@ def profiled_step(
     return run
 
 
-def as_batch(output: SimCCOutput | HeatmapOutput) -> Losses:
-    """The teacher's output as a batch holds it."""
-    return {f"teacher_{name}": value for name, value in output._asdict().items()}
-
-
-def stored(output: SimCCOutput | HeatmapOutput) -> Losses:
-    """The same from the fixed views' files, which hold half floats."""
-    return {name: value.half().float() for name, value in as_batch(output).items()}
+def stored(output: TeacherOutput) -> TeacherOutput:
+    """A teacher's output as the fixed views' files give it back: they hold half floats."""
+    return TeacherOutput(*(value.half().float() for value in output if value is not None))
 
 
 def first_losses(step: Callable[[], Losses]) -> Call:
@@ -263,12 +265,24 @@ def cases(sizes: Mapping[str, int], threads: int) -> list[Case]:
     return [Case("paper", sizes, variant, threads=threads) for variant in (LIVE, STORED)]
 
 
+def goals(sizes: Mapping[str, int]) -> list[Goal]:
+    """Of one student."""
+    live, stored = (at(sizes, variant=variant, threads=2) for variant in (LIVE, STORED))
+    what = f"distillation step, HRNet-W32, 256 × 256 to {sizes['student']} × {sizes['student']}, B = 16"
+    return [
+        Goal(f"{what}: against eager", live, faster_than(EAGER), 2.5),
+        Goal(f"{what}, teacher's outputs stored: against eager", stored, faster_than(EAGER), 6),
+        Goal(f"{what}, stored: in times of plain training", stored, in_times_of(PLAIN), 1.15, False),
+    ]
+
+
 BENCH = Bench(
     "step",
     "one training step of distillation",
     cases=[*cases(STUDENT_64, 2), *cases(STUDENT_32, 2)],
     quick=cases({**STUDENT_64, "batch": 2, "teacher": 64, "student": 32, "width": 8}, 1),
     prepare=prepare,
+    goals=[*goals(STUDENT_64), *goals(STUDENT_32)],
 )
 
 if __name__ == "__main__":

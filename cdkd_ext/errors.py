@@ -19,6 +19,10 @@ class InputError(ValueError):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, such as a cluster's before it takes the machine away; what handles Ctrl-C handles it."""
+
+
 def shortened(text: str, longest: int = 800) -> str:
     """Return a text without its middle where it is too long to be read."""
     half = longest // 2

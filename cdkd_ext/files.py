@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,8 @@ _MOST_VALUES = 100_000  # of a YAML file
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    The temporary name keeps the suffix, so writers that look at it (of images, for example) work.
+    The temporary name keeps the suffix, so writers that look at it (of images, for example) work. The file's permissions
+    follow the umask, whatever the writer does.
 
     Raises:
         InputError: the folder cannot be created or written.
@@ -29,12 +30,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+        temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        # not of tempfile, which makes it private to its user; reading the umask instead would change it for a moment
+        temporary.touch(exist_ok=False)
     try:
-        _follow_umask(temporary, 0o666)
+        mode = temporary.stat().st_mode
         yield temporary
+        # a writer may have put a file of its own in its place
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -98,9 +101,9 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path).absolute()
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        temporary.mkdir()
     try:
-        _follow_umask(temporary, 0o777)
         yield temporary
         with _naming(path):
             # an empty folder in the way is replaced, one with something in it is not
@@ -116,10 +119,3 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path}: expected a writable folder, got {error.strerror}") from error
-
-
-def _follow_umask(path: Path, mode: int) -> None:
-    """Give what was made private to its user the permissions of an ordinary file or folder."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(mode & ~umask)

@@ -19,15 +19,19 @@ _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 # deflate makes at most 1032 bytes of one, and the smallest pixels are bits
 _MOST_PNG_PIXELS_PER_BYTE = 1032 * 8
-_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_UPRIGHT = cv2.IMREAD_COLOR_RGB
+_FLAGS = _UPRIGHT | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Image:
-    """Read an image as stored, without applying an orientation tag (annotations are in stored pixels).
+def read_image(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, upright: bool = False
+) -> Image:
+    """Read an image as stored, without applying an orientation tag (COCO's annotations are in stored pixels).
 
     Args:
         path: a file in any format that OpenCV reads.
         size: the (height, width) it must have, if known.
+        upright: turn the image as its EXIF orientation tag says, as viewers and most detectors do.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -43,16 +47,16 @@ def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None
         fail(str(path), error.strerror or "an unreadable file", "an image")
     check(content, str(path), "an empty file", "an image")
     if content.startswith(_JPEG_START):
-        content = _whole_jpeg(content, str(path), size)
+        content = _whole_jpeg(content, str(path), None if upright else size)
     elif content.startswith(_PNG_START):
         _check_png(content, str(path))
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _UPRIGHT if upright else _FLAGS)
     except (cv2.error, MemoryError):  # a header that promises more than fits
         image = None
     if image is None:
         fail(str(path), "a broken file or an unknown format", "an image")
-    _check_size(str(path), (image.shape[0], image.shape[1]), size)
+    _check_size(str(path), (image.shape[0], image.shape[1]), size, content)
     return image.astype(np.uint8, copy=False)
 
 
@@ -66,7 +70,7 @@ def _whole_jpeg(content: bytes, path: str, size: tuple[int, int] | None) -> byte
         fail(path, "a broken JPEG", "an image")
     height, width, end, closed, whole = extent
     check(whole, path, "a JPEG that is cut off", "a whole image")
-    _check_size(path, (height, width), size)
+    _check_size(path, (height, width), size, content)
     return content[:end] if closed else content + _JPEG_END
 
 
@@ -78,13 +82,21 @@ def _check_png(content: bytes, path: str) -> None:
     )
 
 
-def _check_size(path: str, found: tuple[int, int], size: tuple[int, int] | None) -> None:
-    if size is not None and found != size:
-        fail(
-            path,
-            f"height {found[0]}, width {found[1]}",
-            f"height {size[0]}, width {size[1]} as its annotation says",
-        )
+def _check_size(path: str, found: tuple[int, int], size: tuple[int, int] | None, content: bytes) -> None:
+    if size is None or found == size:
+        return
+    got = f"height {found[0]}, width {found[1]}"
+    if found == size[::-1] and _upright_size(content) == size:
+        got += " as stored, before its EXIF orientation tag turns it (annotations are in stored pixels)"
+    fail(path, got, f"height {size[0]}, width {size[1]} as its annotation says")
+
+
+def _upright_size(content: bytes) -> tuple[int, int] | None:
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _UPRIGHT)
+    except (cv2.error, MemoryError):
+        return None
+    return None if image is None else (image.shape[0], image.shape[1])
 
 
 def encode_image(image: Image, suffix: str, *, jpeg_quality: int = 95) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cdkd_ext.errors import check
 from cdkd_ext.files import read_yaml
+from cdkd_ext.joint_sides import mirrored_joints
 
 _LOWER_BODY_WORDS = ("pelvis", "hip", "thigh", "knee", "shin", "ankle", "leg", "foot", "heel", "toe")
 
@@ -64,14 +65,23 @@ class JointSet:
         """For each joint, whether it lies above the hips, by its name."""
         return tuple(not any(word in name.lower() for word in _LOWER_BODY_WORDS) for name in self.names)
 
+    @property
+    def flip_pairs(self) -> tuple[tuple[str, str], ...]:
+        """The names of the joints that change places in a mirror image; all others mirror to themselves."""
+        return tuple(
+            (self.names[j], self.names[mirror])
+            for j, mirror in enumerate(self.flip_permutation)
+            if j < mirror
+        )
+
     @classmethod
     def from_category(cls, category: Mapping[str, Any], source: str = "category") -> JointSet:
         """Read a COCO category or a mapping with the same keys.
 
         Args:
             category: ``keypoints`` (names) and, optionally, ``skeleton`` and ``flip_pairs`` (pairs of 1-based
-                numbers as in COCO, or of names) and ``sigmas``. Without ``flip_pairs``, ``left_x`` mirrors
-                ``right_x``.
+                numbers as in COCO, or of names) and ``sigmas``. Without ``flip_pairs``, the sides in the
+                names tell: ``left_x`` mirrors ``right_x``, as do ``x_left``, ``L_x``, ``leftX`` and the like.
             source: the file and field that messages name.
 
         Raises:
@@ -97,7 +107,7 @@ class JointSet:
         check(len(set(names)) == len(names), f"{source}.keypoints", names, "unique joint names")
         names = tuple(names)
         if category.get("flip_pairs") is None:
-            permutation = _permutation_from_names(names, source)
+            permutation = mirrored_joints(names, source)
         else:
             permutation = _permutation_from_pairs(
                 _pairs(category["flip_pairs"], names, f"{source}.flip_pairs"),
@@ -168,26 +178,6 @@ def _permutation_from_pairs(pairs: tuple[tuple[int, int], ...], count: int, sour
         )
         seen |= {a, b}
         permutation[a], permutation[b] = b, a
-    return tuple(permutation)
-
-
-def _permutation_from_names(names: tuple[str, ...], source: str) -> tuple[int, ...]:
-    permutation = list(range(len(names)))
-    paired = False
-    for j, name in enumerate(names):
-        for side, other in (("left_", "right_"), ("right_", "left_")):
-            if name.startswith(side):
-                mirror = other + name.removeprefix(side)
-                check(mirror in names, f"{source}.keypoints", f"{name} alone", f"{mirror} too, or flip_pairs")
-                permutation[j] = names.index(mirror)
-                paired = True
-    # without a single pair the names follow another scheme, and a flip would silently swap sides
-    check(
-        paired,
-        f"{source}.flip_pairs",
-        f"none for joints {', '.join(names)}",
-        "pairs of mirrored joints ([] for none), or names that start with left_ and right_",
-    )
     return tuple(permutation)
 
 

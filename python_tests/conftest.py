@@ -5,6 +5,10 @@ from __future__ import annotations
 import colorsys
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +27,39 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set of procedural figures: 48 people to train on, 12 to validate."""
+def drawn_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of drawn people: 48 people to train on, 12 to validate."""
     from cdkd_ext.synthetic.dataset import draw_people
 
-    root = tmp_path_factory.mktemp("figures")
+    root = tmp_path_factory.mktemp("drawn_people")
     draw_people(root / "train", 48, seed=0)
     draw_people(root / "val", 12, seed=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def no_host_reads() -> Callable[[], AbstractContextManager[Any]]:
+    """A context that fails where code would make the host wait for a GPU.
+
+    Give it tensors on the device "meta", whose values cannot be read, so that code takes the paths it takes on a GPU.
+    """
+    from torch import Tensor
+    from torch.overrides import TorchFunctionMode, resolve_name
+
+    reads = {"item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "nonzero"}
+    # a tensor made of Python numbers is copied to a GPU from memory that is not pinned
+    makes = {"tensor", "as_tensor", "new_tensor", "from_numpy"}
+
+    class NoHostReads(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = getattr(function, "__name__", "")
+            assert name not in reads, f"{resolve_name(function)} waits for the device"
+            result = function(*args, **(kwargs or {}))
+            made = name in makes and isinstance(result, Tensor) and result.device.type != "cpu"
+            assert not made, f"{resolve_name(function)} waits for the device"
+            return result
+
+    return NoHostReads
 
 
 # one colour per joint, so that a picture tells where each joint is
@@ -135,3 +164,28 @@ def _write_coco(folder: Path, rng: np.random.Generator) -> None:
         }
         (folder / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(content))
     (folder / "boxes.json").write_text(json.dumps(detections))
+
+
+# a finder in front of all others, which does not find
+_BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.fixture(scope="session")
+def run_without() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python code in a process of its own where some packages are not installed."""
+
+    def run(packages: Sequence[str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _BLOCKER.format(packages=set(packages)) + code, *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    return run

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.utils.data import get_worker_info
 
 from cdkd_ext.cli import main
+from cdkd_ext.data import PoseDataset
 
 SMALL = ["--model.name=hrnet_w8_small", "--data.workers=0", "--batch_size=16", "--epochs=1"]
 # the command beside this interpreter, as a user types it
@@ -32,21 +34,23 @@ def cdkd(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def teacher(figures, tmp_path_factory):
+def teacher(drawn_people, tmp_path_factory):
     output = tmp_path_factory.mktemp("cli") / "teacher"
-    done = cdkd("train", *SMALL, "--data.root", figures, "--model.input_size=[64,64]", "--output", output)
+    done = cdkd(
+        "train", *SMALL, "--data.root", drawn_people, "--model.input_size=[64,64]", "--output", output
+    )
     assert done.returncode == 0, done.stderr
     return output
 
 
-def test_train_distill_eval_chain(figures, teacher, tmp_path):
+def test_train_distill_eval_chain(drawn_people, teacher, tmp_path):
     done = cdkd(
-        "distill", *SMALL, "--data.root", figures, "--teacher", teacher, "--output", tmp_path / "student"
+        "distill", *SMALL, "--data.root", drawn_people, "--teacher", teacher, "--output", tmp_path / "student"
     )
     assert done.returncode == 0, done.stderr
     assert "sape" in done.stdout and "samples_per_second" in done.stdout and "left" in done.stdout
     report = tmp_path / "report.json"
-    done = cdkd("eval", tmp_path / "student", "--data.root", figures, "--output", report)
+    done = cdkd("eval", tmp_path / "student", "--data.root", drawn_people, "--output", report)
     assert done.returncode == 0, done.stderr
     result = json.loads(report.read_text())
     assert f"{result['pckh']:.2f}" in done.stdout
@@ -54,7 +58,7 @@ def test_train_distill_eval_chain(figures, teacher, tmp_path):
     assert {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"} <= result["pckh_per_joint"].keys()
 
 
-def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
+def test_two_processes_train_and_count_each_person_once(drawn_people, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [
         *launcher,
@@ -63,7 +67,7 @@ def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
         "train",
         *SMALL,
         "--data.root",
-        figures,
+        drawn_people,
         "--output",
         tmp_path / "run",
     ]
@@ -73,19 +77,30 @@ def test_two_processes_train_and_count_each_person_once(figures, tmp_path):
     # 48 people in batches of 16 on two processes: one step each
     assert record["step"] == 1
     assert record["people"] == 12
-    again = cdkd("eval", tmp_path / "run", "--data.root", figures)
+    again = cdkd("eval", tmp_path / "run", "--data.root", drawn_people)
     assert f"{record['pckh']:.2f}" in again.stdout
 
 
-def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "word", "workers"),
+    [
+        (signal.SIGINT, 130, "interrupted", 0),
+        (signal.SIGTERM, 143, "terminated", 0),
+        (signal.SIGTERM, 143, "terminated", 2),
+    ],
+)
+def test_control_c_and_sigterm_keep_the_last_checkpoint_and_say_how_to_resume(
+    drawn_people, tmp_path, number, status, word, workers
+):
     output = tmp_path / "run"
     command = [
         COMMAND,
         "train",
         *SMALL[:3],
+        f"--data.workers={workers}",
         "--epochs=1000",
         "--data.root",
-        str(figures),
+        str(drawn_people),
     ]
     process = subprocess.Popen(
         [*command, "--output", str(output)],
@@ -99,29 +114,67 @@ def test_control_c_keeps_the_last_checkpoint_and_says_how_to_resume(figures, tmp
     deadline = time.monotonic() + 120
     while not (output / "metrics.json").exists() and time.monotonic() < deadline and process.poll() is None:
         process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     try:
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert error.strip().splitlines()[-1].startswith("cdkd: interrupted in step")
+    assert process.returncode == status
+    assert error.strip().splitlines()[-1].startswith(f"cdkd: {word} in step")
+    assert number == signal.SIGINT or len(error.strip().splitlines()) == 1, error
     assert f"cdkd train --resume {output}" in error
+    assert not list(output.glob(".*"))
     finished = len(json.loads((output / "metrics.json").read_text())["epochs"])
     done = cdkd("train", "--resume", output, f"--epochs={finished + 1}")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((output / "metrics.json").read_text())["epochs"]) == finished + 1
 
 
+def test_sigterm_before_training_leaves_nothing_half_written(drawn_people, tmp_path, monkeypatch, capsys):
+    def terminated(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not terminated")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("cdkd_ext.training.state.torch.save", terminated)
+    output = tmp_path / "run"
+    assert main(["train", *SMALL, f"--data.root={drawn_people}", f"--output={output}"]) == 143
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == ["cdkd: terminated in step 3; no epoch was finished, so there is no checkpoint yet"]
+    assert not list(output.glob(".*")) and not (output / "state.pt").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_killed_loading_process_is_one_line_that_names_the_kept_checkpoint(
+    drawn_people, tmp_path, monkeypatch, capsys
+):
+    view = PoseDataset.view
+
+    def killed(self, index, number):
+        if number == 1 and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return view(self, index, number)
+
+    monkeypatch.setattr(PoseDataset, "view", killed)
+    output = tmp_path / "run"
+    options = ["--data.workers=1", "--epochs=2", f"--data.root={drawn_people}", f"--output={output}"]
+    assert main(["train", *SMALL[:1], *SMALL[2:3], *options]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("cdkd: data.workers: expected fewer loading processes, or more memory")
+    assert line.endswith(f"the checkpoint of epoch 1 is kept; go on with `cdkd train --resume {output}`")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_is_named_whoever_loads_it(workers, figures, tmp_path, monkeypatch, capsys):
+def test_a_broken_picture_is_named_whoever_loads_it(workers, drawn_people, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(figures, tmp_path / "data")
+    shutil.copytree(drawn_people, tmp_path / "data")
     broken = tmp_path / "data/train/images/000003.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     assert main(["train", *SMALL, f"--data.workers={workers}", "--data.root=data", "--output=run"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("cdkd: data/train/images/000003.jpg: expected a ")
+    assert len(lines) == 1 and lines[0].startswith(
+        "cdkd: data/train/images/000003.jpg: expected an image, got "
+    )
 
 
 def test_models_prints_sizes_and_both_conventions(capsys):
@@ -138,12 +191,12 @@ def test_models_prints_sizes_and_both_conventions(capsys):
     assert f"{profiles['hrnet_w48']['paper_gflops']:.3f}" == "1.218"
 
 
-def test_heatmap_networks_go_the_whole_way(figures, tmp_path, capsys):
+def test_heatmap_networks_go_the_whole_way(drawn_people, tmp_path, capsys):
     teacher, student = str(tmp_path / "teacher"), str(tmp_path / "student")
-    shared = [*SMALL, "--data.root", str(figures), "--model.head=heatmap"]
+    shared = [*SMALL, "--data.root", str(drawn_people), "--model.head=heatmap"]
     assert main(["train", *shared, "--model.input_size=[64,64]", "--output", teacher]) == 0
     assert main(["distill", *shared, "--cca.enabled=false", "--teacher", teacher, "--output", student]) == 0
-    assert main(["eval", student, "--data.root", str(figures)]) == 0
+    assert main(["eval", student, "--data.root", str(drawn_people)]) == 0
     assert "12 people" in capsys.readouterr().out
 
 
@@ -180,22 +233,89 @@ def test_a_recipe_sets_what_it_names_and_later_options_win(capsys):
         (["models", "--input_size=[30,30]"], "input_size: expected"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "--data.root", "nowhere"], "data.root: expected an existing folder, got nowhere"),
-        (["train", "--model.input_size", "[30,32]", "--data.root", "FIGURES"], "input_size: expected"),
-        (["distill", "--data.root", "FIGURES"], "teacher: expected the path of a checkpoint"),
+        (["train", "--model.input_size", "[30,32]", "--data.root", "DRAWN"], "input_size: expected"),
+        (["distill", "--data.root", "DRAWN"], "teacher: expected the path of a checkpoint"),
         (
-            ["distill", "--data.root", "FIGURES", "--teacher", "none.safetensors"],
+            ["distill", "--data.root", "DRAWN", "--teacher", "none.safetensors"],
             "teacher: expected an existing",
         ),
-        (["eval", "none.safetensors", "--data.root", "FIGURES"], "weights: expected an existing checkpoint"),
+        (["eval", "none.safetensors", "--data.root", "DRAWN"], "weights: expected an existing checkpoint"),
         (["eval", "none.safetensors"], "data.root: expected the folder of a data set"),
-        (["train", "--data.augmentation.scale", "5", "--data.root", "FIGURES"], "scale"),
+        (["train", "--data.augmentation.scale", "5", "--data.root", "DRAWN"], "scale"),
         (["demo", "--seeds", "1"], "seeds: expected at least 2"),
         ([], "command"),
     ],
 )
-def test_a_mistake_is_one_clear_line(arguments, message, figures, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_clear_line(arguments, message, drawn_people, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([str(figures) if argument == "FIGURES" else argument for argument in arguments]) == 2
+    assert main([str(drawn_people) if argument == "DRAWN" else argument for argument in arguments]) == 2
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("cdkd: ") and message in lines[0]
+
+
+TRAIN = ("accelerate", "jsonargparse", "matplotlib", "pycocotools", "rich", "scipy", "tensorboard", "yaml")
+EXTRAS = (*TRAIN, "cv2", "safetensors")
+RUN = "from cdkd_ext.cli import main\nsys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (["--help"], "show the build"),
+        (["--version"], "cdkd-ext "),
+        (["info"], "operators:"),
+        (["models", "hrnet_w8_small", "--head", "heatmap"], "hrnet_w8_small"),
+        (["models", "--help"], "Example: cdkd models"),
+        (["info", "--help"], "Example: cdkd info"),
+    ],
+)
+def test_what_torch_and_numpy_alone_can_do(run_without, arguments, printed):
+    done = run_without(EXTRAS, RUN, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert printed in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "distill", "eval", "convert"])
+@pytest.mark.parametrize("packages", [EXTRAS, TRAIN, ("rich",), ("accelerate",)])
+def test_a_missing_extra_is_named_in_one_line(run_without, command, packages):
+    done = run_without(packages, RUN, command, "--help")
+    if done.returncode == 0:
+        # a package that only the work itself needs
+        assert len(packages) == 1 and f"Example: cdkd {command}" in " ".join(done.stdout.split())
+        return
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    package = line.removeprefix("cdkd: ").partition(" ")[0]
+    assert package in packages
+    assert line == f"cdkd: {package} is missing; `cdkd {command}` needs `pip install 'cdkd-ext[train]'`"
+
+
+def test_a_module_of_no_extra_is_an_error_of_the_installation(run_without):
+    done = run_without(["numpy"], RUN, "models")
+    assert done.returncode == 1 and "No module named 'numpy'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--input_size=[64"], "--input_size: invalid"),
+        (["models", "hrnet_w33"], "name: expected one of 'hrnet_w16_small'"),
+        (["models", "--head=offsets"], "--head: invalid choice: 'offsets'"),
+        (["info", "--launch-plan", "--sizes.batch=0"], "batch: expected a positive integer, got 0"),
+        (["info", "--launch-plan", '--sizes={"batches": 2}'], "sizes: expected one of 'batch'"),
+        (["info", "--launch-plan", "--sizes=2"], "--sizes: invalid"),
+        (["unheard-of"], "invalid choice: 'unheard-of'"),
+    ],
+)
+def test_mistakes_of_the_plain_commands(arguments, message, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cdkd: ") and message in line
+
+
+def test_sizes_of_the_launch_plan_come_one_by_one_or_together(capsys):
+    assert main(["info", "--launch-plan", "--sizes.batch=2", "--sizes.joints", "3"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["info", "--launch-plan", '--sizes={"batch": 2, "joints": 3}']) == 0
+    assert capsys.readouterr().out == alone and alone.startswith("pass and kernel")

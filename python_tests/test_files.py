@@ -7,8 +7,11 @@ import os
 
 import pytest
 
+from cdkd_ext.checkpoints import save_model
 from cdkd_ext.errors import InputError
 from cdkd_ext.files import new_folder, replacing, write_json
+from cdkd_ext.joints import COCO_JOINTS
+from cdkd_ext.models import create_model
 
 
 def test_a_file_appears_on_success_and_the_old_one_stays_on_failure(tmp_path):
@@ -46,6 +49,26 @@ def test_outputs_follow_the_umask(tmp_path):
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_writer_that_replaces_the_file_does_not_decide_its_permissions(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "weights.safetensors") as temporary:
+            private = tmp_path / "private"
+            private.touch(0o600)
+            private.replace(temporary)
+        save_model(
+            create_model("hrnet_w8_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS),
+            tmp_path / "model.safetensors",
+        )
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "weights.safetensors": 0o644,
+        "model.safetensors": 0o644,
+    }
 
 
 def test_json_has_null_for_what_was_not_measured_and_refuses_infinity(tmp_path):

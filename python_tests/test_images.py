@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -136,3 +137,38 @@ def test_an_unknown_format_writes_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"suffix of an image format, such as \.png"):
             save_image(IMAGE, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def turned_jpeg(tag: int) -> bytes:
+    """The image as a JPEG with an EXIF orientation tag."""
+    entry = b"\x12\x01\x03\x00\x01\x00\x00\x00" + bytes([tag, 0, 0, 0])
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00" + entry + bytes(4)
+    content = encoded(".jpg")
+    return content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + content[2:]
+
+
+@pytest.mark.parametrize(
+    ("tag", "turn"),
+    [
+        (1, lambda image: image),
+        (3, lambda image: image[::-1, ::-1]),
+        (6, lambda image: image.swapaxes(0, 1)[:, ::-1]),
+        (8, lambda image: image.swapaxes(0, 1)[::-1]),
+    ],
+)
+def test_an_orientation_tag_is_applied_on_demand(
+    tmp_path: Path, tag: int, turn: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(turned_jpeg(tag))
+    stored = read_image(tmp_path / "a.jpg", (40, 60))
+    upright = read_image(tmp_path / "a.jpg", turn(stored).shape[:2], upright=True)
+    np.testing.assert_array_equal(upright, turn(stored))
+
+
+def test_a_size_that_a_tag_explains_names_the_tag(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(turned_jpeg(6))
+    with pytest.raises(InputError, match=r"height 60, width 40 .*got height 40, width 60 as stored, .*EXIF"):
+        read_image(tmp_path / "a.jpg", (60, 40))
+    (tmp_path / "a.jpg").write_bytes(turned_jpeg(3))
+    with pytest.raises(InputError, match=r"got height 40, width 60$"):
+        read_image(tmp_path / "a.jpg", (60, 40))

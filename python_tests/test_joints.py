@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdkd_ext.errors import InputError
+from cdkd_ext.joint_sides import split_side
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS, JointSet
 
 
@@ -49,6 +50,70 @@ def test_pairs_may_be_numbers_or_names() -> None:
 def test_flip_pairs_win_over_names() -> None:
     joints = JointSet.from_category({"keypoints": ["left_a", "right_a"], "flip_pairs": []})
     assert joints.flip_permutation == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("left_eye", "right_eye"),
+        ("eye_left", "eye_right"),
+        ("L_eye", "R_eye"),
+        ("eye_L", "eye_R"),
+        ("eye.L", "eye.R"),
+        ("l_eye", "r_eye"),
+        ("eye-l", "eye-r"),
+        ("Left eye", "Right eye"),
+        ("left eye", "right eye"),
+        ("LEFT_EYE", "RIGHT_EYE"),
+        ("leftEye", "rightEye"),
+        ("LeftEye", "RightEye"),
+        ("eyeLeft", "eyeRight"),
+        ("LEye", "REye"),
+        ("lEye", "rEye"),
+        ("lefteye", "righteye"),
+        ("leye", "reye"),
+        ("eyeleft", "eyeright"),
+        ("eyel", "eyer"),
+        ("lft_eye", "rgt_eye"),
+        ("front_left_eye", "front_right_eye"),
+        ("left_eye_right_corner", "right_eye_left_corner"),
+        ("left_eye3", "right_eye3"),
+        ("left_Eye", "Right-eye"),
+    ],
+)
+def test_every_scheme_of_sides_pairs_all_its_names(left: str, right: str) -> None:
+    paw = [name.replace("eye", "paw").replace("Eye", "Paw").replace("EYE", "PAW") for name in (left, right)]
+    joints = JointSet.from_category({"keypoints": [left, "nose", right, *paw, "neck"]})
+    assert joints.flip_permutation == (2, 1, 0, 4, 3, 5)
+    assert joints.flip_pairs == ((left, right), (paw[0], paw[1]))
+    # beside names of another scheme
+    mixed = JointSet.from_category({"keypoints": ["left_hip", "right_hip", right, left]})
+    assert mixed.flip_permutation == (1, 0, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["left_eye", "right_eye", "L_ear"], "R_ear too, or flip_pairs, got L_ear alone"),
+        (["left_eye", "right_eye", "ear_right"], "ear_left too, or flip_pairs, got ear_right alone"),
+        (["left_eye", "right_eye", "leftEar"], "rightEar too, or flip_pairs, got leftEar alone"),
+        (["left_eye", "right_eye", "ear_l"], "ear_r too, or flip_pairs, got ear_l alone"),
+        (["left_eye", "right_eye", "Right ear"], "Left ear too, or flip_pairs, got Right ear alone"),
+        (["left_eye", "right_eye", *(f"face-{i}" for i in range(17))], "got face-0 to face-16 without sides"),
+        (["left_eye", "right_eye", "p1", "p2"], "got p1 to p2 without sides"),
+        (["left_eye", "right_eye", "Left_Eye"], "one partner per name"),
+    ],
+)
+def test_a_side_without_partner_is_named(names: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=f"a.json: .*{message}"):
+        JointSet.from_category({"keypoints": names}, "a.json: categories[0]")
+    assert JointSet.from_category({"keypoints": names, "flip_pairs": [[1, 2]]}).flip_permutation[:2] == (1, 0)
+
+
+def test_what_only_looks_like_a_side_is_none() -> None:
+    names = ["left_hip", "right_hip", "cleft", "upright", "lip", "root", "L5", "spine1", "spine2", "C7"]
+    joints = JointSet.from_category({"keypoints": names})
+    assert joints.flip_pairs == (("left_hip", "right_hip"),)
 
 
 @given(st.integers(0, 8), st.integers(0, 8), st.randoms(use_true_random=False))
@@ -141,3 +206,19 @@ def test_bad_yaml_names_the_file(tmp_path: Path, text: str) -> None:
 def test_missing_yaml_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.yaml"):
         JointSet.from_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "rest"),
+    [
+        ("left_knee", "left", "knee"),
+        ("knee_R", "right", "knee"),
+        ("Left knee", "left", "knee"),
+        ("rightKnee", "right", "Knee"),
+        ("left_eye_right_corner", "left", "eye_right_corner"),
+        ("lip", None, "lip"),
+        ("head_top", None, "head_top"),
+    ],
+)
+def test_the_side_of_a_name(name: str, side: str | None, rest: str) -> None:
+    assert split_side(name) == (side, rest)

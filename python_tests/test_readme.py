@@ -18,7 +18,7 @@ SMALLER = [
     "--batch_size=8",
     "--model.name=hrnet_w8_small",
     "--data.workers=1",
-    "--data.figures=16",
+    "--data.synthetic_people=16",
 ]
 
 
@@ -79,5 +79,12 @@ def test_make_targets_that_it_names_exist():
 
 
 def test_pictures_that_it_shows_exist():
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text()):
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text())
+    assert shown
+    for path in shown:
         assert (README.parent / path).is_file(), path
+
+
+def test_pages_that_it_links_to_exist():
+    for path in re.findall(r"\]\(([^):]+)\)", README.read_text()):
+        assert (README.parent / path).exists(), path

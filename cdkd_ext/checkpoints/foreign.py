@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cdkd_ext.checkpoints.wrappers import find_weights, unwrap_names
 from cdkd_ext.errors import InputError, check, check_option, check_type, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.models.pose_network import PoseNetwork
 
 LAYOUTS = ("official", "mmpose")
-_NESTED = ("best_state_dict", "state_dict")
-_WRAPPERS = ("module.", "_orig_mod.")
 _HEAD = ("deconv_layers", "final_layer", "mlp_head_x", "mlp_head_y")
 # the longest first; mmpose before 1.0 said keypoint_head
 _MMPOSE_PREFIXES = ("backbone.", "head.deconv_head.", "keypoint_head.", "head.")
@@ -29,14 +29,40 @@ _LOWER_RESOLUTIONS = re.compile(r"^stage4\.\d+\.fuse_layers\.[1-9]\d*\.")
 _RTMPOSE = re.compile(r"^(mlp\.0\.g|gau\.|cls_[xy]\.)")
 _SHOWN = 3
 
-# what training checkpoints hold beside weights: numbers, and mmengine's log. It is read as nothing at all.
+# what training checkpoints hold beside weights: numbers, options, paths, mmengine's log. It is read as nothing at all.
 _INERT = (
+    "argparse.Namespace",
     "builtins.getattr",
+    "builtins.list",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+    "types.SimpleNamespace",
+    "typing.Any",
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.dtype",
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Float32", "Float64", "Int32", "Int64", "UInt8")),
+)
+# classes derived from dict, which options often are
+_DICTIONARIES = (
+    "addict.addict.Dict",
+    "collections.defaultdict",
+    "easydict.EasyDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "mmcv.utils.config.ConfigDict",
+    "mmengine.config.config.ConfigDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "yacs.config.CfgNode",
 )
 
 
@@ -49,7 +75,7 @@ class CheckpointReport:
         layout: whose names it had, "official" or "mmpose".
         matched: names of the model's tensors that were read.
         missing: names of the model's tensors that the file does not have; they kept their values.
-        dropped: names in the file that the model has no use for.
+        dropped: names in the file that the model has no use for, and other sets of weights beside those read.
     """
 
     path: str
@@ -78,8 +104,9 @@ def load_checkpoint(
     Args:
         model: the network to fill.
         path: a safetensors file, or a file written by `torch.save` (read with `weights_only`: it cannot run
-            code) holding the tensors by name, possibly under `state_dict` or `best_state_dict`, with
-            `module.` before each name, or with mmpose's `backbone.` and `head.`.
+            code) holding the tensors by name, possibly under a key such as `state_dict`, `best_state_dict`, `model` or
+            `net`, behind any wrappers' `module.`, `_orig_mod.` or `model.`, or with mmpose's `backbone.` and
+            `head.`. Of a student and its teacher the student is read, of weights and their average the weights.
         backbone_only: read the backbone alone, all of it, and leave the head (`final_layer`, `mlp_head_x`,
             `mlp_head_y`, `deconv_layers`) as it is.
 
@@ -91,7 +118,7 @@ def load_checkpoint(
         InputError: the file is missing, truncated or foreign, or its names or shapes are not the model's.
     """
     check_type("model", model, PoseNetwork, "a PoseNetwork")
-    content = read_weights(path)
+    content, passed_over = _read(Path(path))
     weights, layout = _official_names(content, path)
     expected = model.state_dict()
     wanted = {name: value for name, value in expected.items() if not (backbone_only and _part(name) in _HEAD)}
@@ -122,7 +149,7 @@ def load_checkpoint(
     matched = {name: weights[name] for name in wanted if name in weights}
     model.load_state_dict(matched, strict=False)
     left = tuple(name for name in expected if name not in matched)
-    dropped = (*extra, *filter(_NOT_WEIGHTS.search, content))
+    dropped = (*extra, *filter(_NOT_WEIGHTS.search, content), *passed_over)
     return CheckpointReport(str(path), layout, tuple(matched), left, dropped)
 
 
@@ -159,29 +186,27 @@ def export_checkpoint(model: PoseNetwork, path: str | os.PathLike[str], *, layou
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, on the CPU, without nesting and `module.` prefixes.
+    """The tensors of a weights file by name, on the CPU, without nesting and wrappers' prefixes.
 
     Raises:
         InputError: the file is missing, truncated, or holds anything but tensors by name.
     """
-    path = Path(path)
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of `read_weights`, and the names of what else the file holds."""
     if not path.is_file():
         fail(str(path), "a folder" if path.is_dir() else "no such file", "a weights file")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for key in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    content, beside = find_weights(content)
     if not isinstance(content, Mapping) or not content:
         fail(str(path), f"{type(content).__name__} without tensors", "tensors by name")
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others:
         fail(str(path), f"{len(others)} entries that are no tensors ({_first(others)})", "tensors by name")
-    weights = {str(name): value for name, value in content.items()}
-    for prefix in _WRAPPERS:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
+    weights, other_networks = unwrap_names({str(name): value for name, value in content.items()})
+    return weights, (*other_networks, *beside)
 
 
 def _official_names(
@@ -254,8 +279,16 @@ class _Nothing:
         pass
 
 
+class _Dictionary:
+    """Stands for a class derived from dict: makes a plain one, which the unpickler then fills."""
+
+    def __new__(cls, *values: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
 def _read_torch(path: Path) -> Any:
     inert: list[Any] = [(_Nothing, name) for name in _INERT]
+    inert += [(_Dictionary, name) for name in _DICTIONARIES]
     try:
         _check_size(path)
         with torch.serialization.safe_globals(inert):

@@ -61,6 +61,14 @@ def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseN
     path = Path(path)
     if path.is_dir():
         path = path / "best.safetensors"
+    model = create_model(read_spec(path, argument))
+    load_checkpoint(model, path)
+    return model
+
+
+def read_spec(path: str | os.PathLike[str], argument: str = "weights") -> ModelSpec:
+    """Read what network a file that `save_model` wrote is of, without its weights; see `load_model`."""
+    path = Path(path)
     check(path.is_file(), argument, path, "an existing checkpoint")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -80,9 +88,7 @@ def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseN
         _check_numbers(spec, path, argument)
     except (AttributeError, KeyError, RecursionError, RuntimeError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{argument}: {path} has damaged metadata ({shortened(str(error))})") from error
-    model = create_model(spec)
-    load_checkpoint(model, path)
-    return model
+    return spec
 
 
 def _check_numbers(spec: ModelSpec, path: Path, argument: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
-from cdkd_ext.cli.parsing import COMMANDS, CommandError, Parser
-from cdkd_ext.errors import InputError
+from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError, Parser
+from cdkd_ext.errors import InputError, Terminated
 from cdkd_ext.extras import missing_extra
 
 
@@ -15,11 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0, 2 for a mistake in the input or a missing extra, 3 for a loss that is not finite, 130 for Ctrl-C.
+        0, 2 for a mistake in the input or a missing extra, 3 for a loss that is not finite, 130 for Ctrl-C,
+        143 for SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run(given)
+        with _terminations_raised():
+            _run(given)
     except CommandError as error:
         status, message = error.status, str(error)
     except InputError as error:
@@ -30,12 +36,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         status, message = 2, sentence
+    except Terminated:
+        status, message = TERMINATED, "terminated"
     except KeyboardInterrupt:
-        status, message = 130, "interrupted"
+        status, message = INTERRUPTED, "interrupted"
     else:
         return 0
     print(f"cdkd: {message}", file=sys.stderr)
     return status
+
+
+@contextmanager
+def _terminations_raised() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` in the block, so that nothing is left half written; unless it is handled already."""
+    handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if handled or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _run(arguments: list[str]) -> None:

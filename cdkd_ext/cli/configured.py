@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from cdkd_ext.cli.parsing import COMMANDS, CommandError
+from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError
 from cdkd_ext.errors import InputError, check, shortened
-from cdkd_ext.files import read_yaml
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
-from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, train
+from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
 
 
 def configured_parser(name: str) -> ArgumentParser:
@@ -44,22 +43,25 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     """Run `cdkd train` or `cdkd distill`.
 
     Raises:
-        CommandError: the loss became infinite or NaN, or Ctrl-C.
+        CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
     """
     parser = configured_parser(name)
     parser.add_argument("--config", action="config", help="YAML file of the options below")
     parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
-    parser.add_argument("--resume", type=str, help="folder of an interrupted run to go on with")
+    parser.add_argument("--resume", type=str, help="folder of a run to go on with, there or in --output")
     parser.add_class_arguments(config_class)
     options = parse(parser, expand(arguments))
     config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
     _check_filled(config)
+    if options.resume and not any(argument.partition("=")[0] == "--output" for argument in arguments):
+        # not where the run says that it is: it may have been moved or copied
+        config = replace(config, output=options.resume)
     try:
-        train(config, resume=bool(options.resume))
+        train(config, resume=options.resume or False)
     except NonFiniteLossError as error:
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:
-        raise CommandError(str(error), 130) from error
+        raise CommandError(str(error), TERMINATED if error.terminated else INTERRUPTED) from error
 
 
 def _check_filled(config: Any, place: str = "") -> None:
@@ -73,8 +75,12 @@ def _check_filled(config: Any, place: str = "") -> None:
 
 
 def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
-    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays."""
+    """Turn `--recipe NAME` and `--resume FOLDER` into the `--config` that they stand for; `--resume` stays.
+
+    A file given as `--config` is read here, for it may be of version 0.1.0.
+    """
     expanded: list[str] = []
+    resumed: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         name, _, value = argument.partition("=")
@@ -82,25 +88,19 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
             expanded.append(argument)
             continue
         value = value or next(rest, "")
-        if name == "--config":
-            _check_yaml(value)
-            expanded += ["--config", value]
-            continue
         if name == "--recipe":
             recipe = _recipe_of_evaluation(value) if evaluation else load_recipe(value)
             expanded += ["--config", json.dumps(recipe)]
             continue
+        if name == "--config":
+            is_file = Path(value).is_file()
+            expanded += ["--config", json.dumps(read_config(value), default=str) if is_file else value]
+            continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-        _check_yaml(str(path))
-        expanded += [f"--resume={value}", "--config", str(path)]
-    return expanded
-
-
-def _check_yaml(value: str) -> None:
-    """Read a configuration's file, before jsonargparse does without looking at what its aliases amount to."""
-    if value and not value.lstrip().startswith("{") and Path(value).is_file():
-        read_yaml(value)
+        resumed = [f"--resume={value}", "--config", json.dumps(read_config(path), default=str)]
+    # first, so that every other option changes it, wherever it was typed
+    return resumed + expanded
 
 
 def _recipe_of_evaluation(name: str) -> dict[str, Any]:

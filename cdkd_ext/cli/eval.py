@@ -14,7 +14,9 @@ def run(arguments: Sequence[str]) -> None:
     parser = configured_parser("eval")
     parser.add_argument("weights", type=str, help="checkpoint, or the folder of a run (its best checkpoint)")
     parser.add_argument("--config", action="config", help="YAML file of the options below")
-    parser.add_argument("--recipe", type=str, help="take model and data from a recipe (see cdkd train --help)")
+    parser.add_argument(
+        "--recipe", type=str, help="take model and data from a recipe (see cdkd train --help)"
+    )
     names = parser.add_function_arguments(evaluate_checkpoint, skip={"weights"})
     options = parse(parser, expand(arguments, evaluation=True))
     report = evaluate_checkpoint(**{name: options[name] for name in ("weights", *_top_level(names))})

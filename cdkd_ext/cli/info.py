@@ -28,7 +28,9 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--sizes", type=_mapping, default={}, help="of the launch plan, as JSON")
     for field in fields(LaunchSizes):
         kind = type(field.default)
-        parser.add_argument(f"--{_SIZES}{field.name}", type=kind, help=f"one of them (default: {field.default})")
+        parser.add_argument(
+            f"--{_SIZES}{field.name}", type=kind, help=f"one of them (default: {field.default})"
+        )
     parser.add_argument(
         "--kernels",
         action="store_true",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from typing import NamedTuple, NoReturn
 
 from cdkd_ext.errors import InputError
+
+# a shell's statuses of what these signals end
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
 
 
 class Command(NamedTuple):

@@ -79,9 +79,9 @@ class SimCCCodec(Codec):
         # float32 at least: float16 cannot hold a bin coordinate to a fraction of a bin
         dtype = torch.promote_types(keypoints.dtype, torch.float32)
         bins = keypoints.to(dtype) * self.split_ratio
-        counts = torch.tensor([output.logits_x.shape[-1], output.logits_y.shape[-1]], device=bins.device)
-        labels = bins.round()
-        used = ((labels >= 0) & (labels < counts)).all(-1) & (weights > 0)  # (B, J)
+        x, y = bins.round().unbind(-1)  # (B, J) each
+        inside = (x >= 0) & (x < output.logits_x.shape[-1]) & (y >= 0) & (y < output.logits_y.shape[-1])
+        used = inside & (weights > 0)
         return torch.where(used[..., None], bins, _OUTSIDE), weights * used
 
     def decode(

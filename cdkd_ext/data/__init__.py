@@ -12,18 +12,25 @@ from cdkd_ext.data.crops import (
     transform_points,
     warp_crop,
 )
-from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.dataset import PoseDataset, View
+from cdkd_ext.data.device_crops import crops_on_device, warp_crops
 from cdkd_ext.data.mpii import load_mpii_persons
-from cdkd_ext.data.person import EvaluationSet, Person
+from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
+from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 
 __all__ = [
+    "ANNOTATED_BOXES",
     "Augmentation",
     "CropRegion",
     "DataConfig",
     "EvaluationSet",
     "Person",
     "PoseDataset",
+    "StoredCrops",
+    "View",
+    "build_stored_crops",
     "crop_matrix",
+    "crops_on_device",
     "fit_aspect",
     "invert_affine",
     "keypoint_category_id",
@@ -33,4 +40,5 @@ __all__ = [
     "region_from_box",
     "transform_points",
     "warp_crop",
+    "warp_crops",
 ]

@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from cdkd_ext.errors import InputError
+
 Key = tuple[int, int]
-Batch = dict[str, torch.Tensor]
+# a sample's tensors stacked, and beside stored views the teacher's output for them
+Batch = dict[str, Any]
+
+
+class LostWorkerError(InputError):
+    """A loading process was killed, or found no memory to hand its samples over."""
+
+
+# torch has no exception of its own for these
+_LOST = ("DataLoader worker (pid", "No space left on device", "unable to allocate shared memory")
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Turn what torch raises in the block for a lost loading process into one line.
+
+    Raises:
+        LostWorkerError: says how the process ended, and what to change.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[-1] if str(error) else ""
+        if not any(words in str(error) for words in _LOST):
+            raise
+        expected = "fewer loading processes, or more memory for them (/dev/shm too)"
+        raise LostWorkerError(f"data.workers: expected {expected}, got a lost one: {line}") from error
 
 
 class EpochBatches(Sampler[list[Key]]):
     """Shuffled batches of (index, view) keys; each process takes every `processes`-th batch.
+
+    Which people, which views and in which order is a function of the seed and of the attribute `epoch` alone.
 
     Every process sees the same number of batches, so the last, smaller ones are left out where there are several
     batches, and the people in them change from epoch to epoch.
@@ -72,20 +103,47 @@ class _Batched(Dataset[Batch]):
         return default_collate([self.samples[key] for key in keys])
 
 
-def make_loader(samples: Any, sampler: EpochBatches, *, workers: int = 0) -> DataLoader[Batch]:
-    """Return a loader of whole batches; `samples` with a `batch(keys)` method is asked for whole batches.
+class EpochLoader:
+    """Loads the batches of an epoch; samples with a `batch(keys)` method are asked for whole batches.
 
     Args:
         samples: data set indexed by (index, view).
-        sampler: gives the keys of each batch.
+        order: gives the keys of each batch.
         workers: processes that load; 0 loads in this one.
+        pin_memory: put the batches into memory from which a GPU copies while it computes.
+
+    Example:
+        ```python
+        loader = EpochLoader(dataset, EpochBatches(range(len(dataset)), 32, seed=0), workers=2)
+        for epoch in range(10):
+            for batch in loader.epoch(epoch):
+                ...
+        ```
     """
-    if hasattr(samples, "batch"):
-        return DataLoader(samples, batch_size=None, sampler=sampler)
-    return DataLoader(
-        _Batched(samples),
-        batch_size=None,
-        sampler=sampler,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
-    )
+
+    def __init__(
+        self, samples: Any, order: EpochBatches, *, workers: int = 0, pin_memory: bool = False
+    ) -> None:
+        self._order = order
+        self._samples = samples
+        self._loader: DataLoader[Batch] = DataLoader(
+            samples if hasattr(samples, "batch") else _Batched(samples),
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            multiprocessing_context="fork" if workers else None,
+        )
+
+    def __len__(self) -> int:
+        """Batches of this process per epoch."""
+        return len(self._order)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0."""
+        self._order.epoch = epoch
+        return iter(self._loader)
+
+    def on_device(self, batch: Batch) -> Batch:
+        """Do what is left to do once a batch is on its device: samples with an `on_device(batch)` method do it."""
+        return self._samples.on_device(batch) if hasattr(self._samples, "on_device") else batch

@@ -4,20 +4,58 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from cdkd_ext.data.augmentation import Augmentation
-from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, transform_points, warp_crop
+from cdkd_ext.data.crops import (
+    CropRegion,
+    crop_matrix,
+    invert_affine,
+    region_from_box,
+    transform_points,
+    warp_crop,
+)
 from cdkd_ext.data.person import Person
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.images import read_image
 from cdkd_ext.joints import JointSet
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is drawn for one view of a person; the student's crop follows from `matrix`.
+
+    Attributes:
+        index: of the person.
+        region: the part of the image that both crops show.
+        matrix: (2, 3) float64, image pixels to pixels of the student's crop.
+        keypoints: (J, 2) float32, pixels of the student's crop; 0 where not annotated.
+        annotated: (J,) float32.
+        labelled: whether the person's annotations may be used.
+    """
+
+    index: int
+    region: CropRegion
+    matrix: npt.NDArray[np.float64]
+    keypoints: npt.NDArray[np.float32]
+    annotated: npt.NDArray[np.float32]
+    labelled: bool
+
+    def labels(self) -> dict[str, torch.Tensor]:
+        """A sample of `PoseDataset` without its images."""
+        return {
+            "keypoints": torch.from_numpy(self.keypoints),
+            "annotated": torch.from_numpy(self.annotated.copy()),
+            "labelled": torch.tensor(float(self.labelled)),
+            "to_image": torch.from_numpy(invert_affine(self.matrix).astype(np.float32)),
+            "index": torch.tensor(self.index),
+        }
 
 
 class PoseDataset(Dataset[dict[str, torch.Tensor]]):
@@ -86,11 +124,6 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         self.labelled = _choose_labelled(self.persons, self.seed, labelled_fraction)
         self._flip = np.array(joints.flip_permutation)
         self._upper_body = np.array(joints.upper_body)
-        _use_one_thread()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _use_one_thread()
 
     def __len__(self) -> int:
         return len(self.persons)
@@ -103,15 +136,31 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
             InputError: the image cannot be read; the message names the file.
         """
         index, view = index if isinstance(index, tuple) else (index, 0)
+        use_one_thread_in_workers()
+        drawn = self.view(index, view)
+        person = self.persons[index]
+        image = read_image(person.image_path, person.image_size)
+        sample = {"image": _to_tensor(warp_crop(image, drawn.matrix, self.size)), **drawn.labels()}
+        if self.teacher_size is not None:
+            teacher_matrix = crop_matrix(drawn.region, self.teacher_size)
+            sample["teacher_image"] = _to_tensor(warp_crop(image, teacher_matrix, self.teacher_size))
+        return sample
+
+    def view(self, index: int, view: int) -> View:
+        """Draw a view of a person, without reading its image.
+
+        Raises:
+            IndexError: there is no such person.
+            InputError: the view is negative.
+        """
         index, view = operator.index(index), operator.index(view)
         if not 0 <= index < len(self):
             raise IndexError(f"index: expected 0 to {len(self) - 1}, got {index}")
         check(view >= 0, "view", view, "a non-negative integer")
         person = self.persons[index]
-        labelled = self.labelled[index]
+        labelled = bool(self.labelled[index])
         # what is not labelled must not leak, neither to a loss nor through a half-body crop
         annotated = person.annotated if labelled else np.zeros_like(person.annotated)
-
         region = region_from_box(person.box, self.size, self.padding)
         if self.augmentation is not None:
             rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, index, view))))
@@ -122,20 +171,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         keypoints = transform_points(person.keypoints, matrix)
         if region.flip:
             keypoints, annotated = keypoints[self._flip], annotated[self._flip]
-
-        image = read_image(person.image_path, person.image_size)
-        sample = {
-            "image": _to_tensor(warp_crop(image, matrix, self.size)),
-            "keypoints": torch.from_numpy(keypoints * annotated[:, None]),
-            "annotated": torch.from_numpy(annotated.copy()),
-            "labelled": torch.tensor(float(labelled)),
-            "to_image": torch.from_numpy(invert_affine(matrix).astype(np.float32)),
-            "index": torch.tensor(index),
-        }
-        if self.teacher_size is not None:
-            teacher_matrix = crop_matrix(region, self.teacher_size)
-            sample["teacher_image"] = _to_tensor(warp_crop(image, teacher_matrix, self.teacher_size))
-        return sample
+        return View(index, region, matrix, keypoints * annotated[:, None], annotated, labelled)
 
 
 def _image_size(argument: str, size: tuple[int, int]) -> tuple[int, int]:
@@ -164,6 +200,10 @@ def _to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(planes)
 
 
-def _use_one_thread() -> None:
-    # data workers are processes: OpenCV's own threads would only compete with them
-    cv2.setNumThreads(0)
+def use_one_thread_in_workers() -> None:
+    """Keep OpenCV to one thread in a loading process; how many it has in any other is its owner's choice.
+
+    Its threads would compete with the other loading processes, and in a forked one they do not exist.
+    """
+    if get_worker_info() is not None:
+        cv2.setNumThreads(0)

@@ -49,6 +49,17 @@ class JsonObject:
         """Whether the field is there and not null."""
         return self.value.get(key) is not None
 
+    def has_values(self, key: str) -> bool:
+        """Whether the field is there and neither null nor an empty list."""
+        return self.has(key) and self.value[key] != []
+
+    def flag(self, key: str) -> bool:
+        """Return whether the field is 1 or true; absent or null is false."""
+        value = self.value.get(key)
+        if value not in (None, False, True):
+            fail(self.prefix + key, repr(value), "0, 1, false or true")
+        return bool(value)
+
     def objects(self, key: str) -> Iterator[JsonObject]:
         """Yield the objects of a list."""
         field = self.prefix + key

@@ -7,18 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from cdkd_ext.data import (
-    EvaluationSet,
-    Person,
-    PoseDataset,
-    load_coco_detections,
-    load_coco_persons,
-    load_mpii_persons,
-)
+from cdkd_ext.data.coco import load_coco_detections, load_coco_persons
 from cdkd_ext.data.config import DataConfig
+from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.mpii import load_mpii_persons
+from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import JointSet, named_joints
-from cdkd_ext.synthetic.dataset import draw_people
+from cdkd_ext.synthetic import draw_people
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,15 @@ class People:
     joints: JointSet
 
 
-def prepare_figures(folder: Path, count: int, *, seed: int = 0, workers: int = 1) -> Path:
-    """Draw the procedural figures unless they are there; return the folder to use as `data.root`."""
+def prepare_synthetic(folder: Path, count: int, *, seed: int = 0, workers: int = 1) -> Path:
+    """Draw synthetic people unless they are there; return the folder to use as `data.root`.
+
+    Args:
+        folder: receives train/ and val/.
+        count: people to train on; an eighth as many to validate.
+        seed: of the people.
+        workers: processes that draw.
+    """
     for split, size, offset in (("train", count, 0), ("val", max(count // 8, 1), 1)):
         if not (folder / split / "annotations.json").exists():
             draw_people(folder / split, size, seed=2 * seed + offset, workers=workers)
@@ -48,7 +51,7 @@ def load_validation(config: DataConfig) -> EvaluationSet:
     check_option("data.format", config.format, ("coco", "mpii"))
     annotations, images = root / config.val, root / config.val_images
     reference = "head_size of the annotations"
-    boxes = "ground truth"
+    boxes = ANNOTATED_BOXES
     if config.format == "mpii":
         check(config.boxes is None, "data.boxes", config.boxes, "nothing: MPII gives the people's places")
         head_boxes = root / config.head_boxes if config.head_boxes else None
@@ -57,18 +60,32 @@ def load_validation(config: DataConfig) -> EvaluationSet:
             reference = f"0.6 x the diagonal of the head boxes in {head_boxes}"
     else:
         check(config.head_boxes is None, "data.head_boxes", config.head_boxes, "nothing for COCO-format data")
-        told = _told_joints(config)
+        given = _given_joints(config)
         if config.boxes:
             detections, score = root / config.boxes, config.min_box_score
             persons, joints = load_coco_detections(
-                annotations, images, detections, joints=told, min_score=score
+                annotations,
+                images,
+                detections,
+                joints=given,
+                min_score=score,
+                category=config.category,
             )
             boxes = f"detector's, {detections}" + (f", scores from {score}" if score else "")
         else:
             clip = config.clip_boxes
-            persons, joints = load_coco_persons(annotations, images, joints=told, clip_boxes=clip)
+            persons, joints = load_coco_persons(
+                annotations,
+                images,
+                joints=given,
+                clip_boxes=clip,
+                category=config.category,
+                require_keypoints=False,
+            )
     metric = _metric(config, persons, joints, annotations)
-    return EvaluationSet(persons, joints, metric, annotations, boxes, reference, config.padding)
+    return EvaluationSet(
+        persons, joints, metric, annotations, boxes, reference, config.padding, config.category
+    )
 
 
 def _metric(
@@ -96,16 +113,17 @@ def _metric(
 
 
 def load_people(config: DataConfig, output: Path) -> People:
-    """Read the annotations; draws procedural figures into `output` where there is no root.
+    """Read the annotations; draws synthetic people into `output` where there is no root.
 
     Raises:
         InputError: a file is missing or malformed, or the two files' joints differ.
     """
     if config.root is None:
-        figures = prepare_figures(output / "figures", config.figures, workers=max(config.workers, 1))
-        config = replace(config, root=str(figures))
+        workers = max(config.workers, 1)
+        drawn = prepare_synthetic(output / "synthetic", config.synthetic_people, workers=workers)
+        config = replace(config, root=str(drawn))
     root = _existing_root(config)
-    # first what is quick to read and tells most mistakes
+    # first what is quick to read and shows most mistakes
     val = load_validation(config)
     check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
     annotations, images = root / config.train, root / config.train_images
@@ -115,9 +133,11 @@ def load_people(config: DataConfig, output: Path) -> People:
         train, joints = load_coco_persons(
             annotations,
             images,
-            joints=_told_joints(config),
+            joints=_given_joints(config),
             min_keypoints=config.min_keypoints,
             clip_boxes=config.clip_boxes,
+            category=config.category,
+            require_keypoints=False,
         )
     check(
         joints.names == val.joints.names,
@@ -136,7 +156,7 @@ def _existing_root(config: DataConfig) -> Path:
     return root
 
 
-def _told_joints(config: DataConfig) -> JointSet | None:
+def _given_joints(config: DataConfig) -> JointSet | None:
     return named_joints(config.joints) if config.joints else None
 
 
@@ -145,10 +165,20 @@ def training_set(
     config: DataConfig,
     size: tuple[int, int],
     *,
+    padding: float,
     seed: int,
     teacher_size: tuple[int, int] | None,
 ) -> PoseDataset:
-    """The augmented training people, cropped for the student and, given its size, for the teacher."""
+    """The augmented training people, cropped for the student and, given its size, for the teacher.
+
+    Args:
+        people: of `load_people`.
+        config: augmentation and the share of the people whose labels are used.
+        size: (height, width) of the student's crops.
+        padding: how much larger than the box a crop is.
+        seed: of the views and of the choice of the labelled people.
+        teacher_size: (height, width) of the teacher's crops; None draws none.
+    """
     return PoseDataset(
         people.train,
         people.joints,
@@ -157,5 +187,5 @@ def training_set(
         augmentation=config.augmentation,
         seed=seed,
         labelled_fraction=config.labelled_fraction,
-        padding=config.padding,
+        padding=padding,
     )

@@ -44,7 +44,8 @@ def load_mpii_persons(
             ``headboxes_src`` give ``head_size``, 0.6 times the diagonal; its ``pos_gt_src`` and ``jnt_missing``, where it
             has them, are the positions and the annotated joints of the official evaluation. Without it, ``head_size``
             is the field of that name in the entries (pixels), or nan.
-        min_keypoints: people with fewer annotated joints are left out. With 0, ``joints`` may be absent.
+        min_keypoints: people with fewer annotated joints are left out. With 0, ``joints`` may be absent, null or
+            empty.
 
     Returns:
         The people (at least one) and `MPII_JOINTS`.
@@ -76,7 +77,7 @@ def _person(entry: JsonObject, folder: Path, index: int, *, required: bool) -> P
     check(scale > 0, f"{entry.prefix}scale", scale, "a positive number")
     side = _PIXELS_PER_SCALE * scale
     keypoints, annotated = np.zeros((_JOINTS, 2), np.float32), np.zeros(_JOINTS, np.float32)
-    if required or entry.has("joints"):
+    if required or entry.has_values("joints"):
         flags = entry.numbers("joints_vis", _JOINTS)
         for flag in flags:
             if flag not in (0, 1):

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from cdkd_ext.errors import fail
 from cdkd_ext.joints import JointSet
 
+ANNOTATED_BOXES = "ground truth"
+
 
 @dataclass(frozen=True, eq=False)
 class Person:
@@ -53,9 +55,10 @@ class EvaluationSet:
         joints: their joint set.
         metric: "pckh", "AP" for COCO's average precision, or "none" where the annotations are unknown.
         annotation_file: the annotations.
-        boxes: where the people's boxes come from, in words.
+        boxes: where the people's boxes come from, in words: `ANNOTATED_BOXES`, or a detector's file.
         reference: where PCKh's reference lengths come from, in words.
         padding: how much larger than the box a crop is; None leaves it to the network that is measured.
+        category: name or id of the people's category in the annotations, where the user chose one.
     """
 
     persons: Sequence[Person]
@@ -65,6 +68,7 @@ class EvaluationSet:
     boxes: str
     reference: str = ""
     padding: float | None = None
+    category: int | str | None = None
 
 
 def check_images_exist(persons: list[Person], source: str) -> None:

@@ -1,4 +1,4 @@
-"""The demonstration: figures, a teacher, plain and distilled students, and a report of what was measured."""
+"""The demonstration: synthetic people, a teacher, plain and distilled students, and a report of what was measured."""
 
 from cdkd_ext.demo.run import DemoConfig, run_demo
 

@@ -1,4 +1,4 @@
-"""The demonstration's report: one table, curves, and a picture of what the networks see and say."""
+"""The demonstration's report: one table, curves, and an image of what the networks see and say."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import torch
 from cdkd_ext.checkpoints import load_model
 from cdkd_ext.data import Person, PoseDataset, load_coco_persons
 from cdkd_ext.files import replacing, write_json
-from cdkd_ext.inference import predict_crops
 from cdkd_ext.images import Image
-from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, save_image, tile
+from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, predict_crops, save_image, tile
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork, count_macs, count_parameters
 
@@ -28,19 +27,19 @@ _TILE = (224, 224)
 _PEOPLE = 6
 
 
-def write_report(output: Path, figures: Path, *, seeds: int, seconds: float) -> Path:
+def write_report(output: Path, people: Path, *, seeds: int, seconds: float) -> Path:
     """Read the runs' metrics and write report.md, metrics.json, curves.png and predictions.png; return the report.
 
     Args:
         output: folder of the runs `teacher`, `alone_S` and `distilled_S`.
-        figures: the data set.
+        people: the data set, with its folder val/.
         seeds: number of students of each kind.
         seconds: how long everything took.
     """
     results = _collect(output, seeds)
     results["seconds"] = seconds
     _draw_curves(output, seeds)
-    _draw_predictions(output, figures)
+    _draw_predictions(output, people)
     write_json(results, output / "metrics.json")
     with replacing(output / "report.md") as temporary:
         temporary.write_text(_markdown(results))
@@ -99,9 +98,9 @@ def _markdown(results: dict[str, Any]) -> str:
 
     joints = list(teacher["per_joint"])
     lines = [
-        "# Low-resolution distillation on procedural figures",
+        "# Low-resolution distillation on synthetic people",
         "",
-        f"PCKh@0.5 in percent on {teacher['people']} validation figures, last checkpoint, flip test on; "
+        f"PCKh@0.5 in percent on {teacher['people']} validation people, last checkpoint, flip test on; "
         f"mean ± standard deviation of {len(alone)} seeds.",
         "",
         "| network | model | input | parameters | MACs | PCKh@0.5 |",
@@ -125,7 +124,7 @@ def _markdown(results: dict[str, Any]) -> str:
         "",
         "![curves](curves.png)",
         "",
-        "The figures are drawn, not photographed: the table shows that distillation works here, "
+        "The people are drawn, not photographed: the table shows that distillation works here, "
         "and says nothing about photographs.",
         "",
     ]
@@ -143,7 +142,7 @@ def _spread(values: list[float], *, sign: bool = False) -> str:
 
 def _joint_row(name: str, runs: list[dict[str, Any]], joints: list[str]) -> str:
     measured = [[run["per_joint"][joint] for run in runs] for joint in joints]
-    # a joint that no validation figure shows was not measured
+    # a joint that no validation person shows was not measured
     cells = ["–" if None in values else f"{statistics.fmean(values):.1f}" for values in measured]
     return f"| {name} | " + " | ".join(cells) + " |"
 
@@ -180,9 +179,9 @@ def _draw_curves(output: Path, seeds: int) -> None:
     plt.close(figure)
 
 
-def _draw_predictions(output: Path, figures: Path) -> None:
+def _draw_predictions(output: Path, people: Path) -> None:
     """One row per person: the crop with its labels, the teacher's pose, the student's own view, both students' poses."""
-    persons, joints = load_coco_persons(figures / "val/annotations.json", figures / "val/images")
+    persons, joints = load_coco_persons(people / "val/annotations.json", people / "val/images")
     names = ("teacher", "alone_0", "distilled_0")
     models = {name: load_model(output / name / "last.safetensors").eval() for name in names}
     rows = [_prediction_row(person, joints, models) for person in persons[:_PEOPLE]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cdkd_ext.data import Augmentation, DataConfig
-from cdkd_ext.data.loading import prepare_figures
+from cdkd_ext.data.loading import prepare_synthetic
 from cdkd_ext.demo.report import write_report
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.training import (
@@ -30,17 +30,17 @@ class DemoConfig:
     """The demonstration.
 
     Args:
-        output: folder of the pictures, the runs and the report.
-        figures: how many figures to draw for training; an eighth as many for validation.
+        output: folder of the images, the runs and the report.
+        synthetic_people: how many people to draw for training; an eighth as many for validation.
         teacher_epochs: passes of the teacher.
         student_epochs: passes of every student.
-        views: fixed augmented views per figure that all students share.
+        views: fixed augmented views per person that all students share.
         seeds: students of each kind, two or more.
         processes: trainings side by side; 0 takes one per core.
     """
 
     output: str = "runs/demo"
-    figures: int = 6000
+    synthetic_people: int = 6000
     teacher_epochs: int = 12
     student_epochs: int = 8
     views: int = 4
@@ -54,58 +54,59 @@ def run_demo(config: DemoConfig) -> Path:
     Raises:
         InputError: a number is too small, or a training failed (its log is named).
     """
-    for name in ("figures", "teacher_epochs", "student_epochs", "views"):
+    for name in ("synthetic_people", "teacher_epochs", "student_epochs", "views"):
         check(getattr(config, name) > 0, name, getattr(config, name), "a positive number")
-    check(config.seeds >= 2, "seeds", config.seeds, "at least 2, so that a spread can be told")
+    check(config.seeds >= 2, "seeds", config.seeds, "at least 2, so that there is a spread")
     config = replace(config, output=str(Path(config.output).absolute()))
     output = Path(config.output)
     processes = config.processes or os.cpu_count() or 1
     started = time.perf_counter()
-    with _stage(f"drawing {config.figures} + {max(1, config.figures // 8)} figures"):
-        figures = prepare_figures(output / "figures", config.figures, workers=processes)
-    teacher = _teacher(config, figures)
+    count = config.synthetic_people
+    with _stage(f"drawing {count} + {max(1, count // 8)} people"):
+        people = prepare_synthetic(output / "synthetic", count, workers=processes)
+    teacher = _teacher(config, people)
     with _stage(f"training the teacher: {teacher.epochs} epochs"):
         _run_all([teacher], side_by_side=1, processes=processes)
     # the longer trainings first, so that no core is idle at the end
-    students = [make(config, figures, seed) for make in (_distilled, _alone) for seed in range(config.seeds)]
-    with _stage(f"storing {config.views} views per figure and the teacher's outputs for them"):
+    students = [make(config, people, seed) for make in (_distilled, _alone) for seed in range(config.seeds)]
+    with _stage(f"storing {config.views} views per person and the teacher's outputs for them"):
         prepare_views(replace(students[0], data=replace(students[0].data, workers=processes)))
     with _stage(f"training {len(students)} students: {config.student_epochs} epochs each"):
         _run_all(students, side_by_side=processes)
-    report = write_report(output, figures, seeds=config.seeds, seconds=time.perf_counter() - started)
+    report = write_report(output, people, seeds=config.seeds, seconds=time.perf_counter() - started)
     print(report.read_text())
     return report
 
 
-def _teacher(config: DemoConfig, figures: Path) -> TrainingConfig:
+def _teacher(config: DemoConfig, people: Path) -> TrainingConfig:
     return TrainingConfig(
         output=f"{config.output}/teacher",
         model=ModelConfig(input_size=(64, 64)),
-        data=DataConfig(root=str(figures), augmentation=_augmentation(), workers=0),
+        data=DataConfig(root=str(people), augmentation=_augmentation(), workers=0),
         optimizer=OptimizerConfig(learning_rate=2e-3),
         epochs=config.teacher_epochs,
         evaluate_every=4,
     )
 
 
-def _alone(config: DemoConfig, figures: Path, seed: int) -> TrainingConfig:
-    return TrainingConfig(output=f"{config.output}/alone_{seed}", **_student(config, figures, seed))
+def _alone(config: DemoConfig, people: Path, seed: int) -> TrainingConfig:
+    return TrainingConfig(output=f"{config.output}/alone_{seed}", **_student(config, people, seed))
 
 
-def _distilled(config: DemoConfig, figures: Path, seed: int) -> DistillationConfig:
+def _distilled(config: DemoConfig, people: Path, seed: int) -> DistillationConfig:
     return DistillationConfig(
         output=f"{config.output}/distilled_{seed}",
         teacher=f"{config.output}/teacher/last.safetensors",
-        **_student(config, figures, seed),
+        **_student(config, people, seed),
     )
 
 
-def _student(config: DemoConfig, figures: Path, seed: int) -> dict[str, Any]:
+def _student(config: DemoConfig, people: Path, seed: int) -> dict[str, Any]:
     """What both kinds of student share."""
     return {
         "model": ModelConfig(),
         "data": DataConfig(
-            root=str(figures),
+            root=str(people),
             augmentation=_augmentation(),
             views=config.views,
             cache=f"{config.output}/views",
@@ -133,7 +134,6 @@ def _command(config: TrainingConfig, processes: int) -> list[str]:
     """The command line of a training; several processes share one training through torch's launcher."""
     output = Path(config.output)
     save_config(config, output / "request.yaml")
-    name = "distill" if isinstance(config, DistillationConfig) else "train"
     start = [sys.executable, "-m", "cdkd_ext.cli"]
     if processes > 1:
         launcher = [
@@ -145,7 +145,7 @@ def _command(config: TrainingConfig, processes: int) -> list[str]:
         ]
         start = [*launcher, "-m", "cdkd_ext.cli"]
     how = f"--resume={output}" if (output / "state.pt").exists() else f"--config={output / 'request.yaml'}"
-    return [*start, name, how]
+    return [*start, config.command, how]
 
 
 def _run_all(configs: Sequence[TrainingConfig], *, side_by_side: int, processes: int = 1) -> None:

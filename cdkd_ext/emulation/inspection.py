@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdkd_ext._checks import check, fail
+from cdkd_ext.errors import check, fail
 
 
 @dataclass(frozen=True)

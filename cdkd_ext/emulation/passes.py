@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cdkd_ext._checks import check, check_option
 from cdkd_ext.emulation.library import Emulation, Launch
+from cdkd_ext.errors import check, check_option
 
 
 @dataclass(frozen=True)

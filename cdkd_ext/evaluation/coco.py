@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.codecs import HeatmapCodec
-from cdkd_ext.data.coco import joint_set, keypoint_category
+from cdkd_ext.data.coco import category_ids, in_categories, joint_set, keypoint_categories
 from cdkd_ext.data.json_object import JsonObject
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.joints import COCO_JOINTS, JointSet
@@ -109,7 +109,7 @@ def coco_results(
     sigmas: Sequence[float] | npt.ArrayLike | None = COCO_JOINTS.sigmas,
     category_id: int | str = 1,
     score_threshold: float = HeatmapCodec.score_threshold,
-    oks_threshold: float = OKS_THRESHOLD,
+    oks_threshold: float | None = OKS_THRESHOLD,
 ) -> list[dict[str, Any]]:
     """Return results in COCO's submission format: scored, and without what `oks_nms` excludes in each image.
 
@@ -119,10 +119,10 @@ def coco_results(
         image_ids: N ids of images.
         box_scores: (N,), 1 for annotated boxes.
         areas: (N,) in square pixels, of the regions that were cropped.
-        sigmas: (J,).
+        sigmas: (J,); not looked at where there is no `oks_threshold`.
         category_id: of the person category.
         score_threshold: see `instance_scores`; 0.2 for heatmaps, 0.02 for SimCC.
-        oks_threshold: see `oks_nms`.
+        oks_threshold: see `oks_nms`; None keeps all people, in their order.
 
     Returns:
         Dictionaries with ``image_id``, ``category_id``, ``keypoints`` (x, y and score of each joint, positions rounded to
@@ -136,7 +136,7 @@ def coco_results(
     check(np.isfinite(joints).all(), "joint_scores", "nan or inf", "finite scores")
     check(len(image_ids) == len(points), "image_ids", len(image_ids), f"{len(points)} ids")
     check(area.shape == (len(points),), "areas", area.shape, f"shape ({len(points)},)")
-    if sigmas is None:
+    if sigmas is None and oks_threshold is not None:
         fail("sigmas", "none", "one per joint")
     scores = instance_scores(boxes, joints, score_threshold)
     rows = np.concatenate([points.round(_DECIMALS), joints[..., None]], axis=2).reshape(len(points), -1)
@@ -145,8 +145,11 @@ def coco_results(
         people.setdefault(image_id, []).append(i)
     results = []
     for image_id, members in people.items():
-        chosen = oks_nms(points[members], scores[members], area[members], sigmas, oks_threshold)
-        for i in np.array(members)[chosen]:
+        chosen = np.array(members)
+        if sigmas is not None and oks_threshold is not None:
+            kept = oks_nms(points[members], scores[members], area[members], sigmas, oks_threshold)
+            chosen = chosen[kept]
+        for i in chosen:
             result = {"image_id": image_id, "category_id": category_id}
             results.append(result | {"keypoints": rows[i].tolist(), "score": float(scores[i])})
     return results
@@ -157,6 +160,7 @@ def coco_keypoint_ap(
     results: Sequence[Mapping[str, Any]] | str | os.PathLike[str],
     *,
     joints: JointSet | None = None,
+    category: int | str | None = None,
 ) -> dict[str, float]:
     """Average precision and recall over object keypoint similarity, by pycocotools.
 
@@ -167,6 +171,7 @@ def coco_keypoint_ap(
         results: dictionaries in COCO's results format, such as `coco_results` returns, or a JSON file of them;
             other entries than ``image_id``, ``category_id``, ``keypoints`` and ``score`` do not matter.
         joints: the joint set; without it, the category tells names and sigmas (COCO's are known).
+        category: name or id of the people's category; without it, categories with the same joints count as one.
 
     Returns:
         AP, AP50, AP75, AP_M, AP_L, AR, AR50, AR75, AR_M and AR_L, fractions of 1 as pycocotools gives them; nan for a
@@ -182,16 +187,17 @@ def coco_keypoint_ap(
     except ImportError as error:
         raise InputError("coco_keypoint_ap: needs `pip install pycocotools`") from error
     content = JsonObject.read(annotation_file)
-    category = keypoint_category(content)
-    joints = joint_set(category, joints)
+    categories = keypoint_categories(content, category)
+    joints = joint_set(categories[0], joints)
+    ids = category_ids(categories)
     if joints.sigmas is None:
-        fail(f"{category.prefix}sigmas", "no such key", f"the {len(joints)} joints' OKS constants")
+        fail(f"{categories[0].prefix}sigmas", "no such key", f"the {len(joints)} joints' OKS constants")
 
     truth = COCO()
-    truth.dataset = _ground_truth(content, category.identity("id"), len(joints))
+    truth.dataset = _ground_truth(content, ids, len(joints))
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        found = truth.loadRes(_checked_results(results, truth.imgs.keys(), category.value["id"], len(joints)))
+        found = truth.loadRes(_checked_results(results, truth.imgs.keys(), ids, len(joints)))
         evaluation = COCOeval(truth, found, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(joints.sigmas)
         evaluation.evaluate()
@@ -202,23 +208,25 @@ def coco_keypoint_ap(
     return dict(zip(_MEASURES, values, strict=True))
 
 
-def _ground_truth(content: JsonObject, category_id: int | str, joints: int) -> dict[str, Any]:
+def _ground_truth(content: JsonObject, category_ids: Sequence[int | str], joints: int) -> dict[str, Any]:
     """The images and people in the full form that pycocotools takes for granted."""
     people: list[dict[str, Any]] = []
     for annotation in content.objects("annotations"):
-        crowd = bool(annotation.value.get("iscrowd"))
-        other = annotation.value.get("category_id", category_id) != category_id
-        if other or (crowd and not annotation.has("bbox")):
+        if not in_categories(annotation, category_ids):
             continue
+        crowd = annotation.flag("iscrowd")
         values = [0.0] * (3 * joints)
-        if annotation.has("keypoints"):
+        if annotation.has_values("keypoints"):
             values = annotation.numbers("keypoints", 3 * joints)
+        # crowds and people without annotated joints excuse detections around them: without a box, none
+        if not annotation.has_values("bbox") and (crowd or not any(values[2::3])):
+            continue
         box = annotation.numbers("bbox", 4)
         person = {
             # pycocotools counts a match with id 0 as none
             "id": len(people) + 1,
             "image_id": annotation.identity("image_id"),
-            "category_id": category_id,
+            "category_id": category_ids[0],
             "keypoints": values,
             "num_keypoints": sum(value > 0 for value in values[2::3]),
             "bbox": box,
@@ -227,13 +235,13 @@ def _ground_truth(content: JsonObject, category_id: int | str, joints: int) -> d
         }
         people.append(person)
     images = [{"id": image.identity("id")} for image in content.objects("images")]
-    return {"images": images, "categories": [{"id": category_id}], "annotations": people}
+    return {"images": images, "categories": [{"id": category_ids[0]}], "annotations": people}
 
 
 def _checked_results(
     results: Sequence[Mapping[str, Any]] | str | os.PathLike[str],
     image_ids: Iterable[int | str],
-    category_id: int | str,
+    category_ids: Sequence[int | str],
     joints: int,
 ) -> list[dict[str, Any]]:
     if isinstance(results, (str, os.PathLike)):
@@ -246,16 +254,16 @@ def _checked_results(
     known = set(image_ids)
     checked = []
     for entry in entries:
-        if entry.identity("category_id") != category_id:
+        if entry.identity("category_id") not in category_ids:
             continue
         image_id = entry.identity("image_id")
         if image_id not in known:
             fail(f"{entry.prefix}image_id", repr(image_id), "one of the annotated images")
         keypoints, score = entry.numbers("keypoints", 3 * joints), entry.number("score")
         checked.append(
-            {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score}
+            {"image_id": image_id, "category_id": category_ids[0], "keypoints": keypoints, "score": score}
         )
-    check(checked, source, "none", f"at least one result of category {category_id}")
+    check(checked, source, "none", f"at least one result of category {' or '.join(map(str, category_ids))}")
     return checked
 
 

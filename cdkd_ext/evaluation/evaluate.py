@@ -123,7 +123,8 @@ def evaluate_checkpoint(
             for Gaussian ones.
         batch_size: people per forward pass.
         output: also write the metrics to this file, as JSON.
-        results: also write the predictions to this file, in COCO's submission format.
+        results: also write the predictions to this file, in COCO's submission format, for COCO-format data with any
+            joints; without sigmas there is no OKS-NMS.
         cpu: stay on the CPU where there is a GPU.
 
     Returns:
@@ -135,15 +136,13 @@ def evaluate_checkpoint(
     check(batch_size > 0, "batch_size", batch_size, "a positive number")
     check(data.workers >= 0, "data.workers", data.workers, "zero or more")
     truth = load_validation(data)
-    if results:
-        check(
-            truth.joints.sigmas,
-            "results",
-            results,
-            "nothing for joints without sigmas, which COCO's results need",
-        )
+    if results and data.format == "mpii":
+        # MPII's file has no ids of images and categories, which COCO's results consist of
+        fail("results", results, "nothing for joints without sigmas in MPII's format, which is not COCO's")
     accelerator = make_accelerator(cpu) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-    network = _load_network(weights, model, truth.joints).to(accelerator.device if accelerator else _device(cpu))
+    network = _load_network(weights, model, truth.joints).to(
+        accelerator.device if accelerator else _device(cpu)
+    )
     truth = replace(truth, padding=data.padding)
     main = accelerator is None or accelerator.is_main_process
     processes = accelerator.num_processes if accelerator else 1

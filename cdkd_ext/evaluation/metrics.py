@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.codecs import codec_for
-from cdkd_ext.data import EvaluationSet, Person, keypoint_category_id, region_from_box
+from cdkd_ext.data import ANNOTATED_BOXES, EvaluationSet, Person, keypoint_category_id, region_from_box
 from cdkd_ext.errors import check
-from cdkd_ext.evaluation.coco import coco_keypoint_ap, coco_results
+from cdkd_ext.evaluation.coco import OKS_THRESHOLD, coco_keypoint_ap, coco_results
 from cdkd_ext.evaluation.pckh import pckh
 from cdkd_ext.inference import Predictions
 from cdkd_ext.models import ModelSpec
+
+_logger = logging.getLogger(__name__)
 
 _AP_NAMES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR")
 
@@ -27,6 +30,9 @@ def crop_padding(truth: EvaluationSet, spec: ModelSpec) -> float:
 def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) -> list[dict[str, Any]]:
     """Return the predictions for all of `truth.persons`, in order, as results in COCO's format (`coco_results`).
 
+    Where the joints have no sigmas nobody is left out for being too similar to another, which a warning of the log says
+    of detected people: annotated boxes are one per person.
+
     Args:
         truth: the people.
         predictions: one for each of them.
@@ -34,6 +40,11 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
     """
     _check_complete(truth, predictions)
     padding = crop_padding(truth, spec)
+    comparable = truth.joints.sigmas is not None
+    if not comparable and truth.boxes != ANNOTATED_BOXES:
+        _logger.warning(
+            "results: no OKS-NMS, as the joints have no sigmas: a person may be in them several times"
+        )
     regions = [region_from_box(person.box, spec.input_size, padding).size for person in truth.persons]
     return coco_results(
         predictions.keypoints,
@@ -42,8 +53,9 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
         [person.score for person in truth.persons],
         np.prod(regions, axis=1),
         sigmas=truth.joints.sigmas,
-        category_id=keypoint_category_id(truth.annotation_file),
+        category_id=keypoint_category_id(truth.annotation_file, truth.category),
         score_threshold=codec_for(spec).score_threshold,
+        oks_threshold=OKS_THRESHOLD if comparable else None,
     )
 
 
@@ -64,7 +76,9 @@ def measure(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) -> 
         return {"people": len(truth.persons), "boxes": truth.boxes}
     if truth.metric == "AP":
         results = submission(truth, predictions, spec)
-        metrics = coco_keypoint_ap(truth.annotation_file, results, joints=truth.joints)
+        metrics = coco_keypoint_ap(
+            truth.annotation_file, results, joints=truth.joints, category=truth.category
+        )
         return {**metrics, "people": len(truth.persons), "boxes": truth.boxes}
     targets, annotated, head_sizes = _targets(truth.persons)
     names = truth.joints.names

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.errors import check
+from cdkd_ext.joint_sides import split_side
 from cdkd_ext.joints import MPII_JOINTS
 
 # the field leaves these out of the mean, since the head's length says little about them
@@ -63,7 +64,8 @@ def pckh(
         head_sizes: (N,) in pixels; on MPII 0.6 times the diagonal of the head's rectangle. People whose size
             is not a positive finite number are left out.
         threshold: in head lengths, positive.
-        joint_names: J names; ``left_x`` and ``right_x`` share the entry ``x``, ``head_top`` is ``head``.
+        joint_names: J names; ``left_x`` and ``right_x``, or other spellings of the sides, share the entry ``x``, ``head_top``
+            is ``head``.
 
     Raises:
         InputError: shapes do not fit, a target is not finite, or there is nothing to measure.
@@ -106,7 +108,7 @@ def _joint_groups(joint_names: Sequence[str]) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for j, name in enumerate(joint_names):
         if name not in _IN_NO_GROUP:
-            kind = name.removeprefix("left_").removeprefix("right_")
+            kind = split_side(name)[1]
             groups.setdefault("head" if kind == "head_top" else kind, []).append(j)
     order = [name for name in _TABLE_ORDER if name in groups]
     return {name: groups[name] for name in order + [name for name in groups if name not in order]}

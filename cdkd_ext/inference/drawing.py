@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image
+from cdkd_ext.joint_sides import split_side
 from cdkd_ext.joints import JointSet
 
 _LEFT = (66, 165, 245)
@@ -59,9 +60,10 @@ def draw_pose(
 
 
 def _color(*names: str) -> tuple[int, int, int]:
-    if any(name.startswith("left") for name in names):
+    sides = {split_side(name)[0] for name in names}
+    if "left" in sides:
         return _LEFT
-    return _RIGHT if any(name.startswith("right") for name in names) else _MIDDLE
+    return _RIGHT if "right" in sides else _MIDDLE
 
 
 def enlarge(image: Image, size: tuple[int, int]) -> Image:

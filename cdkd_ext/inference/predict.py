@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cdkd_ext.codecs import codec_for
+from cdkd_ext.codecs import HeatmapOutput, SimCCOutput, codec_for
+from cdkd_ext.data.batches import lost_workers_named
 from cdkd_ext.errors import check
 from cdkd_ext.models import PoseNetwork
+
+_Output = TypeVar("_Output", SimCCOutput, HeatmapOutput)
 
 
 class Predictions(NamedTuple):
@@ -50,10 +53,15 @@ def predict_crops(
         Keypoints float32 (B, J, 2) and scores float32 (B, J).
     """
     codec = codec_for(model.spec, simcc_score=simcc_score)
-    output = model(crops)
-    flipped = None if flip_permutation is None else (model(crops.flip(-1)), flip_permutation)
+    output = _single(model(crops))
+    flipped = None if flip_permutation is None else (_single(model(crops.flip(-1))), flip_permutation)
     keypoints, scores = codec.decode(output, flipped=flipped, to_image=to_image)
     return keypoints.float(), scores.float()
+
+
+def _single(output: _Output) -> _Output:
+    """An output in float32, whatever the network computes in."""
+    return type(output)(*(tensor.float() for tensor in output))
 
 
 @torch.no_grad()
@@ -101,24 +109,26 @@ def predict(
     scores = [torch.zeros(0, model.num_joints)]
     indices = [torch.zeros(0, dtype=torch.int64)]
     done = 0
-    for batch in DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,
-    ):
-        points, score = predict_crops(
-            model,
-            batch["image"].to(device),
-            batch["to_image"].to(device),
-            flip_permutation=permutation,
-            simcc_score=simcc_score,
-        )
-        keypoints.append(points.cpu())
-        scores.append(score.cpu())
-        indices.append(batch["index"])
-        done += len(batch["index"])
-        if progress is not None:
-            progress(done)
+    )
+    with lost_workers_named():
+        for batch in loader:
+            points, score = predict_crops(
+                model,
+                batch["image"].to(device),
+                batch["to_image"].to(device),
+                flip_permutation=permutation,
+                simcc_score=simcc_score,
+            )
+            keypoints.append(points.cpu())
+            scores.append(score.cpu())
+            indices.append(batch["index"])
+            done += len(batch["index"])
+            if progress is not None:
+                progress(done)
     model.train(training)
     return Predictions(torch.cat(keypoints), torch.cat(scores), torch.cat(indices))

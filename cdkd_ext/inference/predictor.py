@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,22 +12,39 @@ import torch
 from cdkd_ext.checkpoints import load_model
 from cdkd_ext.data import crop_matrix, invert_affine, region_from_box, warp_crop
 from cdkd_ext.errors import check, fail
-from cdkd_ext.images import Image
+from cdkd_ext.images import Image, read_image
+from cdkd_ext.inference.boxes import boxes_and_scores
 from cdkd_ext.inference.predict import predict_crops
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
 
 
-class Poses(NamedTuple):
-    """Predicted poses.
+class _Joints(NamedTuple):
+    keypoints: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+
+
+class Poses(_Joints):
+    """Predicted poses; unpacked, they are `keypoints` and `scores`.
 
     Attributes:
         keypoints: float32 (N, J, 2), pixels of the image.
         scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
+        box_scores: float32 (N,): how sure the detector was of each person, 1 where the boxes do not say.
     """
 
-    keypoints: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
+    box_scores: npt.NDArray[np.float32]
+
+    def __new__(
+        cls,
+        keypoints: npt.NDArray[np.float32],
+        scores: npt.NDArray[np.float32],
+        box_scores: npt.NDArray[np.float32] | None = None,
+    ) -> Poses:
+        """Put the arrays together."""
+        poses = super().__new__(cls, keypoints, scores)
+        poses.box_scores = np.ones(len(keypoints), np.float32) if box_scores is None else box_scores
+        return poses
 
 
 class Predictor:
@@ -85,29 +101,28 @@ class Predictor:
         return cls(load_model(path, "path"), **options)
 
     @torch.no_grad()
-    def __call__(self, image: Image, boxes: Sequence[Sequence[float]]) -> Poses:
+    def __call__(self, image: Image | str | os.PathLike[str], boxes: Any) -> Poses:
         """Predict the pose of the person in each box.
 
         Args:
-            image: RGB uint8 (H, W, 3).
-            boxes: N boxes (x, y, width, height) in pixels.
+            image: RGB uint8 (H, W, 3), a PIL image, or the path of an image, which is turned upright as its EXIF
+                orientation tag says: boxes and keypoints are in pixels of the upright image.
+            boxes: N boxes (x, y, width, height) in pixels, in any sequence, array or tensor; with a fifth number it is
+                the person's score. Mappings with ``bbox`` and perhaps ``score`` will do, and so will a single box.
 
         Raises:
-            InputError: the image has another type or shape, or a box is empty or not finite.
+            InputError: the image has another type or shape, or is empty; or a box is empty or not finite, or is no box:
+                it is named by its index.
         """
-        check(
-            image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
-            "image",
-            f"{image.dtype} {image.shape}",
-            "RGB uint8 (H, W, 3)",
-        )
-        if len(boxes) == 0:
+        pixels = _pixels(image)
+        places, box_scores = boxes_and_scores(boxes)
+        if len(places) == 0:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
         size = self.model.spec.input_size
-        matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in boxes]
-        crops = np.stack([warp_crop(image, matrix, size) for matrix in matrices])
+        matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in places]
+        crops = np.stack([warp_crop(pixels, matrix, size) for matrix in matrices])
         to_image = torch.tensor(np.stack([invert_affine(matrix) for matrix in matrices]), dtype=torch.float32)
         keypoints, scores = predict_crops(
             self.model,
@@ -115,4 +130,23 @@ class Predictor:
             to_image.to(self.device),
             flip_permutation=self._permutation,
         )
-        return Poses(keypoints.cpu().numpy(), scores.cpu().numpy())
+        return Poses(keypoints.cpu().numpy(), scores.cpu().numpy(), box_scores)
+
+
+def _pixels(image: Any) -> Image:
+    """RGB uint8 (H, W, 3) of what a caller has for an image."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image, upright=True)
+    # PIL's images, without needing PIL
+    if hasattr(image, "convert") and hasattr(image, "getbands"):
+        image = np.asarray(image.convert("RGB"))
+    expected = "RGB uint8 (H, W, 3), a PIL image or a path"
+    check(isinstance(image, np.ndarray), "image", type(image).__name__, expected)
+    check(
+        image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
+        "image",
+        f"{image.dtype} {image.shape}",
+        expected,
+    )
+    check(image.size > 0, "image", f"no pixels, {image.shape}", "an image with pixels")
+    return image

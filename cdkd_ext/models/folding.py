@@ -13,7 +13,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from cdkd_ext.errors import check_option, check_type
 from cdkd_ext.models.pose_network import PoseNetwork
 
-_PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _Convolution = nn.Conv2d | nn.ConvTranspose2d
 
@@ -28,7 +28,7 @@ def inference_copy(network: PoseNetwork, dtype: torch.dtype = torch.float32) -> 
 
     Args:
         network: the network, on its device; it is not changed.
-        dtype: what `features` computes in, torch.float32 or torch.bfloat16; its input and result are float32.
+        dtype: what `features` computes in, torch.float32, torch.bfloat16 or torch.float16; its input and result are float32.
 
     Returns:
         A network in evaluation mode whose forward takes and returns what `network`'s does. It cannot be trained,
@@ -168,7 +168,9 @@ def _has_fused_convolutions(network: PoseNetwork, dtype: torch.dtype) -> bool:
     on_cpu = next(network.parameters()).device.type == "cpu" and torch.backends.mkldnn.is_available()
     if not on_cpu or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return False
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def _fuse(features: fx.GraphModule, image: Tensor) -> None:

@@ -126,7 +126,7 @@ class PoseNetwork(nn.Module):
         if images.is_floating_point():
             images = _rgb_to_bgr(images) if swapped else images
         elif images.dtype == torch.uint8:
-            images = normalize_images(images.flip(1) if swapped else images)
+            images = normalize_images(images.flip(1) if swapped else images).to(self.final_layer.weight.dtype)
         else:
             raise TypeError(f"images: expected uint8, or normalised floating point, got {images.dtype}")
         feature = self.final_layer(self.features(images))
@@ -155,8 +155,7 @@ def normalize_images(images: Tensor) -> Tensor:
         f"shape {tuple(images.shape)}",
         "shape (B, 3, H, W)",
     )
-    mean = torch.tensor(_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(_STD, device=images.device).view(3, 1, 1)
+    mean, std = _planes(_MEAN, images.device), _planes(_STD, images.device)
     return (images.float() - mean) / std
 
 
@@ -167,6 +166,10 @@ def channels_last(network: PoseNetwork) -> PoseNetwork:
 
 def _rgb_to_bgr(images: Tensor) -> Tensor:
     """What normalising a BGR image with the RGB statistics would have given: channels swapped, statistics not."""
-    mean = torch.tensor(_MEAN, device=images.device, dtype=images.dtype).view(3, 1, 1)
-    std = torch.tensor(_STD, device=images.device, dtype=images.dtype).view(3, 1, 1)
+    mean, std = (_planes(values, images.device, images.dtype) for values in (_MEAN, _STD))
     return images.flip(1) * (std.flip(0) / std) + (mean.flip(0) - mean) / std
+
+
+def _planes(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(3, 1, 1), filled on the device: a GPU would be waited for while numbers are copied from the host."""
+    return torch.cat([torch.full((1, 1, 1), value, dtype=dtype, device=device) for value in values])

@@ -46,7 +46,7 @@ class Derivative:
 
     @staticmethod
     def reference(*args: Any) -> Any:
-        """Call the op's twin in plain PyTorch."""
+        """Compute the op's results in plain PyTorch."""
         raise NotImplementedError
 
     @staticmethod
@@ -184,13 +184,11 @@ def _plain(derivative: type[Derivative]) -> type[torch.autograd.Function]:
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor, *_: Any) -> Arguments:
-            if (
-                torch.is_grad_enabled()
-            ):  # what was kept has no graph: a second derivative would silently miss it
+            if torch.is_grad_enabled():  # what was kept has no graph, which a second derivative would miss
                 refuse_second_order(name)
             return _padded(backward_of(ctx, gradient), len(ctx.needs_input_grad))
 
-    return Plain
+    return _renamed(Plain, name)
 
 
 def _general(derivative: type[Derivative]) -> type[torch.autograd.Function]:
@@ -224,7 +222,13 @@ def _general(derivative: type[Derivative]) -> type[torch.autograd.Function]:
                 torch.full_like(x, torch.nan) if x.is_floating_point() else None for x in kept
             )
 
-    return General
+    return _renamed(General, derivative.name)
+
+
+def _renamed(function: type[torch.autograd.Function], op: str) -> type[torch.autograd.Function]:
+    """Name a Function after its op, as `grad_fn` shows it."""
+    name = op.title().replace("_", "")
+    return type(name, (function,), {})
 
 
 def _only_first(derivative: type[Derivative], ctx: Any, gradients: Sequence[Tensor | None]) -> Arguments:
@@ -258,9 +262,11 @@ def _register_twin(derivative: type[Derivative]) -> None:
 def _register_op(derivative: type[Derivative]) -> None:
     """Differentiate the op by calling its twin in the backward pass."""
 
-    def setup_context(ctx: Any, inputs: Arguments, output: Any, keyword_only_inputs: dict[str, Any]) -> None:
+    def setup_context(
+        ctx: Any, inputs: Arguments, output: Any, keyword_only_inputs: dict[str, Any] | None = None
+    ) -> None:
         ctx.like = _structure(inputs)
-        ctx.options = tuple(keyword_only_inputs.values())
+        ctx.options = tuple((keyword_only_inputs or {}).values())  # torch gives none for an op that has none
         ctx.save_for_backward(*derivative.inputs_to_keep(*_spread(inputs), *ctx.options))
         if derivative.results > 1:
             ctx.mark_non_differentiable(*output[1:])

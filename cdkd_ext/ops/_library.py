@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from cdkd_ext._checks import check_option
+from cdkd_ext.errors import check_option
 
 
 def load() -> None:

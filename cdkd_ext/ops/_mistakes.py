@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -40,7 +40,7 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
     def call(*args: _P.args, **options: _P.kwargs) -> _R:
         try:
             return op(*args, **options)
-        except (AttributeError, RuntimeError, TypeError) as error:
+        except (AttributeError, RuntimeError, TypeError, InputError) as error:
             mistake = _misfit(op, args, options) or _translated(error)
             if mistake is None:
                 raise
@@ -54,10 +54,9 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def _translated(error: Exception) -> Exception | None:
     message = str(error).split("\n", 1)[0]
-    if isinstance(error, TypeError) or not _MESSAGE.match(message):
+    if isinstance(error, (TypeError, InputError)) or not _MESSAGE.match(message):
         return None
-    # the first alternative is what kernels say; the others are read until all of them say so
-    return TypeError(message) if re.search("expected (dtype|float32|int64)", message) else InputError(message)
+    return TypeError(message) if ": expected dtype " in message else InputError(message)
 
 
 def _misfit(op: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Exception | None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, fail
+from cdkd_ext.errors import check, fail
 from cdkd_ext.ops import _fast_path
 
 _TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -41,17 +41,19 @@ def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == dtype or tensor.dtype not in _TYPES else tensor.to(dtype)
 
 
-def as_scalar(value: float | Tensor, like: Tensor) -> Tensor:
-    """Turn a number into a float64 tensor on the device of `like`; a tensor stays what it is."""
+def as_scalar(argument: str, value: float | Tensor, like: Tensor) -> Tensor:
+    """Turn a positive finite number into a float64 tensor on the device of `like`; a tensor stays what it is."""
     if isinstance(value, Tensor):
         return value
-    if type(like) not in (Tensor, torch.nn.Parameter) or not _fast_path.is_plain():
-        return torch.full((), value, dtype=torch.float64, device=like.device)
-    constant = _constants.get((value, like.device))
+    kept = type(like) in (Tensor, torch.nn.Parameter) and _fast_path.is_plain()
+    constant = _constants.get((value, like.device)) if kept else None
     if constant is None:
+        check_positive(argument, value)
         with torch.inference_mode(False):
             constant = torch.full((), value, dtype=torch.float64, device=like.device)
-        if type(constant) is Tensor and len(_constants) < 64:
+        # modes of torch may have made something else of it, and a CUDA graph that is captured owns what it allocates
+        captured = like.is_cuda and torch.cuda.is_current_stream_capturing()
+        if kept and not captured and type(constant) is Tensor and len(_constants) < 64:
             _constants[value, like.device] = constant
     return constant
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, check_option
+from cdkd_ext.errors import check, check_option
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._mistakes import named
@@ -55,7 +55,7 @@ def cca_kl(
         torch.Size([2, 17])
         >>> loss.mean().backward()
     """
-    return _call(student_logits, teacher_logits, as_scalar(tau, student_logits), phase)
+    return _call(student_logits, teacher_logits, as_scalar("tau", tau, student_logits), phase)
 
 
 _op = torch.ops.cdkd.cca_kl.default

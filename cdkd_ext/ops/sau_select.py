@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, fail
+from cdkd_ext.errors import check
 from cdkd_ext.ops import _fast_path, reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
 from cdkd_ext.ops._mistakes import named
@@ -41,10 +41,11 @@ def sau_select(
 
     Args:
         feature: (B, C, h, w), float32, float64, bfloat16 or float16.
-        conv_weights: M tensors (C, C, k, k), each with its own odd k.
+        conv_weights: M <= 32 tensors (C, C, k, k), each with its own odd k <= 127.
         norm_weight: (M, C).
         norm_bias: (M, C).
-        running_mean: (M, C); moved towards the batch's mean in training, used instead of it otherwise.
+        running_mean: (M, C); moved towards the batch's mean in training, used instead of it otherwise. Gets no
+            gradient.
         running_var: (M, C); the same for the unbiased variance (the biased one normalises).
         squeeze_weight: (d, C).
         squeeze_bias: (d,).
@@ -132,14 +133,11 @@ class _SauSelect(Derivative):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needs, saved = ctx.needs_input_grad, ctx.saved_tensors
-        feature, *conv_weights = saved[:-14]
-        norm_weight, norm_bias, _, _, *others = saved[-14:]
-        inputs = (gradient, feature, *conv_weights, norm_weight, norm_bias, *others)
-        to_feature, *to_convolutions_and_norm = _backward(ctx.training, ctx.eps, needs[0], *inputs)
-        *to_convolutions_and_norm, a, b, c, d = to_convolutions_and_norm
-        gradients = (to_feature, *to_convolutions_and_norm, None, None, a, b, c, d)
+        kept = (*saved[:-12], *saved[-10:])  # without the running statistics
+        gradients = _backward(ctx.training, ctx.eps, needs[0], gradient, *kept)
+        of_inputs = (*gradients[:-4], None, None, *gradients[-4:])
         return tuple(
-            x.to(like.dtype) if need else None for x, like, need in zip(gradients, saved, needs, strict=False)
+            x.to(like.dtype) if need else None for x, like, need in zip(of_inputs, saved, needs, strict=False)
         )
 
     @staticmethod
@@ -238,18 +236,9 @@ def _fake(
     training: bool,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    norm = {
-        "norm_weight": norm_weight,
-        "norm_bias": norm_bias,
-        "running_mean": running_mean,
-        "running_var": running_var,
-    }
-    _check(feature, conv_weights, norm, squeeze_weight, squeeze_bias, select_weight, select_bias)
-    samples, _, height, width = feature.shape
-    check(eps > 0, "eps", eps, "a positive number")
-    if training and samples * height * width == 1:
-        fail("feature", tuple(feature.shape), "several values per channel in training")
-    selection = feature.new_empty(samples, *select_bias.shape, dtype=accumulator_type(feature))
+    linear = (squeeze_weight, squeeze_bias, select_weight, select_bias)
+    _check(feature, conv_weights, norm_weight, norm_bias, running_mean, running_var, *linear, training, eps)
+    selection = feature.new_empty(feature.shape[0], *select_bias.shape, dtype=accumulator_type(feature))
     return selection, selection.new_empty(norm_weight.shape), selection.new_empty(norm_weight.shape)
 
 
@@ -321,34 +310,59 @@ def _fake_backward(
 def _check(
     feature: Tensor,
     conv_weights: Sequence[Tensor],
-    norm: dict[str, Tensor],
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
     squeeze_weight: Tensor,
     squeeze_bias: Tensor,
     select_weight: Tensor,
     select_bias: Tensor,
+    training: bool,
+    eps: float,
 ) -> None:
-    check_tensor("feature", feature, ("B", "C", "h", "w"))
-    _, C, h, w = feature.shape
-    if C == 0 or h == 0 or w == 0:
-        fail_shape("feature", feature, ("B", "C", "h", "w"), " with no empty axis but the batch")
-    check(len(conv_weights) > 0, "conv_weights", "none", "at least one tensor")
-    for m, weight in enumerate(conv_weights):
-        check_tensor(f"conv_weights[{m}]", weight, (C, C, "k", "k"), like=feature, dtype=feature.dtype)
-        if weight.shape[2] != weight.shape[3] or weight.shape[3] % 2 == 0:
-            fail_shape(f"conv_weights[{m}]", weight, (C, C, "k", "k"), " with odd k")
-    wide = accumulator_type(feature)
-    for name, tensor in norm.items():
-        check_tensor(name, tensor, (len(conv_weights), C), like=feature, dtype=wide)
+    _check_feature(feature, training)
+    _check_convolutions(conv_weights, feature)
+    M, C, wide = len(conv_weights), feature.shape[1], accumulator_type(feature)
+    check_tensor("norm_weight", norm_weight, (M, C), like=feature, dtype=wide)
+    check_tensor("norm_bias", norm_bias, (M, C), like=feature, dtype=wide)
     check_tensor("squeeze_weight", squeeze_weight, ("d", C), like=feature, dtype=wide)
     d = squeeze_weight.shape[0]
-    check_tensor("squeeze_bias", squeeze_bias, (d,), like=feature, dtype=wide)
-    check_tensor("select_weight", select_weight, ("K", C, d), like=feature, dtype=wide)
-    check_tensor("select_bias", select_bias, (select_weight.shape[0], C), like=feature, dtype=wide)
     if d == 0:
         fail_shape("squeeze_weight", squeeze_weight, ("d", C), " with no empty axis")
-    if select_weight.shape[0] == 0:
+    check_tensor("squeeze_bias", squeeze_bias, (d,), like=feature, dtype=wide)
+    check_tensor("select_weight", select_weight, ("K", C, d), like=feature, dtype=wide)
+    K = select_weight.shape[0]
+    if K == 0:
         fail_shape("select_weight", select_weight, ("K", C, d), " with no empty axis")
+    check_tensor("select_bias", select_bias, (K, C), like=feature, dtype=wide)
+    check(eps > 0, "eps", eps, "a positive number")
+    check_tensor("running_mean", running_mean, (M, C), like=feature, dtype=wide)
+    check_tensor("running_var", running_var, (M, C), like=feature, dtype=wide)
 
+
+def _check_feature(feature: Tensor, training: bool) -> None:
+    check_tensor("feature", feature, ("B", "C", "h", "w"))
+    B, C, h, w = feature.shape
+    if C == 0 or h == 0 or w == 0:
+        fail_shape("feature", feature, ("B", "C", "h", "w"), " with no empty axis but the batch")
+    if training and B * h * w == 1:
+        fail_shape("feature", feature, ("B", "C", "h", "w"), " with several values per channel in training")
+
+
+def _check_convolutions(conv_weights: Sequence[Tensor], feature: Tensor) -> None:
+    C, M = feature.shape[1], len(conv_weights)
+    check(0 < M <= _MAX_BRANCHES, "conv_weights", M, f"1 to {_MAX_BRANCHES} tensors")
+    for m, weight in enumerate(conv_weights):
+        name, sizes = f"conv_weights[{m}]", (C, C, "k", "k")
+        check_tensor(name, weight, sizes, like=feature, dtype=feature.dtype)
+        height, width = weight.shape[2:]
+        if height != width or width % 2 == 0 or width > _MAX_KERNEL:
+            fail_shape(name, weight, sizes, f" with an odd k up to {_MAX_KERNEL}")
+
+
+_MAX_BRANCHES = 32
+_MAX_KERNEL = 127
 
 no_derivative("sau_select_backward")
 for _name in ("sau_select", "sau_select_forward", "sau_select_backward"):

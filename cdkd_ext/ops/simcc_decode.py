@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check, check_option
+from cdkd_ext.errors import check, check_option
 from cdkd_ext.ops import _fast_path
 from cdkd_ext.ops._derivative import no_derivative
 from cdkd_ext.ops._mistakes import named

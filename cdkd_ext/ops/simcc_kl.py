@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext._checks import check
+from cdkd_ext.errors import check
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._mistakes import named

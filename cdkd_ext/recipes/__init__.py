@@ -1,6 +1,6 @@
 """Configurations that come with the package: one YAML file per experiment.
 
-A recipe may name another as its `base` and then tells only what differs. Files that are nothing but a base start with
+A recipe may name another as its `base` and then holds only what differs. Files that are nothing but a base start with
 an underscore.
 """
 

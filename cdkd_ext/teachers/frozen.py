@@ -1,46 +1,83 @@
-"""The frozen teacher."""
+"""The frozen teacher: a pose network that is asked and never trained."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cdkd_ext._C import cpu_features
-from cdkd_ext.errors import check_option
-from cdkd_ext.models import HeatmapOutput, PoseNetwork, SimCCOutput, inference_copy, normalize_images
+from cdkd_ext.distillation.outputs import TeacherOutput
+from cdkd_ext.errors import check_option, check_type
+from cdkd_ext.models import ModelSpec, PoseNetwork, inference_copy
+from cdkd_ext.teachers.captured import CapturedFunction
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+Teacher = Callable[[Tensor], TeacherOutput]
 
 
 class FrozenTeacher:
-    """Runs a model without gradients, always in evaluation mode.
+    """Runs a pose network without gradients, always in evaluation mode.
 
-    It is no module on purpose: nothing can train it, wrap it, or save it with the student.
+    Its batch norms are folded into its convolutions, and on a GPU a shape of images that comes again is replayed from a
+    CUDA graph. It is no module on purpose: nothing can train it, wrap it, or save it with the student.
 
     Args:
-        model: a pose model; it is switched to evaluation mode and its parameters are frozen.
-        device: where it runs.
-        precision: what the backbone computes in, "float32" or "bfloat16"; "auto" is bfloat16 on a CPU with
-            instructions for it (AVX-512 BF16), where it takes half the time, and float32 elsewhere.
+        network: the network that teaches; it is switched to evaluation mode and its parameters are frozen.
+        device: where it runs; None stays where the network is.
+        precision: what the backbone computes in, "float32", "bfloat16" or "float16"; "auto" is bfloat16 on a GPU
+            (float16 before compute capability 8.0, which has no bfloat16) and on a CPU with instructions for it
+            (AVX-512 BF16), where it takes half the time, and float32 elsewhere.
 
     Attributes:
-        model: the model as it came.
-        precision: "float32" or "bfloat16".
+        spec: the network's description.
+        feature_size: (h, w) of its last feature map.
+        device: where it runs.
+        precision: "float32", "bfloat16" or "float16".
+
+    Raises:
+        InputError: an unknown precision.
+        TypeError: the network is no PoseNetwork.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.models import create_model
+        >>> from cdkd_ext.teachers import FrozenTeacher
+        >>> network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17)
+        >>> FrozenTeacher(network)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).feature.shape
+        torch.Size([2, 17, 16, 16])
     """
 
     def __init__(
-        self, model: PoseNetwork, device: torch.device | str = "cpu", precision: str = "float32"
+        self, network: PoseNetwork, device: torch.device | str | None = None, precision: str = "float32"
     ) -> None:
+        check_type("network", network, PoseNetwork, "a PoseNetwork")
         check_option("precision", precision, PRECISIONS)
-        self.model = model.to(device).eval().requires_grad_(False)
+        self.device = next(network.parameters()).device if device is None else torch.device(device)
+        network = network.to(self.device).eval().requires_grad_(False)
         if precision == "auto":
-            native = torch.device(device).type == "cpu" and cpu_features().get("avx512_bf16", False)
-            precision = "bfloat16" if native else "float32"
+            precision = _fast_precision(self.device)
         self.precision = precision
-        self._network = inference_copy(self.model, getattr(torch, precision))
+        self.spec: ModelSpec = network.spec
+        self.feature_size: tuple[int, int] = network.feature_size
+        frozen = inference_copy(network, getattr(torch, precision))
+        self._network = CapturedFunction(frozen)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> SimCCOutput | HeatmapOutput:
-        """Return the outputs for uint8 images (B, 3, H, W), in float32 whatever the training's precision."""
-        with torch.autocast(images.device.type, enabled=False):
-            return self._network(normalize_images(images.contiguous(memory_format=torch.channels_last)))
+    def __call__(self, images: Tensor) -> TeacherOutput:
+        """Return the output for RGB images (B, 3, H, W) uint8, in float32 whatever the training's precision.
+
+        The images may be on any device; the output is on the teacher's.
+        """
+        images = images.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, enabled=False):
+            return TeacherOutput(*self._network(images.contiguous(memory_format=torch.channels_last)))
+
+
+def _fast_precision(device: torch.device) -> str:
+    """What a device computes convolutions fastest in without losing more than a teacher can."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    native = device.type == "cpu" and cpu_features().get("avx512_bf16", False)
+    return "bfloat16" if native else "float32"

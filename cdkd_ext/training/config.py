@@ -1,11 +1,28 @@
 """The typed configuration of every training command; the recipes are YAML files of these fields."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+import torch
 
 from cdkd_ext.data.config import DataConfig
+from cdkd_ext.distillation import (
+    CCA,
+    ETHT,
+    SAPE,
+    AdversarialScalar,
+    DescribedNetwork,
+    HeatmapLoss,
+    SimCCLoss,
+)
 from cdkd_ext.errors import check, check_option
-from cdkd_ext.models.spec import ModelOptions
+from cdkd_ext.models import ModelOptions, list_models
+from cdkd_ext.teachers import TeacherFile
+from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
+from cdkd_ext.training.pair import both_simcc, channels_agree
+from cdkd_ext.training.task import DistillationTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +42,7 @@ class ModelConfig(ModelOptions):
 
 
 @dataclass
-class LabelConfig:
+class LabelLossConfig:
     """The loss from labels.
 
     Args:
@@ -44,6 +61,23 @@ class LabelConfig:
     reduction: Literal["row_mean", "sum", "mean"] = "row_mean"
     scale: float = 1.0
     heatmap_sigma: float | None = None
+
+    def build(self, student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:
+        """The loss of the student's head.
+
+        Raises:
+            InputError: an option is unknown or out of range.
+        """
+        if student.spec.head == "heatmap":
+            return HeatmapLoss.of(student, sigma=self.heatmap_sigma, scale=self.scale)
+        return SimCCLoss(
+            student.spec.split_ratio,
+            kind=self.kind,
+            sigma=self.sigma,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
+            scale=self.scale,
+        )
 
 
 @dataclass
@@ -68,32 +102,54 @@ class OptimizerConfig:
     warmup: float = 0.5
     clip: float = 0.0
 
+    def build(self, task: DistillationTask) -> torch.optim.Optimizer:
+        """The optimiser of everything that learns but for what is learnt against the loss."""
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.name]
+        return kind(task.parameter_groups(self.weight_decay), self.learning_rate, fused=True)
+
+    def validate(self) -> None:
+        """Check the numbers; `optimizer` is what they are called in the YAML and on the command line.
+
+        Raises:
+            InputError: names the field.
+        """
+        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a positive number")
+        for name in ("weight_decay", "warmup", "clip"):
+            value = getattr(self, name)
+            check(value >= 0, f"optimizer.{name}", value, "zero or more")
+        check_option("optimizer.name", self.name, ("adamw", "adam"))
+        check_option("optimizer.schedule", self.schedule, ("cosine", "step", "constant"))
+
 
 @dataclass
 class TrainingConfig:
-    """One training run.
+    """One training run: a teacher, or a student that learns from labels alone.
 
     Args:
         output: folder of the run: configuration, checkpoints, metrics, TensorBoard events.
         model: the network.
-        data: pictures and annotations.
-        labels: SimCC's own loss.
+        data: images and annotations.
+        label_loss: the loss from labels.
         optimizer: optimiser and schedule.
         epochs: passes over the training people.
         batch_size: people per step and process.
         evaluate_every: epochs between validations; the last epoch is always validated.
-        flip_test: average the predictions for the picture and its mirror image in validation.
-        simcc_score: of the two axes' maxima in validation; it tells in AP. The published code takes "max" for hard
-            labels, "min" for Gaussian ones.
+        flip_test: average the predictions for the image and its mirror image in validation.
+        simcc_score: of the two axes' maxima in validation; it matters to AP alone. The published code takes "max" for
+            hard labels, "min" for Gaussian ones.
         seed: of initialisation, order and augmentation.
         precision: "no" (float32), "bf16" or "fp16" mixed precision.
+        tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
+            as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
         cpu: stay on the CPU where there is a GPU.
     """
+
+    command: ClassVar[str] = "train"
 
     output: str = "runs/train"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    labels: LabelConfig = field(default_factory=LabelConfig)
+    label_loss: LabelLossConfig = field(default_factory=LabelLossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     epochs: int = 30
     batch_size: int = 32
@@ -102,7 +158,41 @@ class TrainingConfig:
     simcc_score: Literal["min", "max", "mean"] = "min"
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
+    tf32: bool = True
     cpu: bool = False
+
+    def validate(self) -> None:
+        """Check the numbers that no other constructor checks.
+
+        Raises:
+            InputError: names the field as it is written in the YAML and on the command line.
+        """
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        # before people are drawn for it
+        check_option("model.name", self.model.name, list_models())
+        people = self.data.synthetic_people
+        check(people > 0, "data.synthetic_people", people, "a positive number")
+        for name in ("views", "workers"):
+            value = getattr(self.data, name)
+            check(value >= 0, f"data.{name}", value, "zero or more")
+        both = self.data.stored_crops and self.data.views > 0
+        check(not both, "data.stored_crops", "true beside data.views", "one of the two")
+        self.optimizer.validate()
+        check_option("simcc_score", self.simcc_score, ("min", "max", "mean"))
+        check_option("precision", self.precision, ("no", "bf16", "fp16"))
+
+    def teacher_file(self) -> TeacherFile | None:
+        """The file of the network that teaches, if there is one."""
+        return None
+
+    def terms(self, student: DescribedNetwork, teacher: DescribedNetwork) -> dict[str, Any]:
+        """The options of `DistillationTask` that a teacher adds."""
+        return {}
+
+    def adversarial_optimizer(self, task: DistillationTask) -> torch.optim.Optimizer | None:
+        """The optimiser of what is learnt against the loss, if anything is."""
+        return None
 
 
 @dataclass
@@ -129,6 +219,24 @@ class SAPEConfig:
     center_teacher: bool = True
     mode: Literal["spatial", "flatten"] = "spatial"
 
+    def build(self, student: DescribedNetwork, teacher: DescribedNetwork) -> SAPE | None:
+        """The term between two networks, or None where it is not used.
+
+        Raises:
+            InputError: the channels of the last features differ, or an option is out of range.
+        """
+        if not self.enabled:
+            return None
+        own, other = student.spec.feature_channels, teacher.spec.feature_channels
+        check(
+            channels_agree(student, teacher),
+            "sape.enabled",
+            f"true for {own} channels of the student and {other} of the teacher",
+            "as many channels of the last feature on both sides, or false",
+        )
+        names = ("num_projectors", "kernels", "use_sau", "activation", "center_teacher", "mode")
+        return SAPE.between(student, teacher, **{name: getattr(self, name) for name in names})
+
 
 @dataclass
 class CCAConfig:
@@ -138,13 +246,30 @@ class CCAConfig:
         enabled: whether the term is used.
         weight: β in the total loss.
         phase: "paper" merges bins as printed, "centered" aligns the merged bins' coordinates.
-        visibility: weight labelled joints by their visibility.
+        annotated_weights: leave out the joints of labelled people that are not annotated.
     """
 
     enabled: bool = True
     weight: float = 4.0
     phase: Literal["paper", "centered"] = "paper"
-    visibility: bool = False
+    annotated_weights: bool = False
+
+    def build(self, student: DescribedNetwork, teacher: DescribedNetwork) -> CCA | None:
+        """The term between two networks, or None where it is not used.
+
+        Raises:
+            InputError: a head is of heatmaps, or an option is unknown.
+        """
+        if not self.enabled:
+            return None
+        which = "student" if student.spec.head == "heatmap" else "teacher"
+        check(
+            both_simcc(student, teacher),
+            "cca.enabled",
+            f"true for a {which} with heatmaps",
+            "false: CCA aligns SimCC classes, and SAPE works alone",
+        )
+        return CCA(self.phase)
 
 
 @dataclass
@@ -173,6 +298,25 @@ class TemperatureConfig:
     detach_scale: bool = False
     learn_weights: bool = False
 
+    def build(self) -> float | ETHT:
+        """τ, fixed or learnt.
+
+        Raises:
+            InputError: a bound or the share of the training is out of range.
+        """
+        if not self.adversarial:
+            return self.tau
+        return ETHT(self.tau_min, self.tau_max, self.theta, ramp=self.ramp, detach_scale=self.detach_scale)
+
+    def build_weight(self, weight: float) -> float | AdversarialScalar:
+        """α or β, fixed or learnt, from its value at the start."""
+        return AdversarialScalar.between_half_and_twice(weight) if self.learn_weights else weight
+
+    def build_optimizer(self, task: DistillationTask) -> torch.optim.Optimizer | None:
+        """Plain SGD of what is learnt against the loss: Adam would normalise the reversal's ξ away."""
+        adversarial = task.adversarial_parameters()
+        return torch.optim.SGD(adversarial, self.learning_rate) if adversarial else None
+
 
 @dataclass
 class DistillationConfig(TrainingConfig):
@@ -181,54 +325,49 @@ class DistillationConfig(TrainingConfig):
     Args:
         teacher: checkpoint of the teacher, as `cdkd train` writes it.
         teacher_precision: of the teacher's backbone: "bfloat16" takes half the time on a CPU with instructions for
-            it (AVX-512 BF16) and changes the outputs by about one percent; "auto" is "bfloat16" there and
-            "float32" elsewhere.
+            it (AVX-512 BF16) and changes the outputs by about one percent; "auto" is "bfloat16" there and on a GPU
+            ("float16" before compute capability 8.0), and "float32" elsewhere.
         sape: feature distillation.
         cca: logit distillation.
         temperature: temperature of the logit distillation.
     """
 
+    command: ClassVar[str] = "distill"
+
     output: str = "runs/distill"
     teacher: str = ""
-    teacher_precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    teacher_precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
 
-
-def check_config(config: TrainingConfig) -> None:
-    """Check the numbers that no other constructor checks.
-
-    Raises:
-        InputError: names the field as it is written in the YAML and on the command line.
-    """
-    positive = {
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "evaluate_every": config.evaluate_every,
-        "data.figures": config.data.figures,
-        "optimizer.learning_rate": config.optimizer.learning_rate,
-    }
-    for name, value in positive.items():
-        check(value > 0, name, value, "a positive number")
-    not_negative = {
-        "data.views": config.data.views,
-        "data.workers": config.data.workers,
-        "optimizer.weight_decay": config.optimizer.weight_decay,
-        "optimizer.warmup": config.optimizer.warmup,
-        "optimizer.clip": config.optimizer.clip,
-    }
-    for name, value in not_negative.items():
-        check(value >= 0, name, value, "zero or more")
-    check_option("optimizer.schedule", config.optimizer.schedule, ("cosine", "step", "constant"))
-    check_option("simcc_score", config.simcc_score, ("min", "max", "mean"))
-    check_option("precision", config.precision, ("no", "bf16", "fp16"))
-    if isinstance(config, DistillationConfig):
-        check_option("teacher_precision", config.teacher_precision, ("auto", "float32", "bfloat16"))
-        check(config.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
+    def validate(self) -> None:
+        """Check the numbers that no other constructor checks; see `TrainingConfig.validate`."""
+        super().validate()
+        check_option("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS)
+        check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         check(
-            config.sape.enabled or config.cca.enabled,
+            self.sape.enabled or self.cca.enabled,
             "sape.enabled and cca.enabled",
             "both false",
             "at least one distillation term (or use `cdkd train`)",
         )
+
+    def teacher_file(self) -> TeacherFile:
+        """The file of the network that teaches."""
+        return TeacherFile(self.teacher, self.teacher_precision)
+
+    def terms(self, student: DescribedNetwork, teacher: DescribedNetwork) -> dict[str, Any]:
+        """The distillation terms between two networks, as options of `DistillationTask`."""
+        return {
+            "sape": self.sape.build(student, teacher),
+            "cca": self.cca.build(student, teacher),
+            "tau": self.temperature.build(),
+            "alpha": self.temperature.build_weight(self.sape.weight),
+            "beta": self.temperature.build_weight(self.cca.weight),
+            "annotated_weights": self.cca.annotated_weights,
+        }
+
+    def adversarial_optimizer(self, task: DistillationTask) -> torch.optim.Optimizer | None:
+        """The optimiser of θ, α and β where they are learnt."""
+        return self.temperature.build_optimizer(task)

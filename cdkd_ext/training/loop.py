@@ -5,27 +5,29 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
-from cdkd_ext.data.batches import Batch, EpochBatches
-from cdkd_ext.errors import check
+from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
+from cdkd_ext.errors import Terminated
 from cdkd_ext.files import write_json
-from cdkd_ext.models import HeatmapOutput, SimCCOutput
-from cdkd_ext.training.config import DistillationConfig, TrainingConfig
+from cdkd_ext.models import PoseNetwork
+from cdkd_ext.training.config import TrainingConfig
+from cdkd_ext.training.finite import FiniteWatch
 from cdkd_ext.training.progress import TrainingDisplay
 from cdkd_ext.training.schedule import learning_rate
-from cdkd_ext.training.state import load_state, save_state
-from cdkd_ext.training.task import PoseTask
+from cdkd_ext.training.state import save_state
+from cdkd_ext.training.task import DistillationTask
 
 Record = dict[str, Any]
 
@@ -35,24 +37,49 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class InterruptedRun(Exception):  # noqa: N818 (not an error: the user asked for it)
-    """Ctrl-C; the last checkpoint is kept."""
+    """Ctrl-C, or SIGTERM raised as `cdkd_ext.errors.Terminated`; the last checkpoint is kept.
+
+    Args:
+        message: where it stopped and what is kept.
+        terminated: whether it was SIGTERM.
+    """
+
+    def __init__(self, message: str, *, terminated: bool = False) -> None:
+        super().__init__(message)
+        self.terminated = terminated
+
+
+class Evaluator(Protocol):
+    """What measures a student; `build.Validation` is one."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides which checkpoint is best."""
+        ...
+
+    def __call__(self, student: PoseNetwork) -> dict[str, Any]:
+        """Return the metrics."""
+        ...
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: in TensorBoard's queue it would leave a thread waiting forever."""
-    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not raises or threading.current_thread() is not threading.main_thread():
+    """Let Ctrl-C and SIGTERM wait for the end of the block: in TensorBoard's queue they would leave a thread waiting."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    held: list[tuple[int, FrameType | None]] = []
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: held.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if held:
-        raise KeyboardInterrupt
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number, frame in held:
+        handlers[number](number, frame)
 
 
 class Trainer:
@@ -60,81 +87,73 @@ class Trainer:
 
     Args:
         config: the run.
-        task: student and losses.
-        loader: the batches; its sampler decides the order.
-        sampler: the same sampler, told the epoch.
-        evaluate: returns the metrics of the student.
+        task: student, losses and teacher.
+        loader: the batches of each epoch.
+        validation: measures the student.
         accelerator: devices, precision and processes.
-        metric: the one of them that decides which checkpoint is best.
-        teacher: computes the teacher's outputs from batch["teacher_image"]; None where there is no teacher or its
-            outputs come with the batch.
-        temperature_rate: learning rate of the adversarial parameters' own plain gradient step.
     """
 
     def __init__(
         self,
         config: TrainingConfig,
-        task: PoseTask,
-        loader: DataLoader[Batch],
-        sampler: EpochBatches,
-        evaluate: Callable[[PoseTask], dict[str, Any]],
+        task: DistillationTask,
+        loader: EpochLoader,
+        validation: Evaluator,
         accelerator: Accelerator,
-        metric: str = "pckh",
-        teacher: Callable[[Tensor], SimCCOutput | HeatmapOutput] | None = None,
-        temperature_rate: float = 1e-3,
     ) -> None:
         self.config = config
         self.output = Path(config.output)
         self.loader = loader
-        self.sampler = sampler
-        self.evaluate = evaluate
+        self.validation = validation
         self.accelerator = accelerator
-        self.metric = metric
-        self.teacher = teacher
         self.task = task.to(accelerator.device)
-        optimizer_class = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer.name]
-        optimizer = optimizer_class(
-            task.weight_groups(config.optimizer.weight_decay), config.optimizer.learning_rate, fused=True
-        )
-        self.wrapped, self.optimizer = accelerator.prepare(task, optimizer)
-        # Adam would normalise the reversal's ξ away, so θ has a plain gradient step of its own
-        adversarial = list(task.loss.adversarial_parameters())
-        self.adversarial_optimizer = torch.optim.SGD(adversarial, temperature_rate) if adversarial else None
-        self.command = "distill" if isinstance(config, DistillationConfig) else "train"
+        self.wrapped, self.optimizer = accelerator.prepare(task, config.optimizer.build(task))
+        self.adversarial_optimizer = config.adversarial_optimizer(task)
+        self._finite = FiniteWatch()
         self.history: list[Record] = []
         self.best: float | None = None
         self.step = 0
+        self._place = 0  # of the current step among all of the training's, at today's batch size
 
-    def run(self, *, resume: bool = False) -> Record:
+    def run(self, state: dict[str, Any] | None = None) -> Record:
         """Train to the end and return the last record.
+
+        Args:
+            state: of `read_run`, to go on from; None begins.
 
         Raises:
             NonFiniteLossError: names the step and the term.
-            InterruptedRun: Ctrl-C; says where the last checkpoint is.
+            InterruptedRun: Ctrl-C or SIGTERM; says where the last checkpoint is.
+            LostWorkerError: a loading process was killed; says where the last checkpoint is.
         """
-        first = self._restore() if resume else 0
+        first = 0 if state is None else self._restore(state)
         main = self.accelerator.is_main_process
         writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step) if main else None
-        epochs, steps = self.config.epochs, len(self.sampler)
+        epochs, steps = self.config.epochs, len(self.loader)
         try:
-            with TrainingDisplay(epochs * steps, quiet=not main) as display:
-                display.start(self.step)
+            with lost_workers_named(), TrainingDisplay(epochs * steps, quiet=not main) as display:
+                display.start(first * steps)
                 for epoch in range(first, epochs):
                     record = self._train_epoch(epoch, display)
                     if (epoch + 1) % self.config.evaluate_every == 0 or epoch + 1 == epochs:
-                        record |= self.evaluate(self.task)
+                        record |= self.validation(self.task.student)
                     self.history.append(record)
                     self._save(epoch, record)
                     scalars = {
                         name: value for name, value in record.items() if isinstance(value, (int, float))
                     }
-                    display.epoch(epoch, epochs, self.step, scalars)
+                    display.epoch(epoch, epochs, (epoch + 1) * steps, scalars)
                     if writer is not None:
                         with _interrupts_held():
                             for name, value in scalars.items():
                                 writer.add_scalar(name, value, self.step)
-        except KeyboardInterrupt:
-            raise InterruptedRun(f"interrupted in step {self.step}; {self._kept()}") from None
+        except KeyboardInterrupt as error:
+            terminated = isinstance(error, Terminated)
+            word = "terminated" if terminated else "interrupted"
+            message = f"{word} in step {self.step}; {self._kept()}"
+            raise InterruptedRun(message, terminated=terminated) from None
+        except LostWorkerError as error:
+            raise LostWorkerError(f"{error}; {self._kept()}") from error
         finally:
             if writer is not None:
                 writer.close()
@@ -142,22 +161,28 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, display: TrainingDisplay) -> Record:
         config = self.config
-        self.sampler.epoch = epoch
         self.wrapped.train()
         sums: dict[str, Tensor] = {}
         started, samples, rate = time.perf_counter(), 0, 0.0
-        for index, batch in enumerate(self.loader):
-            rate_now = learning_rate(config.optimizer, self.step, len(self.sampler), config.epochs)
+        steps = len(self.loader)
+        for index, batch in enumerate(self.loader.epoch(epoch)):
+            # not the steps that were taken: before resuming, an epoch may have had another number of them
+            self._place = epoch * steps + index
+            rate_now = learning_rate(config.optimizer, self._place, steps, config.epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate_now
             losses = self._train_step(batch)
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
-            samples += len(batch["image"]) * self.accelerator.num_processes
+            samples += len(batch["index"]) * self.accelerator.num_processes
             rate = samples / (time.perf_counter() - started)
             if display.live and index % 10 == 0:
-                display.step(self.step, epoch, {name: float(value) for name, value in losses.items()}, rate)
-        means = {name: float(value) / len(self.sampler) for name, value in sums.items()}
+                display.step(
+                    self._place + 1, epoch, {name: float(value) for name, value in losses.items()}, rate
+                )
+        # before anything of this epoch is kept
+        self._stop_if(self._finite.report())
+        means = {name: float(value) / steps for name, value in sums.items()}
         return {
             "epoch": epoch + 1,
             "step": self.step,
@@ -168,14 +193,18 @@ class Trainer:
         }
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
-        batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
-        if self.teacher is not None:
-            output = self.teacher(batch.pop("teacher_image"))
-            batch |= {f"teacher_{name}": value for name, value in output._asdict().items()}
-        progress = self.step / max(1, self.config.epochs * len(self.sampler) - 1)
+        batch = self.loader.on_device(send_to_device(batch, self.accelerator.device, non_blocking=True))
         with self.accelerator.autocast():
-            losses = self.wrapped(batch, progress)
-        self._check_finite(losses)
+            losses = self.wrapped(
+                batch["image"],
+                batch.get("teacher_image"),
+                batch["keypoints"],
+                batch["annotated"],
+                labelled=batch["labelled"],
+                progress=self._place / max(1, self.config.epochs * len(self.loader) - 1),
+                teacher_output=batch.get("teacher_output"),
+            )
+        self._stop_if(self._finite.add(self.step, losses))
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["total"])
         # before the clipping, which would shorten θ's step and count its gradient among the network's
@@ -201,28 +230,23 @@ class Trainer:
         self.adversarial_optimizer.step()
         self.adversarial_optimizer.zero_grad()
 
-    def _check_finite(self, losses: dict[str, Tensor]) -> None:
-        values = torch.stack([value.detach().float() for value in losses.values()])
-        finite = torch.isfinite(values)
-        if not bool(finite.all()):
-            terms = [name for name, fine in zip(losses, finite.tolist(), strict=True) if not fine]
-            first = [name for name in terms if name != "total"] or terms
-            raise NonFiniteLossError(
-                f"step {self.step}: {', '.join(first)} became {float(values[~finite][0])}; {self._kept()}"
-            )
+    def _stop_if(self, problem: str | None) -> None:
+        if problem is not None:
+            raise NonFiniteLossError(f"{problem}; {self._kept()}")
 
     def _kept(self) -> str:
         if not (self.output / "state.pt").exists():
             return "no epoch was finished, so there is no checkpoint yet"
-        return f"the checkpoint of epoch {len(self.history)} is kept; go on with `cdkd {self.command} --resume {self.output}`"
+        command = f"cdkd {self.config.command} --resume {self.output}"
+        return f"the checkpoint of epoch {len(self.history)} is kept; go on with `{command}`"
 
     def _save(self, epoch: int, record: Record) -> None:
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
-        student = self.task.student
-        if self.metric in record and (self.best is None or record[self.metric] > self.best):
-            self.best = record[self.metric]
+        student, metric = self.task.student, self.validation.metric
+        if metric in record and (self.best is None or record[metric] > self.best):
+            self.best = record[metric]
             save_model(student, self.output / "best.safetensors")
         save_model(student, self.output / "last.safetensors")
         state = {
@@ -237,19 +261,9 @@ class Trainer:
             state["scaler"] = self.accelerator.scaler.state_dict()
         # one file, renamed into place: a kill at any moment leaves the last whole epoch
         save_state(state, self.output / "state.pt")
-        write_json({f"best_{self.metric}": self.best, "epochs": self.history}, self.output / "metrics.json")
+        write_json({f"best_{metric}": self.best, "epochs": self.history}, self.output / "metrics.json")
 
-    def _restore(self) -> int:
-        path = self.output / "state.pt"
-        if not path.exists():
-            return 0
-        state = load_state(path)
-        check(
-            state["epoch"] <= self.config.epochs,
-            "epochs",
-            self.config.epochs,
-            f"at least the {state['epoch']} that {self.output} has already",
-        )
+    def _restore(self, state: dict[str, Any]) -> int:
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cdkd_ext.errors import InputError, check
+from cdkd_ext.checkpoints.native import read_spec
+from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.files import replacing
+from cdkd_ext.models import ModelSpec
+
+NAME = "state.pt"
+_FIELDS = ("epoch", "step", "task", "optimizer", "history", "best")
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -31,3 +38,70 @@ def load_state(path: Path) -> dict[str, Any]:
         raise InputError(f"resume: {path} cannot be read as the state of a run ({reason})") from error
     check(isinstance(state, dict) and "epoch" in state, "resume", path, "the state.pt of a run")
     return state
+
+
+def read_run(folder: Path, epochs: int) -> dict[str, Any]:
+    """Read the state of a run that is to go on up to a number of epochs.
+
+    Args:
+        folder: of the run.
+        epochs: how many it is to have in the end.
+
+    Raises:
+        InputError: there is no state, it is damaged, or it has more epochs than that.
+    """
+    path = folder / NAME
+    expected = "the folder of a run that has finished an epoch"
+    check(path.is_file(), "resume", f"{folder}, without {NAME}", expected)
+    state = load_state(path)
+    missing = [name for name in _FIELDS if name not in state]
+    check(not missing, "resume", f"{path} without {', '.join(missing)}", "the state.pt of a run")
+    done = state["epoch"]
+    check(done <= epochs, "epochs", epochs, f"at least the {done} that {folder} has already")
+    return state
+
+
+def check_fits(
+    state: Mapping[str, Any], folder: Path, spec: ModelSpec, task: Mapping[str, torch.Tensor]
+) -> None:
+    """Check that a run's state is one of the network and the losses that are to go on.
+
+    Args:
+        state: of `read_run`.
+        folder: of the run.
+        spec: the student that is to go on.
+        task: the parameters and buffers that are to take the state.
+
+    Raises:
+        InputError: names the option of the network, the joints, or the first tensor that differs.
+    """
+    last = folder / "last.safetensors"
+    if last.is_file():
+        # not every option shows in the shape of a tensor
+        saved = read_spec(last, "resume")
+        option = spec.misfit(saved)
+        if option is not None:
+            fail(f"model.{option}", getattr(spec, option), f"{getattr(saved, option)} as in {folder}")
+        _check_joints(spec, saved, folder)
+    saved_task = state["task"]
+    for name in sorted({*task, *saved_task}):
+        got, wanted = (_shape(tensors.get(name)) for tensors in (task, saved_task))
+        check(got == wanted, f"resume: {name}", got, f"{wanted} as in {folder / NAME}")
+
+
+def copy_run(source: Path, folder: Path) -> None:
+    """Copy a run's checkpoints and state into a folder that goes on with it; the state comes last."""
+    for name in ("best.safetensors", "last.safetensors", "metrics.json", NAME):
+        if (source / name).is_file():
+            with replacing(folder / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+
+
+def _check_joints(spec: ModelSpec, saved: ModelSpec, folder: Path) -> None:
+    got, wanted = (None if one.joints is None else one.joints.names for one in (spec, saved))
+    if None not in (got, wanted) and got != wanted:
+        fail("resume: joints of the data", ", ".join(got or ()), f"{', '.join(wanted or ())} as in {folder}")
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "no such tensor" if tensor is None else f"shape {tuple(tensor.shape)}"

@@ -1,50 +1,164 @@
-"""The trainable whole: the student and the modules that only its training needs."""
+"""The trainable whole: a student beside the modules that only its training needs, and the teacher it learns from."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext.data.batches import Batch
-from cdkd_ext.distill import DistillationLoss, FeatureOutputs
-from cdkd_ext.models import HeatmapOutput, PoseNetwork, SimCCOutput, channels_last, normalize_images
+from cdkd_ext.distillation import (
+    CCA,
+    ETHT,
+    SAPE,
+    AdversarialScalar,
+    DescribedNetwork,
+    DistillationLoss,
+    HeatmapLoss,
+    SimCCLoss,
+    TeacherOutput,
+)
+from cdkd_ext.errors import check, check_type, fail
+from cdkd_ext.models import PoseNetwork, channels_last
+from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
+from cdkd_ext.training.pair import (
+    both_simcc,
+    channels_agree,
+    check_cca,
+    check_label_loss,
+    check_pair,
+    check_sape,
+)
+
+Auto = Literal["auto"]
 
 
-class PoseTask(nn.Module):
-    """A student beside its losses, so that no optimiser and no wrapper can miss a parameter.
+class DistillationTask(nn.Module):
+    """A student, its losses and its teacher: images and labels in, named losses out.
+
+    All that learns is here, so that no optimiser and no wrapper can miss a parameter. The teacher is no part of the
+    module: it is neither trained, nor moved, nor saved with it. Without a teacher this is plain training.
 
     Args:
+        student: the network that is trained; its weights are laid out channels last.
+        teacher: a `PoseNetwork` or a `FrozenTeacher`; or anything that returns a `TeacherOutput` for its crops,
+            which needs `sape` and `cca` given unless it has the attributes of a `DescribedNetwork`. A network is
+            frozen. None trains from labels alone, or from stored outputs with `sape` or `cca` given.
+        label_loss: the loss from labels; None takes `SimCCLoss` or `HeatmapLoss` for the student's head.
+        sape: the feature term, or None; "auto" is SAPE with its defaults where the channels of both last feature maps
+            agree.
+        cca: the logit term, or None; "auto" is CCA where both networks have a SimCC head.
+        tau: the temperature of `cca`: fixed, or learnt against the loss.
+        alpha: weight of the feature term: fixed, or learnt against the loss.
+        beta: weight of the logit term: fixed, or learnt against the loss.
+        annotated_weights: in the logit term, leave out the joints of labelled samples that are not annotated.
+
+    Attributes:
         student: the network that is trained.
-        loss: the total loss; without distillation terms this is plain training.
+        loss: the `DistillationLoss`, with all that its terms learn.
+
+    Raises:
+        InputError: the networks, or a term and a network, do not fit: joints, aspect ratio, bins, channels or heads.
+        TypeError: an argument is of another type.
+
+    Example:
+        >>> import torch
+        >>> from cdkd_ext.models import create_model
+        >>> from cdkd_ext.training import DistillationTask
+        >>> student, teacher = (
+        ...     create_model("hrnet_w8_small", input_size=(side, side), num_joints=17) for side in (32, 64)
+        ... )
+        >>> task = DistillationTask(student, teacher)
+        >>> optimizer = torch.optim.AdamW(task.parameters(), 1e-3)
+        >>> small, large = (torch.zeros(2, 3, side, side, dtype=torch.uint8) for side in (32, 64))
+        >>> losses = task(small, large, torch.rand(2, 17, 2) * 31, torch.ones(2, 17))
+        >>> losses["total"].backward()
+        >>> optimizer.step()
     """
 
-    def __init__(self, student: PoseNetwork, loss: DistillationLoss) -> None:
+    def __init__(
+        self,
+        student: PoseNetwork,
+        teacher: PoseNetwork | Teacher | None = None,
+        *,
+        label_loss: SimCCLoss | HeatmapLoss | None = None,
+        sape: SAPE | Auto | None = "auto",
+        cca: CCA | Auto | None = "auto",
+        tau: float | ETHT = 1.0,
+        alpha: float | AdversarialScalar = 2.0,
+        beta: float | AdversarialScalar = 4.0,
+        annotated_weights: bool = False,
+    ) -> None:
         super().__init__()
+        check_type("student", student, PoseNetwork, "a PoseNetwork")
+        described = _described(teacher)
+        if described is not None:
+            check_pair(student, described)
+        label_loss = default_label_loss(student) if label_loss is None else label_loss
+        check_label_loss(student, label_loss)
+        sape = _default_sape(student, teacher, described) if sape == "auto" else sape
+        cca = _default_cca(student, teacher, described) if cca == "auto" else cca
+        if sape is not None:
+            check_type("sape", sape, SAPE, "a SAPE, None or 'auto'")
+            check_sape(student, described, sape)
+        if cca is not None:
+            check_type("cca", cca, CCA, "a CCA, None or 'auto'")
+            check_cca(student, described)
+        if teacher is not None:
+            got = "neither SAPE (the channels of the features differ, or sape=None) nor CCA (a head of heatmaps, or cca=None)"
+            check(sape is not None or cca is not None, "teacher", got, "a term that the student learns by")
         self.student = channels_last(student)
-        self.loss = loss
+        self.loss = DistillationLoss(
+            label_loss,
+            sape=sape,
+            cca=cca,
+            tau=tau,
+            alpha=alpha,
+            beta=beta,
+            annotated_weights=annotated_weights,
+        )
+        # in a tuple a teacher that is a module is not registered as one
+        self._teacher: tuple[Teacher, ...] = () if teacher is None else (_frozen(teacher),)
 
-    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Return the named losses, "total" among them.
+    def forward(
+        self,
+        images: Tensor,
+        teacher_images: Tensor | None,
+        keypoints: Tensor,
+        annotated: Tensor,
+        *,
+        labelled: Tensor | None = None,
+        progress: float = 0.0,
+        teacher_output: TeacherOutput | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the named losses, scalars, "total" among them; `DistillationLoss` lists the others.
 
         Args:
-            batch: image uint8 (B, 3, h, w), keypoints (B, J, 2), annotated (B, J), labelled (B,); with distillation
-                terms also teacher_feature and, of a SimCC teacher, teacher_logits_x and teacher_logits_y.
-            progress: share of the training done, 0 to 1.
-        """
-        images = batch["image"].contiguous(memory_format=torch.channels_last)
-        output = self.student(normalize_images(images))
-        teacher: FeatureOutputs | None = None
-        if "teacher_logits_x" in batch:
-            teacher = SimCCOutput(
-                batch["teacher_feature"], batch["teacher_logits_x"], batch["teacher_logits_y"]
-            )
-        elif "teacher_feature" in batch:
-            teacher = HeatmapOutput(batch["teacher_feature"])
-        return self.loss(output, teacher, batch["keypoints"], batch["annotated"], batch["labelled"], progress)
+            images: the student's crops, RGB (B, 3, h, w) uint8.
+            teacher_images: the teacher's crops of the same people and regions, RGB (B, 3, H, W) uint8, on any
+                device; None without a teacher or beside `teacher_output`.
+            keypoints: (B, J, 2) x and y in pixels of the student's crops; anything where not annotated.
+            annotated: (B, J), 1 for annotated joints and 0 for others.
+            labelled: (B,), 0 for samples that train through the distillation terms alone; None for all labelled.
+            progress: share of the training done, in [0, 1]; matters to what is learnt against the loss.
+            teacher_output: the teacher's output for the crops, where it was computed before.
 
-    def weight_groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """Parameter groups of the main optimiser: matrices and kernels decay, biases and norms do not."""
-        adversarial = {id(parameter) for parameter in self.loss.adversarial_parameters()}
+        Raises:
+            InputError: a shape does not fit, or the teacher's crops are missing or too many.
+        """
+        output = self.student(images.contiguous(memory_format=torch.channels_last))
+        taught = self._taught(teacher_images, teacher_output, images.device)
+        if labelled is None:
+            labelled = keypoints.new_ones(len(keypoints))
+        return self.loss(output, taught, keypoints, annotated, labelled, progress)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups of the main optimiser: matrices and kernels decay, biases and norms do not.
+
+        What is learnt against the loss is in neither: it belongs into plain SGD (`adversarial_parameters`).
+        """
+        adversarial = {id(parameter) for parameter in self.adversarial_parameters()}
         parameters = [
             value for value in self.parameters() if value.requires_grad and id(value) not in adversarial
         ]
@@ -52,3 +166,58 @@ class PoseTask(nn.Module):
             {"params": [value for value in parameters if value.dim() > 1], "weight_decay": weight_decay},
             {"params": [value for value in parameters if value.dim() <= 1], "weight_decay": 0.0},
         ]
+
+    def adversarial_parameters(self) -> list[nn.Parameter]:
+        """θ of every scalar that is learnt against the loss, for an optimiser of their own: SGD without momentum."""
+        return self.loss.adversarial_parameters()
+
+    def _taught(
+        self, images: Tensor | None, output: TeacherOutput | None, device: torch.device
+    ) -> TeacherOutput | None:
+        if images is None:
+            return None if output is None else output.to(device).widened()
+        check(output is None, "teacher_images", "the teacher's crops beside teacher_output", "one of the two")
+        if not self._teacher:
+            fail("teacher_images", "the teacher's crops", "None for a task without a teacher")
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            output = self._teacher[0](images)
+        check_type("teacher", output, TeacherOutput, "a callable that returns a TeacherOutput")
+        return output.to(device).widened()
+
+
+def default_label_loss(student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:
+    """The loss from labels for a network's head, with its defaults."""
+    return HeatmapLoss.of(student) if student.spec.head == "heatmap" else SimCCLoss(student.spec.split_ratio)
+
+
+def _described(teacher: object) -> DescribedNetwork | None:
+    described = hasattr(teacher, "spec") and hasattr(teacher, "feature_size")
+    return cast(DescribedNetwork, teacher) if described else None
+
+
+def _default_sape(
+    student: DescribedNetwork, teacher: object, described: DescribedNetwork | None
+) -> SAPE | None:
+    if teacher is None:
+        return None
+    if described is None:
+        fail("sape", "'auto' beside a teacher without spec and feature_size", "a SAPE, or None")
+    return SAPE.between(student, described) if channels_agree(student, described) else None
+
+
+def _default_cca(
+    student: DescribedNetwork, teacher: object, described: DescribedNetwork | None
+) -> CCA | None:
+    if teacher is None:
+        return None
+    if described is None:
+        fail("cca", "'auto' beside a teacher without spec and feature_size", "a CCA, or None")
+    return CCA() if both_simcc(student, described) else None
+
+
+def _frozen(teacher: PoseNetwork | Teacher) -> Teacher:
+    if isinstance(teacher, PoseNetwork):
+        return FrozenTeacher(teacher)
+    expected = "a network, or a callable that returns a TeacherOutput"
+    check_type("teacher", teacher, Callable, expected)  # type: ignore[arg-type]
+    return teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else teacher

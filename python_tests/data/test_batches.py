@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from cdkd_ext.data.batches import EpochBatches, make_loader
+from cdkd_ext.data.batches import EpochBatches, EpochLoader
 
 
 def keys_of(sampler: EpochBatches) -> list[tuple[int, int]]:
@@ -61,6 +61,6 @@ class Samples(Dataset):
 
 def test_workers_give_the_same_batches_in_the_same_order():
     sampler = EpochBatches(range(24), 4, seed=5)
-    alone = [batch["index"].tolist() for batch in make_loader(Samples(), sampler)]
-    helped = [batch["index"].tolist() for batch in make_loader(Samples(), sampler, workers=2)]
+    alone = [batch["index"].tolist() for batch in EpochLoader(Samples(), sampler).epoch(0)]
+    helped = [batch["index"].tolist() for batch in EpochLoader(Samples(), sampler, workers=2).epoch(0)]
     assert alone == helped == [[index for index, _ in batch] for batch in sampler]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cdkd_ext.data import load_coco_persons
+from cdkd_ext.data import DataConfig, keypoint_category_id, load_coco_persons
+from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import COCO_JOINTS, JointSet
 
@@ -85,6 +86,105 @@ def test_pictures_without_people_may_be_missing(tiny_data: Any) -> None:
     assert len(load_coco_persons(tiny_data.annotations, tiny_data.images)[0]) == 2
 
 
+@pytest.fixture(params=["absent", "null", "empty"])
+def without_keypoints(request: pytest.FixtureRequest) -> Callable[[Content], None]:
+    """An edit that takes the second person's keypoints away, in one of the ways in which files say so."""
+
+    def edit(content: Content) -> None:
+        person = content["annotations"][1]
+        del person["keypoints"]
+        if request.param != "absent":
+            person["keypoints"] = None if request.param == "null" else []
+
+    return edit
+
+
+def test_absent_keypoints_mean_the_same_in_every_form(
+    tiny_data: Any, without_keypoints: Callable[[Content], None]
+) -> None:
+    tiny_data.edit(without_keypoints)
+    files = (tiny_data.annotations, tiny_data.images)
+    persons, _ = load_coco_persons(*files, min_keypoints=0)
+    assert [(person.annotation_id, person.annotated.sum()) for person in persons] == [(1, 2), (2, 0), (3, 0)]
+    labelled, _ = load_coco_persons(*files, require_keypoints=False)
+    assert [person.annotation_id for person in labelled] == [1]
+    with pytest.raises(InputError, match=r"annotations\[1\]\.keypoints: expected a list of 9 numbers, or"):
+        load_coco_persons(*files)
+
+
+def test_validation_leaves_people_without_keypoints_out(
+    tiny_data: Any, without_keypoints: Callable[[Content], None]
+) -> None:
+    tiny_data.edit(without_keypoints)
+    config = DataConfig(root=str(tiny_data.folder), val="annotations.json", val_images="images")
+    assert [person.annotation_id for person in load_validation(config).persons] == [1]
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3, 0], [1, 2, 0, 3], [1, 2, -3, 4], [], None, "absent"])
+def test_a_person_with_neither_joints_nor_box_is_left_out_and_counted(
+    tiny_data: Any, caplog: pytest.LogCaptureFixture, box: object
+) -> None:
+    def edit(content: Content) -> None:
+        content["annotations"][2]["bbox"] = box
+        if box == "absent":
+            del content["annotations"][2]["bbox"]
+
+    tiny_data.edit(edit)
+    persons, _ = load_coco_persons(tiny_data.annotations, tiny_data.images, min_keypoints=0)
+    assert [person.annotation_id for person in persons] == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tiny_data.annotations}: left out people without annotated joints whose box has no width or height: "
+        "1 (annotations[2])"
+    ]
+
+
+def test_a_person_with_joints_and_a_broken_box_is_an_error(tiny_data: Any) -> None:
+    tiny_data.edit(lambda content: content["annotations"][0].update(bbox=[1, 2, 3, 0]))
+    with pytest.raises(InputError, match=r"annotations\[0\]\.bbox: expected a positive width and height"):
+        load_coco_persons(tiny_data.annotations, tiny_data.images, min_keypoints=0)
+
+
+def _two_categories(content: Content) -> None:
+    """A player and a goalkeeper with the same joints, one person of each."""
+    player = content["categories"][0] | {"name": "player"}
+    content["categories"] = [player, player | {"id": 2, "name": "goalkeeper"}, {"id": 3, "name": "ball"}]
+    content["annotations"][1]["category_id"] = 2
+
+
+@pytest.mark.parametrize(
+    ("category", "expected"), [(None, [1, 2]), ("player", [1]), ("goalkeeper", [2]), (2, [2]), ("2", [2])]
+)
+def test_categories_with_the_same_joints(
+    tiny_data: Any, category: int | str | None, expected: list[int]
+) -> None:
+    tiny_data.edit(_two_categories)
+    persons, _ = load_coco_persons(tiny_data.annotations, tiny_data.images, category=category)
+    assert [person.annotation_id for person in persons] == expected
+    assert keypoint_category_id(tiny_data.annotations, category) == (2 if expected == [2] else 1)
+
+
+def test_categories_with_different_joints_are_listed(tiny_data: Any) -> None:
+    def edit(content: Content) -> None:
+        _two_categories(content)
+        content["categories"][1] = content["categories"][1] | {"keypoints": ["left_a", "right_a"]}
+
+    tiny_data.edit(edit)
+    message = (
+        r"categories: expected .* a category to take, got 3 of them, 'player' \(id 1, 3 keypoints\), "
+        r"'goalkeeper' \(id 2, 2 keypoints\), 'ball' \(id 3, no keypoints\)"
+    )
+    with pytest.raises(InputError, match=message):
+        load_coco_persons(tiny_data.annotations, tiny_data.images)
+    assert len(load_coco_persons(tiny_data.annotations, tiny_data.images, category="player")[0]) == 1
+    with pytest.raises(InputError, match=r"category: expected .*got 'judge' .*'goalkeeper' \(id 2"):
+        load_coco_persons(tiny_data.annotations, tiny_data.images, category="judge")
+
+
+def test_an_annotation_without_category_is_a_person_s(tiny_data: Any) -> None:
+    tiny_data.edit(lambda content: content["annotations"][1].update(category_id=None))
+    assert len(load_coco_persons(tiny_data.annotations, tiny_data.images)[0]) == 2
+
+
 def _set(*path: int | str) -> Callable[[Content], None]:
     """An edit that puts the last of `path` at the place that the others name."""
     *place, key, value = path
@@ -156,6 +256,10 @@ FIRST = ("annotations", 0)
         (_set(*FIRST, "bbox", 3, float("nan")), r"annotations\[0\]\.bbox: .*finite"),
         (_set(*FIRST, "head_size", "8"), r"annotations\[0\]\.head_size"),
         (_set(*FIRST, "head_size", float("inf")), r"annotations\[0\]\.head_size"),
+        (_set(*FIRST, "iscrowd", "0"), r"annotations\[0\]\.iscrowd: expected 0, 1, false or true, got '0'"),
+        (_set(*FIRST, "iscrowd", [1]), r"annotations\[0\]\.iscrowd"),
+        (_set(*FIRST, "category_id", 1.5), r"annotations\[0\]\.category_id"),
+        (_set("images", 0, "width", "wide"), r"images\[0\]\.width"),
         (_set(*FIRST, "area", True), r"annotations\[0\]\.area"),
     ],
 )
@@ -191,9 +295,7 @@ def test_missing_file_and_folders(tiny_data: Any) -> None:
     with pytest.raises(InputError, match=r"Is a directory"):
         load_coco_persons(tiny_data.images, tiny_data.images)
     shutil.rmtree(tiny_data.images)
-    with pytest.raises(
-        InputError, match=r"images: expected the folder of the images of .*annotations\.json"
-    ):
+    with pytest.raises(InputError, match=r"images: expected the folder of the images of .*annotations\.json"):
         load_coco_persons(tiny_data.annotations, tiny_data.images)
 
 

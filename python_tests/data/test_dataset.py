@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from cdkd_ext.data import Augmentation, Person, PoseDataset, load_coco_persons
 from cdkd_ext.errors import InputError
@@ -273,3 +273,35 @@ def test_real_people(shared_data: Path, annotations: str, images: str) -> None:
         difference = (small - sample["image"].float()).abs().mean()
         shuffled = (small.flip(2) - sample["image"].float()).abs().mean()
         assert difference < shuffled
+
+
+class _Threads(Dataset):
+    """How many threads OpenCV has where a sample was loaded."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        assert self.samples[index]
+        return cv2.getNumThreads()
+
+
+def test_opencv_keeps_the_threads_that_the_caller_gave_it(drawn_people):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        persons, joints = load_coco_persons(
+            drawn_people / "train/annotations.json", drawn_people / "train/images"
+        )
+        dataset = pickle.loads(pickle.dumps(PoseDataset(persons, joints, size=(32, 32))))
+        assert dataset[0]["image"].shape == (3, 32, 32)
+        assert cv2.getNumThreads() == 3
+        # a loading process shares the processors with the others
+        in_worker = next(iter(DataLoader(_Threads(dataset), num_workers=1, multiprocessing_context="fork")))
+        assert in_worker.item() in (0, 1)
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)

@@ -1,4 +1,4 @@
-"""The demonstration on a handful of figures: the whole chain and everything it writes."""
+"""The demonstration on a handful of drawn people: the whole chain and everything it writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cdkd_ext.errors import InputError
 def small(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
     return DemoConfig(
-        str(output), figures=32, teacher_epochs=1, student_epochs=1, views=1, seeds=2, processes=2
+        str(output), synthetic_people=32, teacher_epochs=1, student_epochs=1, views=1, seeds=2, processes=2
     )
 
 
@@ -43,7 +43,7 @@ def test_the_report_says_what_the_runs_measured(report):
     assert not re.search(r"\bnan\b", text.split("| |")[0])
 
 
-def test_the_pictures_can_be_opened(report):
+def test_the_images_can_be_opened(report):
     predictions = cv2.imread(str(report.parent / "predictions.png"))
     assert predictions.shape[1] > 5 * 224
     assert predictions.std() > 20
@@ -60,5 +60,5 @@ def test_a_second_call_keeps_the_finished_runs(report, small):
 def test_numbers_that_are_too_small_are_refused(tmp_path):
     with pytest.raises(InputError, match="seeds: expected at least 2"):
         run_demo(DemoConfig(str(tmp_path), seeds=1))
-    with pytest.raises(InputError, match="figures: expected a positive number"):
-        run_demo(DemoConfig(str(tmp_path), figures=0))
+    with pytest.raises(InputError, match="synthetic_people: expected a positive number"):
+        run_demo(DemoConfig(str(tmp_path), synthetic_people=0))

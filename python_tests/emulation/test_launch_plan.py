@@ -5,9 +5,9 @@ from pathlib import Path
 import kernel_build
 import pytest
 
-from cdkd_ext._checks import InputError
 from cdkd_ext.emulation.launch_plan import LaunchSizes, plan_launches, plan_table
 from cdkd_ext.emulation.library import Emulation
+from cdkd_ext.errors import InputError
 
 SIZES = [
     LaunchSizes(),

@@ -124,6 +124,12 @@ def test_results_are_scored_suppressed_and_in_the_submission_format() -> None:
     assert low[1]["score"] == pytest.approx((0.5 + 16 * 0.1) / 17)
 
 
+def test_results_without_suppression_need_no_sigmas() -> None:
+    keypoints, scores = np.zeros((3, 2, 2)), np.array([[0.5, 0.5], [0.9, 0.9], [0.7, 0.7]])
+    results = coco_results(keypoints, scores, [4, 4, 4], [1] * 3, [9] * 3, sigmas=None, oks_threshold=None)
+    assert [result["score"] for result in results] == pytest.approx([0.5, 0.9, 0.7])
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -154,7 +160,7 @@ def test_bad_predictions_are_named(change: dict[str, Any], field: str) -> None:
 def plain_ap(content: dict[str, Any], results: list[dict[str, Any]], sigmas: Any) -> dict[str, float]:
     """COCO's keypoint evaluation in plain loops: greedy matching, ignored people, 101-point precision."""
     ranges = {"": (0, 1e10), "_M": (32**2, 96**2), "_L": (96**2, 1e10)}
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for suffix, (low, high) in ranges.items():
         precisions, recalls = [], []
         for threshold in THRESHOLDS:
@@ -199,10 +205,10 @@ def plain_ap(content: dict[str, Any], results: list[dict[str, Any]], sigmas: Any
             precisions.append(sum(precision) / len(precision))
             recalls.append(right / positives)
         for name, values in (("AP", precisions), ("AR", recalls)):
-            figures[name + suffix] = sum(values) / len(values) if values else math.nan
+            metrics[name + suffix] = sum(values) / len(values) if values else math.nan
             if not suffix:
-                figures[name + "50"], figures[name + "75"] = values[0], values[5]
-    return figures
+                metrics[name + "50"], metrics[name + "75"] = values[0], values[5]
+    return metrics
 
 
 def result_similarity(person: dict[str, Any], result: dict[str, Any], sigmas: Any) -> float:
@@ -270,16 +276,16 @@ def written(content: Any, path: Path) -> Path:
 def test_average_precision(seed: int, tmp_path: Path) -> None:
     content, results = random_case(seed)
     file = written(content, tmp_path / "annotations.json")
-    figures = coco_keypoint_ap(file, results)
-    assert list(figures) == ["AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L"]
-    assert figures == pytest.approx(plain_ap(content, results, SIGMAS), nan_ok=True, abs=1e-9)
+    metrics = coco_keypoint_ap(file, results)
+    assert list(metrics) == ["AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L"]
+    assert metrics == pytest.approx(plain_ap(content, results, SIGMAS), nan_ok=True, abs=1e-9)
     arrays = [
         {**r, "keypoints": np.array(r["keypoints"]), "score": np.float64(r["score"]), "center": "anything"}
         for r in results
     ]
-    assert coco_keypoint_ap(file, arrays) == pytest.approx(figures, nan_ok=True, abs=0)
+    assert coco_keypoint_ap(file, arrays) == pytest.approx(metrics, nan_ok=True, abs=0)
     assert coco_keypoint_ap(file, written(results, tmp_path / "results.json")) == pytest.approx(
-        figures, nan_ok=True, abs=0
+        metrics, nan_ok=True, abs=0
     )
 
 
@@ -292,8 +298,8 @@ def test_the_truth_scores_one_and_nothing_is_printed(
         for a in content["annotations"]
         if a["num_keypoints"] and not a["iscrowd"]
     ]
-    figures = coco_keypoint_ap(written(content, tmp_path / "annotations.json"), results)
-    assert figures["AP"] == figures["AR"] == 1
+    metrics = coco_keypoint_ap(written(content, tmp_path / "annotations.json"), results)
+    assert metrics["AP"] == metrics["AR"] == 1
     assert capsys.readouterr().out == ""
 
 
@@ -312,6 +318,36 @@ def test_annotations_in_short_form(tmp_path: Path) -> None:
     content["annotations"].append({"id": 100, "image_id": 3, "category_id": 2, "bbox": [0, 0, 5, 5]})
     short = coco_keypoint_ap(written(content, tmp_path / "short.json"), results)
     assert short == pytest.approx(full, nan_ok=True, abs=0)
+
+
+@pytest.mark.parametrize("absent", [None, [], "key"])
+def test_people_without_keypoints_in_every_form(tmp_path: Path, absent: object) -> None:
+    content, results = random_case(3)
+    people = [a for a in content["annotations"] if not a["num_keypoints"] and not a["iscrowd"]]
+    assert people
+    full = coco_keypoint_ap(written(content, tmp_path / "full.json"), results)
+    for annotation in people:
+        annotation["keypoints"] = absent
+        if absent == "key":
+            del annotation["keypoints"]
+    content["annotations"].append({"id": 99, "image_id": 3, "category_id": 1, "keypoints": absent})
+    if absent == "key":
+        del content["annotations"][-1]["keypoints"]
+    short = coco_keypoint_ap(written(content, tmp_path / "short.json"), results)
+    assert short == pytest.approx(full, nan_ok=True, abs=0)
+
+
+def test_categories_with_the_same_joints_count_as_one(tmp_path: Path) -> None:
+    content, results = random_case(2)
+    full = coco_keypoint_ap(written(content, tmp_path / "full.json"), results)
+    player = content["categories"][0] | {"name": "player"}
+    content["categories"] = [player, player | {"id": 2, "name": "goalkeeper"}]
+    for annotation in content["annotations"][::2]:
+        annotation["category_id"] = 2
+    file = written(content, tmp_path / "two.json")
+    assert coco_keypoint_ap(file, results) == pytest.approx(full, nan_ok=True, abs=0)
+    with pytest.raises(InputError, match="at least one result of category 2"):
+        coco_keypoint_ap(file, results, category="goalkeeper")
 
 
 def test_other_joints_need_sigmas(tmp_path: Path) -> None:

@@ -184,6 +184,42 @@ def test_a_submission_for_pictures_whose_annotations_are_unknown(official_data, 
         evaluate_checkpoint(weights, replace(data, joints=None))
 
 
+@pytest.mark.parametrize("boxes", [None, "boxes.json"])
+def test_results_of_joints_without_oks_constants(official_data, checkpoints, tmp_path, caplog, boxes):
+    annotations = official_data / "coco/annotations/person_keypoints_val2017.json"
+    content = json.loads(annotations.read_text())
+    own = replace(COCO_JOINTS, names=tuple(f"{name}_2" for name in COCO_JOINTS.names), sigmas=None)
+    content["categories"] = [{"id": 5, "name": "player", **own.to_category()}]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 5
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    detections = json.loads((official_data / "coco/boxes.json").read_text())
+    (tmp_path / "boxes.json").write_text(json.dumps([box | {"category_id": 5} for box in detections]))
+    model = load_model(checkpoints / "own_17.safetensors")
+    model.spec = replace(model.spec, joints=own)
+    save_model(model, tmp_path / "own.safetensors")
+    data = coco(
+        official_data,
+        val=str(tmp_path / "own.json"),
+        boxes=boxes and str(tmp_path / boxes),
+        metric="none",
+    )
+    evaluate_checkpoint(str(tmp_path / "own.safetensors"), data, results=str(tmp_path / "results.json"))
+    results = json.loads((tmp_path / "results.json").read_text())
+    # both boxes of each person stay, where OKS-NMS would leave one
+    assert [result["image_id"] for result in results] == ([1, 1, 2, 2, 3, 3, 4, 4] if boxes else [1, 2, 3, 4])
+    assert {result["category_id"] for result in results} == {5}
+    said = [record.getMessage() for record in caplog.records if "OKS-NMS" in record.getMessage()]
+    assert len(said) == (1 if boxes else 0)
+    # they are those of COCO's joints, which the network takes them for
+    reference = coco(official_data, boxes=boxes, metric="none")
+    evaluate_checkpoint(
+        str(checkpoints / "own_17.safetensors"), reference, results=str(tmp_path / "coco.json")
+    )
+    known = [result["keypoints"] for result in json.loads((tmp_path / "coco.json").read_text())]
+    assert all(keypoints in [result["keypoints"] for result in results] for keypoints in known)
+
+
 def test_the_score_of_a_joint_comes_from_the_axes_as_told(official_data, checkpoints, tmp_path):
     weights, scores = str(checkpoints / "own_17.safetensors"), {}
     for name in ("min", "max", "mean"):

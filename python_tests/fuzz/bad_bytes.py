@@ -232,7 +232,9 @@ def _outcome(kind: Kind, path: Path) -> str:
             kind.read(path)
     except InputError as error:
         if len(str(error).splitlines()) != 1 or len(str(error)) > 2000:
-            raise FindingError(f"a message of several lines, or a very long one: {str(error)[:2000]!r}") from error
+            raise FindingError(
+                f"a message of several lines, or a very long one: {str(error)[:2000]!r}"
+            ) from error
         return "refused"
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -9,12 +9,12 @@ from collections import Counter
 from typing import Any
 
 import torch
+from cdkd_ext._checks import InputError
 from op_calls import Call
 from random_tensors import MODERATE, is_moderate
 from torch import Tensor
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
 from cdkd_ext.ops import reference
 
 _FORM = re.compile(r"\w+(\[\d+\])?: expected .+, got .+", re.DOTALL)
@@ -45,7 +45,9 @@ def judge(call: Call, compares: bool, counts: Counter[str]) -> list[Tensor]:
         counts[f"{call.op} refused"] += 1
         return []
     if call.must_fail:
-        raise FindingError(f"{call.spoiled} was accepted: {call.arguments[call.spoiled.split('[')[0]]!r:.200}")
+        raise FindingError(
+            f"{call.spoiled} was accepted: {call.arguments[call.spoiled.split('[')[0]]!r:.200}"
+        )
     counts[f"{call.op} answered"] += 1
     if call.spoiled:  # another legal call, or one without data
         return []
@@ -71,7 +73,9 @@ def _check_refusal(call: Call, error: Exception) -> None:
     if isinstance(error, NotImplementedError):  # torch's dispatcher: no kernel for such a layout
         return
     if not _FORM.match(str(error)):
-        raise FindingError(f"{call.spoiled}: refused without its name: {type(error).__name__}: {error}") from error
+        raise FindingError(
+            f"{call.spoiled}: refused without its name: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _wide(call: Call) -> bool:
@@ -99,7 +103,9 @@ def _check_shapes(call: Call, results: list[Tensor]) -> None:
     dtype = torch.float64 if _wide(call) else torch.float32
     for result, shape in zip(results, shapes, strict=True):
         if tuple(result.shape) != tuple(shape) or result.dtype != dtype:
-            raise FindingError(f"result {tuple(result.shape)} {result.dtype}, expected {tuple(shape)} {dtype}")
+            raise FindingError(
+                f"result {tuple(result.shape)} {result.dtype}, expected {tuple(shape)} {dtype}"
+            )
 
 
 def _upstream(result: Tensor) -> Tensor:
@@ -211,7 +217,9 @@ def _compare(call: Call, results: list[Tensor], gradients: list[Tensor], upstrea
         tolerance = rounding * _scale(call, exact)
         difference = _largest(result.detach().double() - exact.detach().double())
         if not difference <= tolerance:
-            raise FindingError(f"result {i} differs from the reference by {difference}, more than {tolerance}")
+            raise FindingError(
+                f"result {i} differs from the reference by {difference}, more than {tolerance}"
+            )
     if gradients and _wide(call) and not _has_kinks(call):
         exact_gradients = torch.autograd.grad(expected, leaves, [g.double() for g in upstream])
         for name, gradient, exact in zip(call.differentiated, gradients, exact_gradients, strict=True):

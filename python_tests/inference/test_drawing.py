@@ -8,7 +8,7 @@ import pytest
 
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, save_image, tile
-from cdkd_ext.joints import MPII_JOINTS
+from cdkd_ext.joints import MPII_JOINTS, JointSet
 
 
 def spread_out() -> np.ndarray:
@@ -30,6 +30,13 @@ def test_left_and_right_have_their_colours():
     assert MPII_JOINTS.names[5] == "left_ankle" and blue > red
     red, _, blue = (int(value) for value in drawn[round(float(points[0, 1])), round(float(points[0, 0]))])
     assert MPII_JOINTS.names[0] == "right_ankle" and red > blue
+
+
+def test_sides_have_their_colours_in_every_spelling():
+    points = np.array([[20, 20], [80, 80]], np.float32)
+    for names in (("knee_L", "knee_R"), ("Left knee", "Right knee")):
+        drawn = draw_pose(np.zeros((100, 100, 3), np.uint8), points, JointSet(names, (1, 0)))
+        assert drawn[20, 20, 2] > drawn[20, 20, 0] and drawn[80, 80, 0] > drawn[80, 80, 2]
 
 
 def test_joints_that_are_not_wanted_or_not_finite_are_left_out():

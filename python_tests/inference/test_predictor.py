@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from cdkd_ext.checkpoints import save_model
 from cdkd_ext.codecs import decode_heatmaps
 from cdkd_ext.errors import InputError
-from cdkd_ext.checkpoints import save_model
 from cdkd_ext.inference import Predictor, predict_crops, read_image
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.models import HeatmapOutput, ModelSpec, SimCCOutput, create_model
@@ -56,6 +56,27 @@ def test_a_spot_is_found_where_it_is_in_the_picture(x, y, flip_test):
         assert np.abs(keypoints - [x, y]).max() <= pixel
 
 
+@pytest.mark.parametrize("head", ["simcc", "heatmap"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_predicts_the_same_poses(head, dtype):
+    torch.manual_seed(0)
+    model = create_model(
+        "hrnet_w8_small", input_size=(64, 64), num_joints=17, head=head, joints=COCO_JOINTS, color_order="bgr"
+    )
+    for module in model.modules():
+        # outputs of the size that trained weights give: the maxima of fresh ones' maps are ties
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    image = picture_with_a_spot(160, 120)
+    expected = Predictor(model)(image, [(80, 40, 160, 160)])
+    poses = Predictor(model.to(dtype))(image, [(80, 40, 160, 160)])
+    assert poses.keypoints.dtype == poses.scores.dtype == np.float32
+    tolerance = (1e-5 if dtype == torch.float64 else 0.05) * np.abs(expected.scores).max()
+    np.testing.assert_allclose(poses.scores, expected.scores, rtol=0, atol=tolerance)
+    # rounding may decide between two equal maxima, for a joint or two
+    assert np.median(np.abs(poses.keypoints - expected.keypoints)) <= 1e-3
+
+
 def test_scores_are_probabilities_and_no_boxes_give_no_poses():
     model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16)
     predictor = Predictor(model, MPII_JOINTS)
@@ -63,6 +84,124 @@ def test_scores_are_probabilities_and_no_boxes_give_no_poses():
     poses = predictor(image, [(5, 5, 30, 40)])
     assert ((poses.scores > 0) & (poses.scores <= 1)).all()
     assert predictor(image, []).keypoints.shape == (0, 16, 2)
+
+
+PLACES = [(80.0, 40.0, 160.0, 160.0), (100.0, 60.0, 120.0, 120.0)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores"),
+    [
+        (PLACES, [1, 1]),
+        (np.array(PLACES), [1, 1]),
+        (torch.tensor(PLACES), [1, 1]),
+        (list(torch.tensor(PLACES)), [1, 1]),
+        (tuple(map(list, PLACES)), [1, 1]),
+        ((box for box in PLACES), [1, 1]),
+        (np.column_stack([PLACES, [0.75, 0.5]]), [0.75, 0.5]),
+        ([(*PLACES[0], 0.75), PLACES[1]], [0.75, 1]),
+        ([{"bbox": PLACES[0], "score": 0.25, "category_id": 1}, {"bbox": list(PLACES[1])}], [0.25, 1]),
+        (PLACES[0], [1]),
+        (np.array([*PLACES[0], 0.5]), [0.5]),
+        ({"bbox": PLACES[0], "score": 0.5}, [0.5]),
+    ],
+)
+def test_boxes_in_every_form(boxes, scores):
+    predictor = Predictor(BrightestPixel(), COCO_JOINTS)
+    image = picture_with_a_spot(160, 120)
+    expected = predictor(image, PLACES[: len(scores)])
+    poses = predictor(image, boxes)
+    assert np.array_equal(poses.keypoints, expected.keypoints)
+    assert poses.box_scores.dtype == np.float32 and poses.box_scores.tolist() == scores
+    keypoints, joint_scores = poses
+    assert keypoints is poses.keypoints and joint_scores is poses.scores
+
+
+@pytest.mark.parametrize(
+    "boxes", [[], (), np.zeros((0, 4)), np.zeros((0, 5)), torch.zeros(0, 4), np.zeros(0)]
+)
+def test_no_boxes_in_every_form(boxes):
+    poses = Predictor(BrightestPixel(), COCO_JOINTS)(picture_with_a_spot(9, 9), boxes)
+    assert poses.keypoints.shape == (0, 17, 2) and poses.scores.shape == (0, 17)
+    assert poses.box_scores.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([*PLACES, (3, 4, 0, 5)], r"boxes\[2\], the box: expected finite .*got \[3\.0, 4\.0, 0\.0, 5\.0\]"),
+        ([PLACES[0], (3, 4, float("nan"), 5)], r"boxes\[1\], the box: expected finite"),
+        ([PLACES[0], (3, 4, 5)], r"boxes\[1\]: expected \(x, y, width, height\), or .*got tuple \(3, 4, 5\)"),
+        (np.zeros((2, 6)), r"boxes\[0\]: expected .*got shape \(6,\)"),
+        (np.zeros((1, 2, 4)), r"boxes: expected a list of .*got shape \(1, 2, 4\)"),
+        ([PLACES[0], ("a", "b", "c", "d")], r"boxes\[1\]: expected"),
+        ([("1", "2", "3", "4")], r"boxes\[0\]: expected"),
+        (
+            [PLACES[0], {"box": PLACES[0]}],
+            r"boxes\[1\]: expected the key 'bbox', got a mapping with \['box'\]",
+        ),
+        (
+            [{"bbox": PLACES[0], "score": "high"}],
+            r"boxes\[0\], the score: expected a finite number, got high",
+        ),
+        ([(*PLACES[0], float("inf"))], r"boxes\[0\], the score: expected a finite number, got inf"),
+        ({"boxes": PLACES}, r"boxes\[0\]: expected the key 'bbox'"),
+        ((1, 2, 3), r"boxes\[0\]: expected"),
+        ([PLACES[0], None], r"boxes\[1\]: expected .*got NoneType"),
+        ([[PLACES[0], PLACES[1]]], r"boxes\[0\]: expected"),
+        (None, "boxes: expected a list of .*got NoneType None"),
+        (5, "boxes: expected a list"),
+        ("10 5 100 120", "boxes: expected a list"),
+    ],
+)
+def test_what_is_no_box_is_named_by_its_index(boxes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Predictor(BrightestPixel(), COCO_JOINTS)(picture_with_a_spot(9, 9), boxes)
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_in_every_form(tmp_path):
+    predictor = Predictor(BrightestPixel(), COCO_JOINTS)
+    image = picture_with_a_spot(160, 120)
+    image[..., 0] = image[..., 0] // 2
+    expected = predictor(image, PLACES)
+    cv2.imwrite(str(tmp_path / "spot.png"), image[..., ::-1])
+    for path in (tmp_path / "spot.png", str(tmp_path / "spot.png")):
+        assert np.array_equal(predictor(path, PLACES).keypoints, expected.keypoints)
+    pil = pytest.importorskip("PIL.Image")
+    for mode in ("RGB", "RGBA"):
+        found = predictor(pil.fromarray(image).convert(mode), PLACES)
+        assert np.array_equal(found.keypoints, expected.keypoints)
+
+
+def test_a_path_is_read_upright(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    image = pil.fromarray(picture_with_a_spot(200, 90))
+    tag = image.getexif()
+    # the sixth orientation: the rows as stored are the columns from the right
+    tag[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=tag, quality=95)
+    poses = Predictor(BrightestPixel(), COCO_JOINTS)(tmp_path / "turned.jpg", [(40, 80, 200, 200)])
+    # (x, y) of 240 rows as stored is at (239 - y, x)
+    assert np.abs(poses.keypoints - [149, 200]).max() <= 250 / 64
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), r"image: expected an image with pixels, got no pixels, \(0, 5, 3\)"),
+        (np.zeros((5, 0, 3), np.uint8), "image: expected an image with pixels"),
+        (np.zeros((5, 5, 3)), r"image: expected RGB uint8 \(H, W, 3\), .*got float64 \(5, 5, 3\)"),
+        (np.zeros((5, 5, 4), np.uint8), r"got uint8 \(5, 5, 4\)"),
+        (torch.zeros(3, 5, 5), "image: expected RGB uint8 .*got Tensor"),
+        (None, "image: expected RGB uint8 .*got NoneType"),
+        ("none.jpg", "none.jpg: expected an image"),
+    ],
+)
+@pytest.mark.parametrize("boxes", [PLACES, []])
+def test_what_is_no_picture_is_named(image, message, boxes):
+    with pytest.raises(InputError, match=message):
+        Predictor(BrightestPixel(), COCO_JOINTS)(image, boxes)
 
 
 class LightMap(nn.Module):
@@ -153,7 +292,10 @@ def test_a_run_is_predicted_with_the_padding_and_joints_it_was_trained_with(tmp_
     poses = predictor(image, [(15, 15, 30, 30)])
     other = Predictor(network, padding=1.25)(image, [(12, 12, 36, 36)])
     np.testing.assert_allclose(poses.keypoints, other.keypoints, atol=1e-4)
-    assert np.abs(poses.keypoints - Predictor(network, padding=1.25)(image, [(15, 15, 30, 30)]).keypoints).max() > 1
+    assert (
+        np.abs(poses.keypoints - Predictor(network, padding=1.25)(image, [(15, 15, 30, 30)]).keypoints).max()
+        > 1
+    )
 
 
 def test_other_joints_than_the_description_s_can_be_given():

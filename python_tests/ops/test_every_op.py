@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
+
+from cdkd_ext import ops
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -154,3 +158,14 @@ def test_empty_batches_give_empty_results(case: Any) -> None:
     assert all(result.numel() == 0 for result in results)
     for gradient in gradients(results, (args, options)):
         assert not gradient.any()
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_the_example_of_the_documentation(name: str) -> None:
+    function = getattr(ops, name)
+    examples = doctest.DocTestParser().get_doctest(
+        inspect.getdoc(function) or "", {"torch": torch, name: function}, name, None, None
+    )
+    assert "Example:" in (examples.docstring or "")
+    outcome = doctest.DocTestRunner().run(examples)
+    assert outcome.attempted > 2 and outcome.failed == 0

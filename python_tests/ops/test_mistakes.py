@@ -15,7 +15,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 
 Change = Callable[[Any], Any]
 VARIANTS = {
@@ -80,7 +80,7 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         ("teacher_logits", "", lambda x: x[..., :5]),
         ("tau", "", lambda x: torch.ones(2)),
         ("tau", "", whole),
-        ("tau", "", changed("warm")),
+        *(("tau", "", changed(value)) for value in (0.0, -1, math.nan, math.inf, "warm")),
         ("tau", "", changed(None)),
         ("phase", "", changed("left")),
         ("phase", "", changed(3)),
@@ -118,6 +118,8 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         *(("feature", "", change) for change in (rank, flat, no_bins, whole, numbers)),
         ("feature", "", lambda x: x[:1, :, :1, :1]),
         ("conv_weights", "", changed([])),
+        ("conv_weights", "", lambda x: x * 17),
+        ("conv_weights", "[0]", part(0, lambda x: torch.zeros(3, 3, 129, 129))),
         ("conv_weights", "", lambda x: x[0]),
         *(("conv_weights", "[1]", part(1, change)) for change in (rank, narrow, few, whole, numbers)),
         ("conv_weights", "[0]", part(0, lambda x: x[..., :2, :2])),
@@ -185,7 +187,7 @@ def test_the_kernel_and_the_fake_say_the_same(
     for way in WITHOUT_DATA:
         from_fake = mistake(op, without_data(inputs, way))
         assert type(from_fake) is type(from_kernel)
-        assert str(from_fake) == message
+        assert str(from_fake).replace("FakeTensor", "Tensor") == message
 
 
 def tensors(inputs: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
@@ -198,15 +200,16 @@ def tensors(inputs: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
 
 @pytest.mark.parametrize("op", TABLE)
 def test_a_tensor_on_another_device_is_named(op: str, arguments: Callable[[str], dict[str, Any]]) -> None:
-    first, *others = tensors(arguments(op))
-    for name, index in others:
+    for name, index in list(tensors(arguments(op)))[1:]:
         inputs = arguments(op)
         value = inputs[name]
         moved = value.to("meta") if index is None else part(index, lambda x: x.to("meta"))(value)
         caught = mistake(op, {**inputs, name: moved})
         label = name if index is None else f"{name}[{index}]"
         assert type(caught) is InputError
-        assert re.match(rf"{re.escape(label)}: expected a tensor on cpu, got one on meta", str(caught)), label
+        # the dispatcher does not look into optional lists: there the kernel meets the tensor, and not the fake
+        place = "another device" if name == "flipped" else "meta"
+        assert str(caught) == f"{label}: expected a tensor on cpu, got one on {place}"
 
 
 @pytest.mark.parametrize("op", TABLE)
@@ -227,7 +230,7 @@ def test_a_failure_that_is_no_mistake_passes_unchanged(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(_fast_path, "is_plain", broken)
-    with pytest.raises(RuntimeError, match="^out of memory$"):
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
         getattr(ops, op)(**arguments(op))
 
 

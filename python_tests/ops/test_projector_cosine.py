@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.ops import reference
 
 NAMES = ("feature", "weight", "bias", "select", "teacher")
@@ -296,5 +296,5 @@ def test_the_raw_op_names_what_is_wrong() -> None:
     feature, weight, bias, select, teacher = draw()
     with pytest.raises(RuntimeError, match="teacher: expected shape"):
         torch.ops.cdkd.projector_cosine(feature, weight, bias, select, teacher[:, :1])
-    with pytest.raises(RuntimeError, match="weight: expected the type of feature"):
+    with pytest.raises(RuntimeError, match="weight: expected dtype float64, got float32"):
         torch.ops.cdkd.projector_cosine(feature, weight.float(), bias, select, teacher)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.ops import reference
 
 FIXED = ("running_mean", "running_var")

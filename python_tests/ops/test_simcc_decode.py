@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.ops import reference
 
 EITHER = pytest.mark.parametrize(
@@ -182,7 +182,7 @@ X, Y, P = torch.zeros(2, 3, 8), torch.zeros(2, 3, 6), torch.arange(3)
     ("args", "options", "error", "message"),
     [
         ((X.numpy(), Y, 1.0), {}, TypeError, "logits_x: expected a torch.Tensor, got ndarray"),
-        ((X, Y.int(), 1.0), {}, TypeError, "logits_y: expected float32"),
+        ((X, Y.int(), 1.0), {}, TypeError, "logits_y: expected dtype float32"),
         ((X[0], Y, 1.0), {}, InputError, r"logits_x: expected shape \(B, J, bins\), got \(3, 8\)"),
         ((X, Y[:1], 1.0), {}, InputError, r"logits_y: expected shape \(2, 3, bins\), got \(1, 3, 6\)"),
         ((X, Y[..., :0], 1.0), {}, InputError, r"logits_y: .* at least one bin, got \(2, 3, 0\)"),
@@ -203,7 +203,7 @@ X, Y, P = torch.zeros(2, 3, 8), torch.zeros(2, 3, 6), torch.arange(3)
             (X, Y, 1.0),
             {"flipped": (X, Y, P.int())},
             TypeError,
-            r"flipped\[2\]: expected int64, got torch.int32",
+            r"flipped\[2\]: expected dtype int64, got int32",
         ),
         (
             (X, Y, 1.0),
@@ -218,8 +218,13 @@ X, Y, P = torch.zeros(2, 3, 8), torch.zeros(2, 3, 6), torch.arange(3)
             r"flipped\[2\]: expected a permutation of 0 to 2",
         ),
         ((X, Y, 1.0), {"to_image": torch.zeros(2, 3)}, InputError, r"to_image: expected shape \(2, 2, 3\)"),
-        ((X, Y, 1.0), {"to_image": torch.zeros(2, 2, 3).int()}, TypeError, "to_image: expected float32"),
-        ((X, Y.to("meta"), 1.0), {}, InputError, "logits_y: expected a tensor on cpu, got meta"),
+        (
+            (X, Y, 1.0),
+            {"to_image": torch.zeros(2, 2, 3).int()},
+            TypeError,
+            "to_image: expected dtype float32",
+        ),
+        ((X, Y.to("meta"), 1.0), {}, InputError, "logits_y: expected a tensor on cpu, got one on meta"),
     ],
 )
 def test_mistakes(args: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -232,10 +237,10 @@ def test_mistakes(args: Any, options: dict[str, Any], error: type[Exception], me
     [
         ((X[0], Y, 1.0), {}, r"logits_x: expected shape \(B, J, bins\), got \(3, 8\)"),
         ((X, Y[:1], 1.0), {}, r"logits_y: expected shape \(2, 3, bins\), got \(1, 3, 6\)"),
-        ((X.int(), Y, 1.0), {}, "logits_x: expected float32, float64, bfloat16 or float16, got Int"),
+        ((X.int(), Y, 1.0), {}, "logits_x: expected dtype float32, float64, bfloat16 or float16, got int32"),
         ((X, Y, -1.0), {}, "split_ratio: expected a positive finite number, got -1"),
         ((X, Y, 1.0), {"score": "sum"}, "score: expected one of 'min', 'max', 'mean', got 'sum'"),
-        ((X, Y, 1.0), {"flipped": [X, Y]}, "flipped: expected .*, got 2 tensors"),
+        ((X, Y, 1.0), {"flipped": [X, Y]}, "flipped: expected .*, got 2 values"),
         ((X, Y, 1.0), {"flipped": [X, Y, P + 1]}, r"flipped\[2\]: expected a permutation of 0 to 2, got 3"),
         ((X, Y, 1.0), {"flipped": [X, Y, P * 0]}, r"flipped\[2\]: expected a permutation of 0 to 2, got 0"),
         (

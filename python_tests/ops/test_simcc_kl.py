@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cdkd_ext import ops
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from cdkd_ext.ops import reference
 
 EITHER = pytest.mark.parametrize(
@@ -149,7 +149,7 @@ X, Y = torch.zeros(2, 8), torch.zeros(2)
     ("args", "options", "error", "message"),
     [
         ((None, Y), {}, TypeError, "logits: expected a torch.Tensor, got NoneType"),
-        ((X.long(), Y), {}, TypeError, "logits: expected float32"),
+        ((X.long(), Y), {}, TypeError, "logits: expected dtype float32"),
         (
             (X[:, :0], Y),
             {},
@@ -160,11 +160,11 @@ X, Y = torch.zeros(2, 8), torch.zeros(2)
             (X, Y.long()),
             {},
             TypeError,
-            "target: expected float32, float64, bfloat16 or float16, got torch.int64",
+            "target: expected dtype float32, float64, bfloat16 or float16, got int64",
         ),
         ((X, Y[:1]), {}, InputError, r"target: expected shape \(2,\), got \(1,\)"),
         ((X, X), {}, InputError, r"target: expected shape \(2,\), got \(2, 8\)"),
-        ((X, Y.to("meta")), {}, InputError, "target: expected a tensor on cpu, got meta"),
+        ((X, Y.to("meta")), {}, InputError, "target: expected a tensor on cpu, got one on meta"),
         (
             (X, Y),
             {"label_smoothing": 1.0},
@@ -197,8 +197,8 @@ def test_mistakes(args: Any, options: dict[str, Any], error: type[Exception], me
 @pytest.mark.parametrize(
     ("args", "options", "message"),
     [
-        ((X.int(), Y), {}, "logits: expected float32, float64, bfloat16 or float16, got Int"),
-        ((X, Y[:1]), {}, r"target: expected shape of the rows of logits \(2, 8\), got \(1\)"),
+        ((X.int(), Y), {}, "logits: expected dtype float32, float64, bfloat16 or float16, got int32"),
+        ((X, Y[:1]), {}, r"target: expected shape \(2,\), got \(1,\)"),
         ((X, Y), {"label_smoothing": 1.5}, r"label_smoothing: expected a number in \[0, 1\), got 1.5"),
         ((X, Y), {"sigma": -1.0}, "sigma: expected a positive finite number of bins, got -1"),
     ],

@@ -16,11 +16,9 @@ from cdkd_ext.cli import main
 from cdkd_ext.data import load_mpii_persons
 from cdkd_ext.data.loading import load_people
 from cdkd_ext.errors import InputError
-from cdkd_ext.evaluation.evaluate import build_model
-from cdkd_ext.models import count_parameters
+from cdkd_ext.models import count_parameters, create_model
 from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import DistillationConfig, TrainingConfig
-from cdkd_ext.training.config import check_config
 
 # millions of parameters as the paper and its sources print them
 PUBLISHED = {
@@ -67,7 +65,7 @@ def test_a_recipe_is_complete(name: str, official_data: Path) -> None:
         config = configured(name, config_class)
         if isinstance(config, DistillationConfig):
             config.teacher = "teacher.safetensors"
-        check_config(config)
+        config.validate()
     assert config.output == f"runs/{name}"
     dataset, backbone, size, *_ = name.split("_")
     config.data.root = str(official_data / dataset)
@@ -79,7 +77,7 @@ def test_a_recipe_is_complete(name: str, official_data: Path) -> None:
     assert config.model.head == ("heatmap" if name.endswith(("heatmap", "dark")) else "simcc")
     assert config.model.decoding == ("dark" if name.endswith("dark") else "quarter")
     with torch.device("meta"):
-        model = build_model(config.model, len(people.joints))
+        model = create_model(config.model.spec(people.joints))
     expected = {"w32": "hrnet_w32", "w48": "hrnet_w48", "r50": "resnet50", "r152": "resnet152"}[backbone]
     assert model.name == expected
     if PUBLISHED[name] is not None:

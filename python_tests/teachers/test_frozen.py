@@ -11,25 +11,26 @@ from cdkd_ext.checkpoints import save_model
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
-from cdkd_ext.models import create_model, normalize_images
-from cdkd_ext.teachers.frozen import FrozenTeacher
+from cdkd_ext.models import create_model
+from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training import DistillationConfig, ModelConfig, prepare_views
-from cdkd_ext.training.config import check_config
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=16, split_ratio=2.0)
+    network = create_model(
+        "hrnet_w8_small", input_size=(64, 64), num_joints=16, split_ratio=2.0, joints=MPII_JOINTS
+    )
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
     # statistics of its own maps
-    network.train()(normalize_images(pictures(8)))
+    network.train()(images(8))
     return network.eval()
 
 
-def pictures(batch=4):
+def images(batch=4):
     return torch.randint(0, 256, (batch, 3, 64, 64), dtype=torch.uint8)
 
 
@@ -42,12 +43,12 @@ def error(value, expected) -> float:
 def test_the_teacher_computes_what_its_model_does_under_mixed_precision_too(
     model, precision, tolerance, mixed
 ):
-    images = pictures()
+    given = images()
     with torch.no_grad():
-        expected = model(normalize_images(images))
+        expected = model(given)
     teacher = FrozenTeacher(model, precision=precision)
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-        outputs = teacher(images)
+        outputs = teacher(given)
     for value, wanted in zip(outputs, expected, strict=True):
         assert value.dtype == torch.float32
         assert not value.requires_grad and not value.is_inference()
@@ -55,7 +56,7 @@ def test_the_teacher_computes_what_its_model_does_under_mixed_precision_too(
 
 
 def test_its_outputs_can_be_saved_for_a_backward_pass(model):
-    feature = FrozenTeacher(model)(pictures()).feature
+    feature = FrozenTeacher(model)(images()).feature
     weight = torch.ones_like(feature, requires_grad=True)
     (weight * feature).sum().backward()
     assert torch.equal(weight.grad, feature)
@@ -63,29 +64,29 @@ def test_its_outputs_can_be_saved_for_a_backward_pass(model):
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_is_bfloat16_where_the_processor_has_it(model, monkeypatch, native, chosen):
-    monkeypatch.setattr("cdkd_ext.training.teacher.cpu_features", lambda: {"avx512_bf16": native})
+    monkeypatch.setattr("cdkd_ext.teachers.frozen.cpu_features", lambda: {"avx512_bf16": native})
     assert FrozenTeacher(model, precision="auto").precision == chosen
     assert FrozenTeacher(model, precision="float32").precision == "float32"
-    monkeypatch.setattr("cdkd_ext.training.teacher.cpu_features", dict)
+    monkeypatch.setattr("cdkd_ext.teachers.frozen.cpu_features", dict)
     assert FrozenTeacher(model, precision="auto").precision == "float32"
 
 
 def test_an_unknown_precision_is_named(model):
     with pytest.raises(
-        InputError, match="precision: expected one of 'auto', 'float32', 'bfloat16', got 'fp8'"
+        InputError, match="precision: expected one of 'auto', 'float32', 'bfloat16', 'float16', got 'fp8'"
     ):
         FrozenTeacher(model, precision="fp8")
     with pytest.raises(InputError, match="teacher_precision: expected one of"):
-        check_config(DistillationConfig(teacher="x", teacher_precision="fp8"))
+        DistillationConfig(teacher="x", teacher_precision="fp8").validate()
 
 
-def test_outputs_stored_in_one_precision_are_not_reused_in_another(model, figures, tmp_path):
-    save_model(model, MPII_JOINTS, tmp_path / "teacher.safetensors")
+def test_outputs_stored_in_one_precision_are_not_reused_in_another(model, drawn_people, tmp_path):
+    save_model(model, tmp_path / "teacher.safetensors")
     config = DistillationConfig(
         output=str(tmp_path / "run"),
-        model=ModelConfig("hrnet_w8_small", (32, 32), 2.0),
+        model=ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0),
         teacher=str(tmp_path / "teacher.safetensors"),
-        data=DataConfig(root=str(figures), workers=0, views=1, cache=str(tmp_path / "cache")),
+        data=DataConfig(root=str(drawn_people), workers=0, views=1, cache=str(tmp_path / "cache")),
     )
 
     def stored():

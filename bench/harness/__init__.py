@@ -1,0 +1,1 @@
+"""What the comparisons share: cases, timing, memory, floors, goals, tables and the report."""

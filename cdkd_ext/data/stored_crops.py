@@ -1,0 +1,179 @@
+"""Stored crops: each person once, larger than any network's crop, so that no image is decoded while training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cdkd_ext.data.batches import Batch, Key, lost_workers_named
+from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
+from cdkd_ext.data.dataset import PoseDataset, use_one_thread_in_workers
+from cdkd_ext.data.device_crops import crops_on_device
+from cdkd_ext.errors import InputError, check
+from cdkd_ext.files import new_folder
+from cdkd_ext.images import read_image
+
+FloatMatrix = npt.NDArray[np.float64]
+
+
+class StoredCrops(Dataset[Batch]):
+    """Batches of stored crops and, drawn for each view, the map from the student's crop to the stored one.
+
+    The views are those of `dataset`: the same draws, labels and coordinates. The images differ from its crops by
+    one more bilinear sampling, and by black corners where a view leaves the stored region.
+
+    Args:
+        dataset: the training people and their augmentation.
+        folder: where `build_stored_crops` wrote, for the same people, sizes and margin.
+        margin: as given there.
+
+    Raises:
+        InputError: the stored crops are of other people or sizes.
+
+    Example:
+        ```python
+        crops = StoredCrops(dataset, build_stored_crops(dataset, Path("cache"), workers=8))
+        loader = EpochLoader(crops, EpochBatches(range(len(dataset)), 128, seed=0), workers=2, pin_memory=True)
+        for batch in loader.epoch(0):
+            batch = loader.on_device({name: value.cuda(non_blocking=True) for name, value in batch.items()})
+        ```
+    """
+
+    def __init__(self, dataset: PoseDataset, folder: Path, *, margin: float = 1.5) -> None:
+        self.dataset = dataset
+        self.margin = margin
+        self.crops: npt.NDArray[np.uint8] = np.load(folder / "crops.npy", mmap_mode="r")
+        expected = (len(dataset), 3, *stored_size(dataset, margin))
+        check(self.crops.shape == expected, f"{folder / 'crops.npy'}", self.crops.shape, f"shape {expected}")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """Return samples with stored crops; `crops_on_device` replaces these by the student's and the teacher's crops.
+
+        Args:
+            keys: B pairs of (index, view).
+
+        Returns:
+            Everything of `PoseDataset`'s samples but the images, stacked, and ``stored_image`` (B, 3, H, W) uint8,
+            RGB, and ``to_stored`` (B, 2, 3) float32, from pixels of the student's crop to stored pixels.
+        """
+        views = [self.dataset.view(index, view) for index, view in keys]
+        samples = [view.labels() for view in views]
+        batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+        maps = [
+            _compose(_stored_matrix(self.dataset, view.index, self.margin), invert_affine(view.matrix))
+            for view in views
+        ]
+        index = np.array([view.index for view in views])
+        return {
+            **batch,
+            "stored_image": torch.from_numpy(self.crops[index]),
+            "to_stored": torch.from_numpy(np.stack(maps).astype(np.float32)),
+        }
+
+    def __getitem__(self, keys: list[Key]) -> Batch:
+        return self.batch(keys)
+
+    def on_device(self, batch: Batch) -> Batch:
+        """Turn a batch into what `PoseDataset`'s samples would be, on the device where it is."""
+        return crops_on_device(batch, self.dataset.size, self.dataset.teacher_size)
+
+
+def stored_size(dataset: PoseDataset, margin: float) -> tuple[int, int]:
+    """(height, width) of the stored crops: the teacher's, or without one the student's, times `margin`."""
+    height, width = dataset.teacher_size or dataset.size
+    return round(height * margin), round(width * margin)
+
+
+def build_stored_crops(dataset: PoseDataset, folder: Path, *, margin: float = 1.5, workers: int = 0) -> Path:
+    """Store one crop per person; return the folder, reused where it exists.
+
+    A stored crop has the pixel density of the teacher's unaugmented crop (without a teacher, the student's) and shows
+    `margin` times as much in both directions.
+
+    Args:
+        dataset: the people; its augmentation plays no part.
+        folder: parent of the stored folder, whose name is a fingerprint of everything that goes in.
+        margin: how much more than the unaugmented region is stored, at least 1. The corners of a view that is
+            enlarged and turned can lie outside, where they are black.
+        workers: processes that decode images.
+
+    Raises:
+        InputError: the margin is below 1, or an image cannot be read; the message names the file.
+
+    Example:
+        ```python
+        folder = build_stored_crops(dataset, Path("cache"), workers=8)
+        ```
+    """
+    check(margin >= 1, "margin", margin, "a number of at least 1")
+    target = folder / f"crops-{_fingerprint(dataset, margin)}"
+    if not target.is_dir():
+        try:
+            with new_folder(target) as temporary:
+                _write(dataset, margin, temporary / "crops.npy", workers)
+        except InputError:
+            # another run may have finished the same folder first
+            if not target.is_dir():
+                raise
+    return target
+
+
+def _fingerprint(dataset: PoseDataset, margin: float) -> str:
+    digest = hashlib.sha256()
+    for person in dataset.persons:
+        digest.update(str(person.image_path).encode())
+        digest.update(np.ascontiguousarray(person.box, dtype=np.float64).tobytes())
+    settings = [dataset.size, stored_size(dataset, margin), dataset.padding, margin]
+    digest.update(json.dumps(settings).encode())
+    return digest.hexdigest()[:16]
+
+
+class _Unaugmented(Dataset[torch.Tensor]):
+    def __init__(self, dataset: PoseDataset, margin: float) -> None:
+        self.dataset = dataset
+        self.margin = margin
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        use_one_thread_in_workers()
+        person = self.dataset.persons[index]
+        image = read_image(person.image_path, person.image_size)
+        matrix = _stored_matrix(self.dataset, index, self.margin)
+        crop = warp_crop(image, matrix, stored_size(self.dataset, self.margin))
+        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
+
+
+def _write(dataset: PoseDataset, margin: float, path: Path, workers: int) -> None:
+    shape = (len(dataset), 3, *stored_size(dataset, margin))
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    loader = DataLoader(_Unaugmented(dataset, margin), batch_size=None, num_workers=workers)
+    with lost_workers_named():
+        for index, crop in enumerate(loader):
+            array[index] = crop
+    array.flush()
+
+
+def _stored_matrix(dataset: PoseDataset, index: int, margin: float) -> FloatMatrix:
+    """(2, 3), image pixels to stored pixels."""
+    region = region_from_box(dataset.persons[index].box, dataset.size, dataset.padding)
+    size = (region.size[0] * margin, region.size[1] * margin)
+    return crop_matrix(replace(region, size=size), stored_size(dataset, margin))
+
+
+def _compose(outer: FloatMatrix, inner: FloatMatrix) -> FloatMatrix:
+    """(2, 3), first `inner`, then `outer`."""
+    linear = outer[:, :2]
+    return np.column_stack([linear @ inner[:, :2], linear @ inner[:, 2] + outer[:, 2]])

@@ -1,0 +1,25 @@
+"""Knowledge distillation between networks of different input resolution and bin count."""
+
+from cdkd_ext.distillation.cca import CCA
+from cdkd_ext.distillation.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
+from cdkd_ext.distillation.heatmap import HeatmapLoss
+from cdkd_ext.distillation.loss import DistillationLoss
+from cdkd_ext.distillation.outputs import DescribedNetwork, TeacherOutput
+from cdkd_ext.distillation.sape import SAPE
+from cdkd_ext.distillation.sau import SAU
+from cdkd_ext.distillation.simcc import SimCCLoss
+
+__all__ = [
+    "CCA",
+    "ETHT",
+    "SAPE",
+    "SAU",
+    "AdversarialScalar",
+    "DescribedNetwork",
+    "DistillationLoss",
+    "HeatmapLoss",
+    "SimCCLoss",
+    "TeacherOutput",
+    "cosine_ramp",
+    "gradient_reversal",
+]

@@ -1,0 +1,153 @@
+"""The total loss: labels, features and logits (CDKD, Eq. 8)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cdkd_ext.distillation.cca import CCA
+from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
+from cdkd_ext.distillation.heatmap import HeatmapLoss
+from cdkd_ext.distillation.outputs import TeacherOutput
+from cdkd_ext.distillation.sape import SAPE
+from cdkd_ext.distillation.simcc import SimCCLoss
+from cdkd_ext.errors import check, check_type
+from cdkd_ext.models import HeatmapOutput, SimCCOutput
+from cdkd_ext.tensor_checks import check_tensor, check_weights
+
+
+class DistillationLoss(nn.Module):
+    """L = L_labels + α·L_SAPE + β·L_CCA; without SAPE and CCA it is plain training.
+
+    Everything here that learns is a submodule: keep the loss in one module beside the student, so that no
+    optimiser and no wrapper misses a parameter.
+
+    Args:
+        label_loss: SimCC's own loss, or that of heatmaps, which allows no CCA.
+        sape: the feature term, or None.
+        cca: the logit term, or None.
+        tau: the temperature of `cca`: fixed, or learnt against the loss.
+        alpha: weight of the feature term: fixed, or learnt against the loss.
+        beta: weight of the logit term: fixed, or learnt against the loss.
+        annotated_weights: in the logit term, leave out the joints of labelled samples that are not annotated;
+            unlabelled samples always count in full.
+
+    Raises:
+        InputError: a number is out of range, or there is a CCA beside heatmaps.
+        TypeError: an argument is of another type.
+
+    Example:
+        >>> from cdkd_ext.distillation import CCA, SAPE, DistillationLoss, SimCCLoss
+        >>> loss = DistillationLoss(SimCCLoss(2.0), sape=SAPE(17, (8, 8), (64, 64)), cca=CCA())
+        >>> loss.adversarial_parameters()
+        []
+    """
+
+    def __init__(
+        self,
+        label_loss: SimCCLoss | HeatmapLoss,
+        *,
+        sape: SAPE | None = None,
+        cca: CCA | None = None,
+        tau: float | ETHT = 1.0,
+        alpha: float | AdversarialScalar = 2.0,
+        beta: float | AdversarialScalar = 4.0,
+        annotated_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        check_type("label_loss", label_loss, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
+        check(
+            cca is None or isinstance(label_loss, SimCCLoss),
+            "cca",
+            "a CCA",
+            "None beside heatmap labels: CCA aligns SimCC classes",
+        )
+        if not isinstance(tau, ETHT):
+            check_type("tau", tau, (int, float), "a number or an ETHT")
+            check(0 < tau < float("inf"), "tau", tau, "a positive temperature")
+        for name, weight in (("alpha", alpha), ("beta", beta)):
+            if not isinstance(weight, AdversarialScalar):
+                check_type(name, weight, (int, float), "a number or an AdversarialScalar")
+                check(0 <= weight < float("inf"), name, weight, "a finite number of at least 0")
+        self.label_loss = label_loss
+        self.sape = sape
+        self.cca = cca
+        self.tau = tau
+        self.alpha = alpha
+        self.beta = beta
+        self.annotated_weights = annotated_weights
+
+    def adversarial_parameters(self) -> list[nn.Parameter]:
+        """θ of every learnt scalar in use: they belong into plain SGD, outside the main optimiser."""
+        return [scalar.theta for scalar in self._adversarial_scalars()]
+
+    def projector_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the feature term, for the main optimiser."""
+        return [] if self.sape is None else list(self.sape.parameters())
+
+    def forward(
+        self,
+        student: SimCCOutput | HeatmapOutput,
+        teacher: TeacherOutput | None,
+        keypoints: Tensor,
+        annotated: Tensor,
+        labelled: Tensor,
+        progress: float,
+    ) -> dict[str, Tensor]:
+        """Compute every term in float32 (float64 for float64 input), under mixed precision too.
+
+        Args:
+            student: feature (B, J, h, w), and for SimCC logits (B, J, N) per axis.
+            teacher: the teacher's, with logits for CCA; None only if there is neither SAPE nor CCA.
+            keypoints: (B, J, 2) x and y in pixels of the student's crop.
+            annotated: (B, J), 1 for annotated joints and 0 for others.
+            labelled: (B,), 0 for samples that train through the distillation terms alone.
+            progress: share of the training done, in [0, 1].
+
+        Returns:
+            Scalars: "total" and "simcc" or "heatmap"; with SAPE "sape" and "alpha"; with CCA "cca", "beta" and "tau"; with
+            anything learnt against the loss "xi".
+
+        Raises:
+            InputError: a shape does not fit, the batch is empty, or the teacher's outputs are missing.
+        """
+        batch = student.feature.shape[0]
+        check_tensor("keypoints", keypoints, (batch, "J", 2))
+        joints = keypoints.shape[1]
+        check(batch > 0, "student", "an empty batch", "at least one sample")
+        check_tensor("annotated", annotated, (batch, joints))
+        check_weights("labelled", labelled, (batch,))
+        with torch.autocast(student.feature.device.type, enabled=False):
+            total = self.label_loss(student, keypoints, annotated * labelled[:, None])
+            terms = {self.label_loss.name: total}
+            if teacher is None:
+                check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
+                return {"total": total, **terms}
+            if self.sape is not None:
+                terms["sape"] = self.sape(student.feature, teacher.feature)
+                terms["alpha"] = _value(self.alpha, progress, total)
+                total = total + terms["alpha"] * terms["sape"]
+            if self.cca is not None:
+                weights = torch.where(labelled[:, None] > 0, annotated, 1) if self.annotated_weights else None
+                terms["tau"] = _value(self.tau, progress, total)
+                terms["cca"] = self.cca(student, teacher, terms["tau"], weights)
+                if isinstance(self.tau, ETHT):
+                    terms["cca"] = terms["cca"] * self.tau.scale(terms["tau"])
+                terms["beta"] = _value(self.beta, progress, total)
+                total = total + terms["beta"] * terms["cca"]
+            for scalar in self._adversarial_scalars()[:1]:
+                terms["xi"] = total.new_full((), scalar.xi(progress))
+            return {"total": total, **terms}
+
+    def _adversarial_scalars(self) -> list[AdversarialScalar]:
+        used: list[object] = []
+        if self.sape is not None:
+            used.append(self.alpha)
+        if self.cca is not None:
+            used += [self.beta, self.tau]
+        return [scalar for scalar in used if isinstance(scalar, AdversarialScalar)]
+
+
+def _value(scalar: float | AdversarialScalar, progress: float, like: Tensor) -> Tensor:
+    # filled on the device: copying a number to a GPU would wait for it
+    return scalar.value(progress) if isinstance(scalar, AdversarialScalar) else like.new_full((), scalar)

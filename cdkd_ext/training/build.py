@@ -1,0 +1,237 @@
+"""From a configuration and its people to the parts of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from cdkd_ext.checkpoints import load_checkpoint, load_model
+from cdkd_ext.checkpoints.native import describes_itself
+from cdkd_ext.data import EvaluationSet, PoseDataset
+from cdkd_ext.data.batches import EpochBatches, EpochLoader
+from cdkd_ext.data.cached_views import FixedViews, build_student_views
+from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
+from cdkd_ext.errors import check, fail
+from cdkd_ext.evaluation import evaluate_people
+from cdkd_ext.evaluation.evaluate import check_joints
+from cdkd_ext.joints import JointSet
+from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
+from cdkd_ext.teachers import FrozenTeacher, StoredOutputs, build_teacher_outputs
+from cdkd_ext.training.config import TrainingConfig
+from cdkd_ext.training.task import DistillationTask
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Measures a student on the validation people, in every process of a run.
+
+    Args:
+        people: whom to predict, and what the predictions are measured against.
+        config: the run; how to predict.
+        accelerator: the processes.
+    """
+
+    people: EvaluationSet
+    config: TrainingConfig
+    accelerator: Accelerator
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides which checkpoint is best."""
+        return self.people.metric
+
+    def __call__(self, student: PoseNetwork) -> dict[str, Any]:
+        """Return the metrics of a student on the accelerator's device."""
+        return evaluate_people(
+            student,
+            self.people,
+            flip_test=self.config.flip_test,
+            simcc_score=self.config.simcc_score,
+            accelerator=self.accelerator,
+            workers=self.config.data.workers,
+        )
+
+
+def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
+    """The description of the student: its crops' padding is the configured one, else its weights', else the teacher's.
+
+    Raises:
+        InputError: an option of the network is out of range, or a checkpoint cannot be read.
+    """
+    if config.data.padding is not None:
+        return config.model.spec(joints, config.data.padding)
+    weights, teacher = config.model.weights, config.teacher_file()
+    if weights and describes_itself(weights):
+        return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
+    if teacher is not None:
+        return config.model.spec(joints, teacher.network().spec.padding)
+    return config.model.spec(joints)
+
+
+def build_task(
+    config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
+) -> tuple[DistillationTask, FrozenTeacher | None]:
+    """Create the student with its losses, and load the teacher if there is one.
+
+    The numbers drawn for the student's fresh weights come first, those for the projectors last.
+
+    Raises:
+        InputError: a checkpoint cannot be read, its joints are not the data's, or the networks do not fit.
+    """
+    student = create_model(spec)
+    if config.model.weights:
+        report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
+        accelerator.print(report)
+    teacher = load_teacher(config, people.joints, accelerator)
+    label_loss = config.label_loss.build(student)
+    if teacher is None:
+        return DistillationTask(student, label_loss=label_loss), None
+    terms = config.terms(student, teacher)
+    return DistillationTask(student, teacher, label_loss=label_loss, **terms), teacher
+
+
+def load_teacher(config: TrainingConfig, joints: JointSet, accelerator: Accelerator) -> FrozenTeacher | None:
+    """Load the run's teacher onto the accelerator's device; None where there is none.
+
+    Raises:
+        InputError: the file cannot be read, or its joints are not `joints`.
+    """
+    file = config.teacher_file()
+    if file is None:
+        return None
+    teacher = file.load(accelerator.device)
+    check_joints("teacher", file.path, teacher.spec.joints, joints)
+    return teacher
+
+
+def build_dataset(
+    config: TrainingConfig, people: People, spec: ModelSpec, teacher: FrozenTeacher | None
+) -> PoseDataset:
+    """The training people, cropped for the student and for the teacher if there is one."""
+    return training_set(
+        people,
+        config.data,
+        spec.input_size,
+        padding=spec.padding,
+        # fixed views are shared by runs of different seeds
+        seed=config.seed if config.data.views == 0 else 0,
+        teacher_size=None if teacher is None else teacher.spec.input_size,
+    )
+
+
+def build_views(
+    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+) -> FixedViews:
+    """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
+    cache, views, workers = _cache(config), config.data.views, config.data.workers
+    file = config.teacher_file()
+    with accelerator.main_process_first():
+        stored = build_student_views(dataset, views, cache, workers=workers)
+        if file is None or teacher is None:
+            return FixedViews(stored)
+        identity = file.identity(teacher)
+        outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
+    return FixedViews(stored, StoredOutputs(outputs))
+
+
+def build_samples(
+    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+) -> PoseDataset | FixedViews | StoredCrops:
+    """Where the run's samples come from: fixed views, stored crops, or the images themselves."""
+    if config.data.views:
+        return build_views(config, dataset, teacher, accelerator)
+    if config.data.stored_crops:
+        with accelerator.main_process_first():
+            folder = build_stored_crops(dataset, _cache(config), workers=config.data.workers)
+        return StoredCrops(dataset, folder)
+    return dataset
+
+
+def _cache(config: TrainingConfig) -> Path:
+    return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
+
+
+def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None) -> list[int]:
+    """Indices of the people to train on: without a teacher there is nothing to learn from a person without labels.
+
+    Raises:
+        InputError: there is neither a teacher nor anybody with labels.
+    """
+    chosen = [index for index in range(len(dataset)) if teacher is not None or dataset.labelled[index]]
+    fraction = config.data.labelled_fraction
+    check(len(chosen) > 0, "data.labelled_fraction", fraction, "labels to train a student alone")
+    return chosen
+
+
+def check_batch(config: TrainingConfig, student: PoseNetwork, people: int) -> None:
+    """Check that batch norm has more than one value per channel in a step.
+
+    Args:
+        config: the run.
+        student: the network that is trained.
+        people: how many people there are to train on.
+
+    Raises:
+        InputError: a step sees one person, whose crop the network reduces to one pixel.
+    """
+    if min(config.batch_size, people) > 1 or _fewest_values(student) > 1:
+        return
+    why = "batch norm has one value per channel with one person per step"
+    expected = f"at least 2, or a larger model.input_size than {tuple(config.model.input_size)}: {why}"
+    check(config.batch_size > 1, "batch_size", config.batch_size, expected)
+    check(config.data.labelled_fraction == 1, "data.labelled_fraction: labelled people", people, expected)
+    fail("data.train: people to train on", people, expected)
+
+
+def _fewest_values(network: PoseNetwork) -> int:
+    """The fewest values per channel that a batch norm of the network sees for one crop."""
+    seen: list[int] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, 0].numel()))
+        for module in network.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+    training = network.training
+    # in evaluation mode neither the running statistics nor one value are a matter
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *network.input_size, dtype=torch.uint8))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return min(seen, default=2)
+
+
+def build_loader(
+    config: TrainingConfig,
+    dataset: PoseDataset,
+    chosen: Sequence[int],
+    teacher: FrozenTeacher | None,
+    accelerator: Accelerator,
+) -> EpochLoader:
+    """This process's batches of the chosen people, of fixed views where the run has them."""
+    samples = build_samples(config, dataset, teacher, accelerator)
+    order = EpochBatches(
+        chosen,
+        config.batch_size,
+        seed=config.seed,
+        views=config.data.views,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    on_gpu = accelerator.device.type == "cuda"
+    # stored views are read faster than another process could send them; but this one has a GPU to keep busy
+    workers = config.data.workers if on_gpu or not config.data.views else 0
+    return EpochLoader(samples, order, workers=workers, pin_memory=on_gpu)
+
+
+def build_validation(
+    config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
+) -> Validation:
+    """What measures the student, on crops as in training."""
+    return Validation(replace(people.val, padding=spec.padding), config, accelerator)

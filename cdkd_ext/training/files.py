@@ -1,0 +1,48 @@
+"""Configurations as files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cdkd_ext.errors import check
+from cdkd_ext.files import read_yaml, replacing
+from cdkd_ext.training.config import TrainingConfig
+from cdkd_ext.training.migration import migrated
+
+
+def save_config(config: TrainingConfig, path: str | Path) -> None:
+    """Write a configuration as YAML that `read_config` and `--config` read."""
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read the options of a run's config.yaml or of a recipe's file, of version 0.1.0 too.
+
+    Args:
+        path: the YAML file, or the folder of a run.
+
+    Returns:
+        The options by name, sections as dictionaries, in this version's spelling.
+
+    Raises:
+        InputError: the file is missing, is no YAML mapping, or spells an option in both the old and the new way.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "config.yaml"
+    check(path.is_file(), "config", path, "an existing YAML file of options")
+    options = read_yaml(path)
+    check(isinstance(options, dict), "config", f"{path}, which holds none", "a YAML mapping of options")
+    return migrated(options, path)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists, which YAML can read back safely."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

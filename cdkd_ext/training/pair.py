@@ -1,0 +1,111 @@
+"""Whether a student, a teacher and the terms between them fit; every misfit is one sentence."""
+
+from __future__ import annotations
+
+from cdkd_ext.distillation import SAPE, DescribedNetwork, HeatmapLoss, SimCCLoss
+from cdkd_ext.errors import check, check_type
+
+
+def check_pair(student: DescribedNetwork, teacher: DescribedNetwork) -> None:
+    """Fail unless both networks predict the same joints on crops of the same aspect ratio.
+
+    Raises:
+        InputError: the number or the names of the joints, or the aspect ratios differ.
+    """
+    own, other = student.spec, teacher.spec
+    check(
+        own.num_joints == other.num_joints,
+        "teacher",
+        f"{other.num_joints} joints",
+        f"the student's {own.num_joints}",
+    )
+    if own.joints is not None and other.joints is not None:
+        names = ", ".join(own.joints.names)
+        check(
+            own.joints.names == other.joints.names,
+            "teacher",
+            f"the joints {', '.join(other.joints.names)}",
+            f"the student's joints {names}",
+        )
+    (height, width), (teacher_height, teacher_width) = own.input_size, other.input_size
+    check(
+        height * teacher_width == width * teacher_height,
+        "teacher",
+        f"crops of {other.input_size}",
+        f"the aspect ratio of the student's crops of {own.input_size}",
+    )
+
+
+def channels_agree(student: DescribedNetwork, teacher: DescribedNetwork) -> bool:
+    """Whether both last feature maps have as many channels, which SAPE needs."""
+    return student.spec.feature_channels == teacher.spec.feature_channels
+
+
+def both_simcc(student: DescribedNetwork, teacher: DescribedNetwork) -> bool:
+    """Whether both networks have SimCC heads, whose classes CCA aligns."""
+    return student.spec.head == teacher.spec.head == "simcc"
+
+
+def check_label_loss(student: DescribedNetwork, label_loss: SimCCLoss | HeatmapLoss) -> None:
+    """Fail unless the loss from labels is one of the student's head and sizes.
+
+    Raises:
+        InputError: the loss is of the other head, of another split ratio or of another crop size.
+        TypeError: it is neither loss.
+    """
+    check_type("label_loss", label_loss, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
+    spec = student.spec
+    expected = {"simcc": "SimCCLoss", "heatmap": "HeatmapLoss"}[spec.head]
+    got = type(label_loss).__name__
+    check(label_loss.name == spec.head, "label_loss", f"a {got}", f"a {expected} for a {spec.head} head")
+    if isinstance(label_loss, SimCCLoss):
+        ratio = label_loss.split_ratio
+        check(
+            ratio == spec.split_ratio,
+            "label_loss.split_ratio",
+            ratio,
+            f"the student's {spec.split_ratio} bins per pixel",
+        )
+    else:
+        size = label_loss.input_size
+        check(size == spec.input_size, "label_loss.input_size", size, f"the student's {spec.input_size}")
+
+
+def check_sape(student: DescribedNetwork, teacher: DescribedNetwork | None, sape: SAPE) -> None:
+    """Fail unless the feature term leads from the student's feature map to the teacher's.
+
+    Raises:
+        InputError: channels or sizes differ.
+    """
+    got = (sape.channels, *sape.student_size)
+    expected = (student.spec.feature_channels, *student.feature_size)
+    check(got == expected, "sape", f"one for a student feature of {got}", f"one for the student's {expected}")
+    if teacher is not None:
+        got = (sape.channels, *sape.teacher_size)
+        expected = (teacher.spec.feature_channels, *teacher.feature_size)
+        check(
+            got == expected,
+            "sape",
+            f"one for a teacher feature of {got}",
+            f"one for the teacher's {expected}",
+        )
+
+
+def check_cca(student: DescribedNetwork, teacher: DescribedNetwork | None) -> None:
+    """Fail unless the classes of the teacher can be merged to the student's.
+
+    Raises:
+        InputError: a head is of heatmaps, or the student has more bins than the teacher.
+    """
+    networks = {"student": student} | ({} if teacher is None else {"teacher": teacher})
+    for which, network in networks.items():
+        head = network.spec.head
+        check(head == "simcc", "cca", f"a CCA for a {which} with heatmaps", "None: CCA aligns SimCC classes")
+    if teacher is not None:
+        own, other = student.spec.num_bins, teacher.spec.num_bins
+        check(
+            own[0] <= other[0] and own[1] <= other[1],
+            "teacher",
+            f"{other} bins on the axes (x, y)",
+            f"at least the student's {own}",
+        )

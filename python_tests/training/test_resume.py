@@ -1,0 +1,245 @@
+"""Runs that go on: from the folder that is named, with nothing written before everything is checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from cdkd_ext.cli import main
+from cdkd_ext.data import DataConfig
+from cdkd_ext.errors import InputError
+from cdkd_ext.training import DistillationConfig, ModelConfig, TrainingConfig, train
+from cdkd_ext.training.schedule import learning_rate
+
+MODEL = ModelConfig(name="hrnet_w8_small", input_size=(32, 32))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def plain(drawn_people, output, **changes) -> TrainingConfig:
+    data = DataConfig(root=str(drawn_people), workers=0)
+    config = TrainingConfig(output=str(output), model=MODEL, data=data, epochs=1, batch_size=16)
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(drawn_people, tmp_path_factory):
+    """A run of one epoch."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    train(plain(drawn_people, output))
+    return output
+
+
+@pytest.fixture(scope="module")
+def unbroken(drawn_people, tmp_path_factory):
+    """What two epochs give."""
+    output = tmp_path_factory.mktemp("unbroken") / "run"
+    train(plain(drawn_people, output, epochs=2))
+    return content(output)["last.safetensors"]
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the finished run, whose config.yaml names the original."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def content(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def epochs_of(folder) -> list[int]:
+    return [record["epoch"] for record in json.loads((folder / "metrics.json").read_text())["epochs"]]
+
+
+def test_a_copied_run_goes_on_where_it_lies(finished, run, monkeypatch):
+    original = content(finished)
+    monkeypatch.chdir(run.parent)
+    assert main(["train", "--resume", "run", "--epochs", "2"]) == 0
+    assert epochs_of(run) == [1, 2]
+    assert content(finished) == original
+
+
+def test_a_moved_run_goes_on_where_it_lies(run, tmp_path, monkeypatch):
+    moved = run.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--epochs=2", "--resume=moved"]) == 0
+    assert epochs_of(moved) == [1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved"]
+
+
+@pytest.mark.parametrize("order", ["output first", "resume first"])
+def test_a_given_output_receives_the_rest_of_the_run(run, tmp_path, order):
+    before = content(run)
+    options = [["--output", str(tmp_path / "other")], ["--resume", str(run)]]
+    first, second = options if order == "output first" else options[::-1]
+    assert main(["train", *first, *second, "--epochs=2"]) == 0
+    assert content(run) == before
+    assert epochs_of(tmp_path / "other") == [1, 2]
+    assert {"best.safetensors", "last.safetensors", "state.pt", "config.yaml"} <= content(
+        tmp_path / "other"
+    ).keys()
+
+
+def test_a_resumed_run_has_the_bits_of_the_unbroken_one(drawn_people, run, unbroken):
+    # the learning rate falls to zero at the end of the training, so its first epoch must know of the second
+    shutil.rmtree(run)
+    interrupted = plain(drawn_people, run, epochs=2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr("cdkd_ext.training.loop.Trainer._save", stopping_after_the_first(run))
+        train(interrupted)
+    train(replace(interrupted, output=str(run)), resume=run)
+    assert content(run)["last.safetensors"] == unbroken
+
+
+def stopping_after_the_first(folder):
+    from cdkd_ext.training import Trainer
+
+    save = Trainer._save
+
+    def stop(self, epoch, record):
+        save(self, epoch, record)
+        assert (folder / "state.pt").is_file()
+        raise RuntimeError("stopped")
+
+    return stop
+
+
+def test_a_run_without_a_state_is_refused_and_stays(run, capsys):
+    (run / "state.pt").unlink()
+    before = content(run)
+    assert main(["train", "--resume", str(run), "--epochs=2"]) == 2
+    assert "without state.pt" in capsys.readouterr().err
+    assert content(run) == before
+
+
+def test_another_run_is_not_written_over(run, tmp_path, capsys):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    assert main(["train", "--resume", str(run), "--output", str(other), "--epochs=2"]) == 2
+    assert "output: expected a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs=0"], "epochs: expected a positive number"),
+        (["--model.name=hrnet_w9"], "model.name: expected one of"),
+        (["--epochs=2", "--model.name=hrnet_w16_small"], "model.name: expected hrnet_w8_small as in"),
+        (["--epochs=2", "--model.input_size=[64,64]"], "model.input_size: expected (32, 32) as in"),
+        (["--epochs=2", "--model.input_size=[30,32]"], "input_size: expected"),
+        (["--epochs=2", "--model.head=heatmap"], "model.head: expected simcc as in"),
+        (["--epochs=2", "--data.root=nowhere"], "data.root: expected an existing folder"),
+        (["--epochs=2", "--batch_size=1"], "batch_size: expected at least 2, or a larger model.input_size"),
+        (["--epochs=2", "--data.labelled_fraction=0"], "data.labelled_fraction: expected labels"),
+    ],
+)
+def test_a_refused_resume_changes_nothing(run, capsys, options, message):
+    before = content(run)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+    assert content(run) == before
+
+
+def test_fewer_epochs_than_done_change_nothing(drawn_people, run):
+    assert main(["train", "--resume", str(run), "--epochs=2"]) == 0
+    before = content(run)
+    with pytest.raises(InputError, match="epochs: expected at least the 2 that"):
+        train(plain(drawn_people, run), resume=run)
+    assert content(run) == before
+    assert main(["train", "--resume", str(run)]) == 0
+
+
+def test_other_joints_are_refused(drawn_people, run, tmp_path):
+    data = shutil.copytree(drawn_people, tmp_path / "data")
+    for split in ("train", "val"):
+        path = data / split / "annotations.json"
+        described = json.loads(path.read_text())
+        names = described["categories"][0]["keypoints"]
+        names[0], names[5] = names[5], names[0]
+        path.write_text(json.dumps(described))
+    before = content(run)
+    with pytest.raises(InputError, match="resume: joints of the data: expected"):
+        train(plain(data, run, epochs=2), resume=run)
+    assert content(run) == before
+
+
+def test_other_losses_are_refused_and_name_what_differs(drawn_people, run, tmp_path):
+    config = DistillationConfig(
+        output=str(run),
+        model=MODEL,
+        teacher=str(run),
+        data=DataConfig(root=str(drawn_people), workers=0),
+        epochs=2,
+    )
+    before = content(run)
+    with pytest.raises(InputError, match=r"resume: loss\.sape\.\S+: expected no such tensor as in"):
+        train(config, resume=run)
+    assert content(run) == before
+
+
+def test_a_new_run_that_is_refused_writes_nothing(drawn_people, tmp_path):
+    with pytest.raises(InputError, match="batch_size"):
+        train(plain(drawn_people, tmp_path / "run", batch_size=1))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("fraction", "size", "message"),
+    [(1 / 48, 32, r"data\.labelled_fraction: labelled people: expected at least 2"), (1 / 48, 64, None)],
+)
+def test_one_person_trains_where_batch_norm_can(drawn_people, tmp_path, fraction, size, message):
+    data = DataConfig(root=str(drawn_people), workers=0, labelled_fraction=fraction)
+    config = plain(drawn_people, tmp_path / "run", data=data, model=replace(MODEL, input_size=(size, size)))
+    if message is None:
+        assert train(config)["step"] == 1
+        return
+    with pytest.raises(InputError, match=message):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_batch_size_leaves_learning_rate_and_progress_where_they_were(
+    drawn_people, tmp_path, monkeypatch
+):
+    rates, places = [], []
+
+    def recorded(config, *arguments):
+        rates.append(learning_rate(config, *arguments))
+        return rates[-1]
+
+    def record_progress(self, *arguments, progress, **options):
+        places.append(progress)
+        return original(self, *arguments, progress=progress, **options)
+
+    from cdkd_ext.training import DistillationTask
+
+    original = DistillationTask.forward
+    monkeypatch.setattr("cdkd_ext.training.loop.learning_rate", recorded)
+    monkeypatch.setattr(DistillationTask, "forward", record_progress)
+    config = plain(drawn_people, tmp_path / "run", batch_size=8, epochs=4, evaluate_every=4)
+    config.optimizer.warmup = 0.0
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr("cdkd_ext.training.loop.Trainer._save", stopping_after_the_first(tmp_path / "run"))
+        train(config)
+    assert len(rates) == 6
+    record = train(replace(config, batch_size=24), resume=True)
+    # two steps in each of the three epochs that are left
+    expected = [learning_rate(config.optimizer, step, 2, 4) for step in range(2, 8)]
+    assert rates[6:] == pytest.approx(expected)
+    assert all(later < earlier for earlier, later in pairwise(rates))
+    assert places[6:] == pytest.approx([step / 7 for step in range(2, 8)])
+    assert record["step"] == 12
