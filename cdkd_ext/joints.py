@@ -185,7 +185,8 @@ def _sigmas(sigmas: Any, count: int, source: str) -> tuple[float, ...]:
     check(
         isinstance(sigmas, Sequence)
         and len(sigmas) == count
-        and all(type(sigma) in (int, float) and 0 < sigma < math.inf for sigma in sigmas),
+        # this bound also holds for integers too large for any float
+        and all(type(sigma) in (int, float) and 0 < sigma < 1e30 for sigma in sigmas),
         source,
         sigmas,
         f"{count} positive finite numbers",

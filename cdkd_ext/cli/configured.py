@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -52,6 +52,7 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     parser.add_class_arguments(config_class)
     options = parse(parser, expand(arguments))
     config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
+    _check_filled(config)
     if options.resume and not any(argument.partition("=")[0] == "--output" for argument in arguments):
         # not where the run says that it is: it may have been moved or copied
         config = replace(config, output=options.resume)
@@ -61,6 +62,16 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:
         raise CommandError(str(error), TERMINATED if error.terminated else INTERRUPTED) from error
+
+
+def _check_filled(config: Any, place: str = "") -> None:
+    """Check that nothing lacks that may not: jsonargparse takes YAML's null for any option."""
+    hints = get_type_hints(type(config))
+    for field in fields(config):
+        value, name = getattr(config, field.name), place + field.name
+        check(value is not None or type(None) in get_args(hints[field.name]), name, "nothing", "a value")
+        if is_dataclass(value):
+            _check_filled(value, f"{name}.")
 
 
 def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:

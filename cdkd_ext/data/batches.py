@@ -87,10 +87,9 @@ class EpochBatches(Sampler[list[Key]]):
             generator.integers(self.views, size=len(order)) if self.views else np.full(len(order), self.epoch)
         )
         for step in range(len(self)):
-            start = (step * self.processes + self.rank) * self.batch_size
             # wraps around where there are fewer people than one batch per process
-            places = np.arange(start, start + self.batch_size) % len(order)
-            places = places[: max(1, len(order))]
+            start = (step * self.processes + self.rank) * self.batch_size % len(order)
+            places = (start + np.arange(min(self.batch_size, len(order)))) % len(order)
             yield list(zip(order[places].tolist(), views[places].tolist(), strict=True))
 
 

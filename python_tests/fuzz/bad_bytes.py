@@ -157,7 +157,7 @@ def read_configuration(path: Path) -> None:
 
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        status = main(["train", "--config", str(path)])
+        status = main(["train", "--config", str(path), "--data.root", str(path.parent / "nothing here")])
     if status != 2:
         raise FindingError(f"a training without data ended with {status}")
     raise InputError(said.getvalue().strip())
