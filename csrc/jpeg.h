@@ -1,5 +1,5 @@
-// How far a JPEG's picture reaches, and whether all of it is there (ITU-T T.81). Decoders fill what is missing
-// with grey and say so to nobody, so the codes of every scan are counted here; no pixel is computed.
+// How far a JPEG's picture reaches, and whether all of it is there (ITU-T T.81). Decoders fill what is
+// missing with grey and say so to nobody, so the codes of every scan are counted here; no pixel is computed.
 #pragma once
 #include <cstdint>
 #include <optional>

@@ -66,7 +66,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_features", &cpu_features, "Vector instruction sets of this processor; empty off x86-64.");
   m.def("instruction_set", &instruction_set,
         "The vector instructions that the CPU kernels use: baseline, avx2 or avx512; CDKD_ISA lowers it.");
-  m.def("jpeg_extent", &jpeg_extent,
-        "Height, width, the end of a JPEG's image, whether an end marker closes it and whether every block has "
-        "its codes; None for what is no JPEG's beginning.");
+  m.def(
+      "jpeg_extent", &jpeg_extent,
+      "Height, width, the end of a JPEG's image, whether an end marker closes it and whether every block has "
+      "its codes; None for what is no JPEG's beginning.");
 }

@@ -55,8 +55,8 @@ inline Place place_of(const Tensor& tensor) {
   return {Place::kOther, 0};
 }
 
-// Check for plain memory, which sparse tensors have none of. Of an op's direct arguments torch's dispatcher sees
-// to that, of those in a list nobody.
+// Check for plain memory, which sparse tensors have none of. Of an op's direct arguments torch's dispatcher
+// sees to that, of those in a list nobody.
 inline const Tensor& check_strided(const char* name, const Tensor& tensor) {
   int32_t layout = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 import torch
-from cdkd_ext._checks import InputError
+from cdkd_ext.errors import InputError
 from op_calls import Call
 from random_tensors import MODERATE, is_moderate
 from torch import Tensor

@@ -120,7 +120,8 @@ inline SauSelect check_sau_select(const Argument& feature, const std::vector<con
   call.select_bias = check_wide(call, feature, select_bias, {call.projectors, C});
   const int64_t most = call.wide() ? kMaxWideHead : kMaxHead;
   if (feature.place.kind == Place::kCuda && C + call.hidden > most)
-    fail_shape(squeeze_weight, text("(d, C) with d + C up to ", most, " on CUDA in ", name_of(accumulator(call.wide()))));
+    fail_shape(squeeze_weight,
+               text("(d, C) with d + C up to ", most, " on CUDA in ", name_of(accumulator(call.wide()))));
   check_number(eps > 0, "eps", "a positive number", eps);
   call.feature = feature.data;
   call.training = training;

@@ -38,8 +38,9 @@ inline int64_t smallest_stage(const SauSelect& call, int32_t sets) {
          kernel * kMaps * sets;
 }
 
-// Tiles of pixels: `width` x (4 · strips) pixels of `samples` samples; maps smaller than a tile share one. With
-// `free` elements of shared memory one channel of a tile fits, beside one row of the largest kernel's weights.
+// Tiles of pixels: `width` x (4 · strips) pixels of `samples` samples; maps smaller than a tile share one.
+// With `free` elements of shared memory one channel of a tile fits, beside one row of the largest kernel's
+// weights.
 struct Tiling {
   int32_t width, strips, samples, free;
   int64_t across, down, groups;

@@ -47,9 +47,7 @@ struct GradientTiling {
   CDKD_INLINE int32_t plane_rows() const { return tile_height + kernel_rows - 1; }
   CDKD_INLINE int32_t plane_size() const { return plane_rows() * pitch; }
   CDKD_INLINE int32_t gradients() const { return tile_width * tile_height * kMaps; }
-  CDKD_INLINE int64_t elements() const {
-    return gradients() + static_cast<int64_t>(planes) * plane_size();
-  }
+  CDKD_INLINE int64_t elements() const { return gradients() + static_cast<int64_t>(planes) * plane_size(); }
 };
 
 // Memory between the launches.
