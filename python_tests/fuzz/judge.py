@@ -9,12 +9,12 @@ from collections import Counter
 from typing import Any
 
 import torch
-from cdkd_ext.errors import InputError
 from op_calls import Call
 from random_tensors import MODERATE, is_moderate
 from torch import Tensor
 
 from cdkd_ext import ops
+from cdkd_ext.errors import InputError
 from cdkd_ext.ops import reference
 
 _FORM = re.compile(r"\w+(\[\d+\])?: expected .+, got .+", re.DOTALL)
