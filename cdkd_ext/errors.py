@@ -33,7 +33,7 @@ def fail(argument: str, got: object, expected: str) -> NoReturn:
     """Raise InputError naming the argument, what was expected and what was given."""
     # a file of some hundred bytes can describe a list that no memory holds once it is written out
     text = _CONTAINERS.repr(got) if isinstance(got, (list, dict)) else str(got)
-    raise InputError(f"{argument}: expected {shortened(expected)}, got {shortened(text)}")
+    raise InputError(f"{shortened(argument)}: expected {shortened(expected)}, got {shortened(text)}")
 
 
 def check(condition: object, argument: str, got: object, expected: str) -> None:

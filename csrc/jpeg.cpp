@@ -229,9 +229,11 @@ class Image {
     return true;
   }
 
+  bool any_scan() const { return height > 0 && any_scan_; }
+
   // Whether all bits of all coefficients of all blocks are there.
   bool is_whole() const {
-    if (!counted_) return any_scan_ && counts_fit_;
+    if (!counted_) return counts_fit_;
     return counts_fit_ && std::all_of(components_.begin(), components_.end(), [](const Component& c) {
              return std::all_of(c.precision.begin(), c.precision.end(), [](int bit) { return bit == 0; });
            });
@@ -420,7 +422,7 @@ std::optional<JpegExtent> jpeg_extent(std::string_view content) {
     }
     if (!fits) return {};
   }
-  if (image.height == 0) return {};
+  if (!image.any_scan()) return {};
   if (!closed) reached = end;
   return JpegExtent{image.height, image.width, reached - begin, closed, image.is_whole()};
 }

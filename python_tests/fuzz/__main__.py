@@ -53,7 +53,7 @@ def _ops(
     arguments: argparse.Namespace, sanitizer: str, calls: int, jobs: int, threads: int
 ) -> dict[str, Any]:
     """Share the calls among processes, each with its own part of the sequence and its own instruction set."""
-    folder = build(sanitizer, _made(arguments.folder.absolute() / sanitizer))
+    folder = build(sanitizer, _made(arguments.folder.absolute() / sanitizer), targets=("_ops", "_C"))
     began = time.monotonic()
     each = calls // threads // jobs
     running = []

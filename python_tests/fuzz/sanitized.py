@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pybind11
@@ -27,8 +28,8 @@ _OPTIONS = {
 }
 
 
-def build(sanitizer: str, folder: Path, sources: Path = CHECKOUT) -> Path:
-    """Build the CPU operators of a checkout; returns the folder that holds them as a package."""
+def build(sanitizer: str, folder: Path, sources: Path = CHECKOUT, targets: Sequence[str] = ("_ops",)) -> Path:
+    """Build compiled parts of a checkout, without CUDA; returns the folder that holds them in a package."""
     configure = [
         *("cmake", "-G", "Ninja", "-S", sources, "-B", folder / "build"),
         *("-DSKBUILD_PROJECT_VERSION=0", "-DCDKD_CUDA=OFF", "-DCMAKE_BUILD_TYPE=None"),
@@ -37,7 +38,7 @@ def build(sanitizer: str, folder: Path, sources: Path = CHECKOUT) -> Path:
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]
     _run(configure)
-    _run(["cmake", "--build", folder / "build", "--target", "_ops"])
+    _run(["cmake", "--build", folder / "build", "--target", *targets])
     if sanitizer == "thread":
         source = Path(__file__).with_name("parallel_for.cpp")
         _run(["g++", "-shared", "-fPIC", *FLAGS[sanitizer].split(), source, "-o", folder / "parallel_for.so"])
@@ -53,15 +54,15 @@ def _run(command: list[str | Path]) -> None:
 
 
 def _package(folder: Path) -> Path:
-    """Link the installed package into `folder`, with the operators that were built there."""
-    installed = Path(cdkd_ext.__file__).parent
+    """Link the installed package into `folder`, with what was built there in the place of its own."""
     package = folder / "cdkd_ext"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir()
-    for entry in installed.iterdir():
-        if entry.name not in ("_ops.so", "__pycache__"):
-            (package / entry.name).symlink_to(entry)
-    (package / "_ops.so").symlink_to(folder / "build" / "_ops.so")
+    entries = {entry.name: entry for entry in Path(cdkd_ext.__file__).parent.iterdir()}
+    entries.update({built.name: built for built in (folder / "build").glob("_*.so")})
+    for name, entry in entries.items():
+        if name != "__pycache__":
+            (package / name).symlink_to(entry)
     return folder
 
 
