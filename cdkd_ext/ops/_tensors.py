@@ -52,7 +52,7 @@ def as_scalar(argument: str, value: float | Tensor, like: Tensor) -> Tensor:
         with torch.inference_mode(False):
             constant = torch.full((), value, dtype=torch.float64, device=like.device)
         # modes of torch may have made something else of it, and a CUDA graph that is captured owns what it allocates
-        captured = like.is_cuda and torch.cuda.is_current_stream_capturing()
+        captured = like.is_cuda and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
         if kept and not captured and type(constant) is Tensor and len(_constants) < 64:
             _constants[value, like.device] = constant
     return constant
