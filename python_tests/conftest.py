@@ -186,6 +186,8 @@ def run_without() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(packages: Sequence[str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", _BLOCKER.format(packages=set(packages)) + code, *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        # where no source folder hides the installed package
+        folder = Path(__file__).parent
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
 
     return run

@@ -173,7 +173,7 @@ def test_a_broken_picture_is_named_whoever_loads_it(workers, drawn_people, tmp_p
     assert main(["train", *SMALL, f"--data.workers={workers}", "--data.root=data", "--output=run"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith(
-        "cdkd: data/train/images/000003.jpg: expected an image, got "
+        "cdkd: data/train/images/000003.jpg: expected a whole image, got "
     )
 
 

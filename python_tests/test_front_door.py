@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import cdkd_ext
 from cdkd_ext.extras import missing_extra
 
+# where no source folder hides the installed package
+FOLDER = Path(__file__).parent
 EXTRAS = (
     "accelerate", "cv2", "jsonargparse", "matplotlib", "pycocotools", "rich", "safetensors", "scipy", "tensorboard", "yaml",
 )  # fmt: skip
@@ -19,7 +22,7 @@ FUNCTIONS = ("create_model", "distill", "evaluate", "export", "list_models", "lo
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,7 @@ def test_options_of_the_command_line_exist(pages):
         done = subprocess.run(
             [sys.executable, "-m", "cdkd_ext.cli", command, "--help"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parent,  # where no source folder hides the installed package
             capture_output=True,
             text=True,
         )

@@ -298,6 +298,6 @@ def test_without_onednn_only_the_batch_norms_are_folded(monkeypatch, dtype):
 def test_wrong_arguments_are_named():
     network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=5)
     with pytest.raises(InputError, match=r"dtype: expected one of torch\.float32, torch\.bfloat16"):
-        inference_copy(network, torch.float16)
+        inference_copy(network, torch.float64)
     with pytest.raises(TypeError, match="network: expected a PoseNetwork, got Linear"):
         inference_copy(nn.Linear(2, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -308,5 +309,7 @@ def test_it_needs_torch_and_numpy_alone():
         "made = [create_model('hrnet_w8_small', input_size=(n, n), **sizes) for n in (32, 64)]\n"
         "print(len(list(DistillationTask(*made).parameters())) > 0)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
     assert (result.stdout, result.returncode) == ("True\n", 0), result.stderr
