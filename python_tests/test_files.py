@@ -9,7 +9,7 @@ import pytest
 
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.errors import InputError
-from cdkd_ext.files import new_folder, replacing, write_json
+from cdkd_ext.files import new_folder, read_yaml, replacing, write_json
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
 
@@ -78,3 +78,25 @@ def test_json_has_null_for_what_was_not_measured_and_refuses_infinity(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         write_json({"a": float("inf")}, path)
     assert json.loads(path.read_text())["a"] == [1.5, None]
+
+
+def test_yaml_with_aliases_is_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("pairs: &pairs [[1, 2], [3, 4]]\nagain: *pairs\n")
+    assert read_yaml(tmp_path / "a.yaml")["again"] == [[1, 2], [3, 4]]
+    (tmp_path / "a.yaml").write_text("")
+    assert read_yaml(tmp_path / "a.yaml") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "expected valid YAML"),
+        ("a: 2001-99-99", "expected valid YAML, got month must be"),
+        ("a: &a [*a]", "expected at most 100000 values, got inf values"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nc: " + "[" + "*b, " * 20000 + "]", "got 1.4e[+]05 values"),
+    ],
+)
+def test_yaml_that_nobody_wrote(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.yaml: .*{message}"):
+        read_yaml(tmp_path / "a.yaml")
