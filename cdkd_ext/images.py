@@ -67,7 +67,7 @@ def _whole_jpeg(content: bytes, path: str, size: tuple[int, int] | None) -> byte
     """
     extent = jpeg_extent(content)
     if extent is None:
-        fail(path, "a broken JPEG", "an image")
+        fail(path, "a broken JPEG", "a whole image")
     height, width, end, closed, whole = extent
     check(whole, path, "a JPEG that is cut off", "a whole image")
     _check_size(path, (height, width), size, content)
