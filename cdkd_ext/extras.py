@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _PREDICT = ("cv2", "safetensors")
+_ONNX = ("onnxruntime",)
 _TRAIN = ("accelerate", "jsonargparse", "matplotlib", "pycocotools", "rich", "scipy", "tensorboard", "yaml")
 
 
@@ -18,7 +19,10 @@ def missing_extra(error: ModuleNotFoundError, what: str, extra: str | None = Non
         The sentence; None if the package belongs to no extra, which is a mistake of the installation.
     """
     package = (error.name or "").partition(".")[0]
-    if package not in _PREDICT + _TRAIN:
+    extras = {"predict": _PREDICT, "onnx": _ONNX, "train": _TRAIN}
+    smallest = next((name for name, packages in extras.items() if package in packages), None)
+    if smallest is None:
         return None
-    extra = extra or ("predict" if package in _PREDICT else "train")
+    # a larger extra does not bring onnxruntime
+    extra = smallest if smallest == "onnx" else extra or smallest
     return f"{package} is missing; {what} needs `pip install 'cdkd-ext[{extra}]'`"

@@ -26,7 +26,7 @@ LAYERS = [
     ["codecs"],
     ["info"],
     ["emulation", "ops"],
-    ["extras", "images", "joints", "tensor_checks"],
+    ["extras", "images", "joints", "onnx_file", "tensor_checks"],
     ["files", "joint_sides"],
     ["errors"],
 ]

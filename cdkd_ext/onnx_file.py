@@ -1,0 +1,120 @@
+"""Networks in ONNX files, run by onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cdkd_ext.errors import check, fail
+
+Array = npt.NDArray[Any]
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a graph says about one of its inputs or outputs.
+
+    Attributes:
+        name: in the graph.
+        shape: sizes; None where the graph leaves one open.
+        dtype: of its elements.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name} ({sizes}) {self.dtype}"
+
+
+class OnnxFile:
+    """Runs a network from an ONNX file, on a GPU where onnxruntime has one.
+
+    Args:
+        path: the file.
+        threads: of one operator on a CPU; None leaves the choice to onnxruntime.
+        cpu: stay on the CPU where there is a GPU.
+
+    Attributes:
+        path: the file.
+        inputs: what the graph takes, by name.
+        outputs: what it returns, by name.
+        metadata: what its author wrote beside it.
+
+    Raises:
+        InputError: there is no such file, or it is no ONNX file that onnxruntime can run.
+        ModuleNotFoundError: onnxruntime is not installed.
+
+    Example:
+        ```python
+        network = OnnxFile("movenet.onnx")
+        heatmap = network({"image": np.zeros((1, 256, 256, 3), np.float32)})["heatmap"]
+        ```
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int | None = None, cpu: bool = False
+    ) -> None:
+        import onnxruntime
+
+        self.path = Path(path)
+        check(self.path.is_file(), str(path), "no such file", "an ONNX file")
+        check(threads is None or threads > 0, "threads", threads, "a positive number, or None")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        there = onnxruntime.get_available_providers()
+        providers = [name for name in _PROVIDERS[cpu:] if name in there]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # onnxruntime's exceptions have no common base of their own
+            fail(str(path), _one_line(error), "an ONNX file that onnxruntime can run")
+        self.inputs = {info.name: info for info in map(self._info, self._session.get_inputs())}
+        self.outputs = {info.name: info for info in map(self._info, self._session.get_outputs())}
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def _info(self, node: Any) -> TensorInfo:
+        if node.type not in _TYPES:
+            fail(str(self.path), f"{node.name} of type {node.type}", "tensors of numbers")
+        # an open size has a name, or nothing
+        shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape or ())
+        return TensorInfo(node.name, shape, np.dtype(_TYPES[node.type]))
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the network on arrays by name.
+
+        Returns:
+            Every output by name.
+
+        Raises:
+            InputError: an input is missing, or of a shape or type that the graph does not take.
+        """
+        try:
+            results = self._session.run(None, dict(inputs))
+        except Exception as error:
+            fail(str(self.path), _one_line(error), "inputs " + ", ".join(map(str, self.inputs.values())))
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
