@@ -139,7 +139,8 @@ def _fingerprint(dataset: PoseDataset, margin: float) -> str:
     for person in dataset.persons:
         digest.update(str(person.image_path).encode())
         digest.update(np.ascontiguousarray(person.box, dtype=np.float64).tobytes())
-    settings = [dataset.size, stored_size(dataset, margin), dataset.padding, margin]
+    aspect = dataset.size[0] / dataset.size[1]
+    settings = [aspect, stored_size(dataset, margin), dataset.padding, margin]
     digest.update(json.dumps(settings).encode())
     return digest.hexdigest()[:16]
 

@@ -219,11 +219,16 @@ class Trainer:
         return record
 
     def kept(self) -> str:
+        """What is kept of the run."""
+        if self._checkpoint is None:
+            return "no epoch was finished, so there is no checkpoint yet"
+        return f"the checkpoint of {self._checkpoint} is kept"
+
+    def kept_and_next(self) -> str:
         """What is kept of the run, and how to go on with it."""
         command = f"`cdkd {self.config.command} --resume {self.output}`"
-        if self._checkpoint is None:
-            return f"no epoch was finished, so there is no checkpoint yet; {command} begins again"
-        return f"the checkpoint of {self._checkpoint} is kept; go on with {command}"
+        rest = f"{command} begins again" if self._checkpoint is None else f"go on with {command}"
+        return f"{self.kept()}; {rest}"
 
     def _trained(self, epoch: int) -> Record:
         # before anything of this epoch is kept
@@ -294,7 +299,7 @@ class Trainer:
 
     def _stop_if(self, problem: str | None) -> None:
         if problem is not None:
-            raise NonFiniteLossError(f"{problem}; {self.kept()}")
+            raise NonFiniteLossError(f"{problem}; {self.kept_and_next()}")
 
     def _save(self, epoch: int, record: Record) -> None:
         """Keep a whole epoch."""

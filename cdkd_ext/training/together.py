@@ -70,6 +70,10 @@ class Trainee(Protocol):
         """What is kept, in words."""
         ...
 
+    def kept_and_next(self) -> str:
+        """The same, and how to go on."""
+        ...
+
     def close(self) -> None:
         """Close what is open."""
         ...
@@ -184,5 +188,6 @@ def _keep_within(trainers: Sequence[Trainee], epoch: int, held: HeldSignals) -> 
 
 def _kept(trainers: Sequence[Trainee]) -> str:
     if len(trainers) == 1:
-        return trainers[0].kept()
-    return "; ".join(f"{trainer.output.name}: {trainer.kept()}" for trainer in trainers)
+        return trainers[0].kept_and_next()
+    each = "; ".join(f"{trainer.output}: {trainer.kept()}" for trainer in trainers)
+    return f"{each}; resume them together"
