@@ -69,14 +69,12 @@ class EpochProgress:
         people: that were seen, by all processes.
         sums: of each loss over the steps, of the first process.
         seconds: that the steps took.
-        learning_rate: of the last step.
     """
 
     steps: int = 0
     people: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
-    learning_rate: float = 0.0
 
     def add(self, losses: dict[str, Tensor], people: int) -> None:
         """Count a step."""
@@ -94,7 +92,7 @@ class EpochProgress:
         sums = {name: value.to(device) for name, value in self.sums.items()}
         if taken != self.steps:
             sums = {name: value * (taken / self.steps) for name, value in sums.items()}
-        return EpochProgress(taken, taken * people_per_step, sums, self.seconds, self.learning_rate)
+        return EpochProgress(taken, taken * people_per_step, sums, self.seconds)
 
 
 class Trainer:
@@ -203,7 +201,7 @@ class Trainer:
             "epoch": epoch + 1,
             "step": self.step,
             **means,
-            "learning_rate": progress.learning_rate,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
             "samples_per_second": rate,
             "seconds": progress.seconds,
         }
@@ -245,7 +243,6 @@ class Trainer:
         batch = self.loader.on_device(send_to_device(batch, self.accelerator.device, non_blocking=True))
         config = self.config
         rate = learning_rate(config.optimizer, self._place, len(self.loader), config.epochs)
-        self._progress.learning_rate = rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():

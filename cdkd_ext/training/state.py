@@ -70,8 +70,10 @@ def begins_again(folder: Path) -> bool:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load what an optimiser has gathered, such as moments; options such as weight decay stay the optimiser's own."""
+    # the learning rate is the schedule's, which sets it in every step
+    kept = ("params", "lr")
     options = [
-        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        {name: value for name, value in group.items() if name not in kept} for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, options, strict=True):
