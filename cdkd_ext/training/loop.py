@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
 from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
-from cdkd_ext.errors import Terminated
+from cdkd_ext.errors import InputError, Terminated, one_line
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.training.config import TrainingConfig
@@ -140,6 +140,7 @@ class Trainer:
             NonFiniteLossError: names the step and the term.
             InterruptedRun: Ctrl-C or SIGTERM; says where the last checkpoint is.
             LostWorkerError: a loading process was killed; says where the last checkpoint is.
+            InputError: an image cannot be read, or the output folder not be written; says where the last checkpoint is.
         """
         first = 0 if state is None else self._restore(state)
         main = self.accelerator.is_main_process
@@ -168,8 +169,9 @@ class Trainer:
             word = "terminated" if terminated else "interrupted"
             message = f"{word} in step {self.step}; {self._kept()}"
             raise InterruptedRun(message, terminated=terminated) from None
-        except LostWorkerError as error:
-            raise LostWorkerError(f"{error}; {self._kept()}") from error
+        except InputError as error:
+            kind = LostWorkerError if isinstance(error, LostWorkerError) else InputError
+            raise kind(f"{one_line(error)}; {self._kept()}") from error
         finally:
             if writer is not None:
                 writer.close()

@@ -11,6 +11,7 @@ from cdkd_ext.data.loading import load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
+from cdkd_ext.files import remove_leftovers
 from cdkd_ext.training.build import (
     build_dataset,
     build_loader,
@@ -26,7 +27,7 @@ from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
-from cdkd_ext.training.state import NAME, begins_again, check_fits, copy_run, read_run
+from cdkd_ext.training.state import FILES, NAME, begins_again, check_fits, copy_run, read_run
 
 
 def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = False) -> Record:
@@ -77,6 +78,7 @@ def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = Fal
     check_batch(config, task.student, len(chosen))
     validation = build_validation(config, people, spec, accelerator)
     if accelerator.is_main_process:
+        remove_leftovers(*(output / name for name in FILES))
         save_config(config, output / "config.yaml")
         if source is not None and source.resolve() != output.resolve():
             copy_run(source, output)

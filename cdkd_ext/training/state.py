@@ -15,13 +15,23 @@ from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec
 
 NAME = "state.pt"
+# of a run's folder, in the order in which a copy of it is made: the state comes last
+FILES = ("config.yaml", "best.safetensors", "last.safetensors", "metrics.json", NAME)
 _FIELDS = ("epoch", "step", "task", "optimizer", "history", "best")
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write the state of a run: tensors, numbers, strings, lists and dictionaries only."""
+    """Write the state of a run: tensors, numbers, strings, lists and dictionaries only.
+
+    Raises:
+        InputError: the folder cannot be written or is full.
+    """
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # what torch's writer makes of a full disk
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: expected a disk that takes it, got {reason}") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -110,7 +120,7 @@ def check_fits(
 
 def copy_run(source: Path, folder: Path) -> None:
     """Copy a run's checkpoints and state into a folder that goes on with it; the state comes last."""
-    for name in ("best.safetensors", "last.safetensors", "metrics.json", NAME):
+    for name in FILES[1:]:
         if (source / name).is_file():
             with replacing(folder / name) as temporary:
                 shutil.copyfile(source / name, temporary)
