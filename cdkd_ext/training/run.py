@@ -14,6 +14,7 @@ from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
+from cdkd_ext.files import remove_leftovers
 from cdkd_ext.models import ModelSpec
 from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training.build import (
@@ -32,7 +33,7 @@ from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
 from cdkd_ext.training.shared import check_shared, save_students
-from cdkd_ext.training.state import NAME, begins_again, check_fits, copy_run, read_run
+from cdkd_ext.training.state import FILES, NAME, begins_again, check_fits, copy_run, read_run
 from cdkd_ext.training.task import DistillationTask
 from cdkd_ext.training.together import train_together
 
@@ -191,6 +192,7 @@ def _begin_folders(configs: Sequence[TrainingConfig], sources: Sequence[Path | N
     """Write each run's configuration, and copy what it goes on from."""
     for config, source in zip(configs, sources, strict=True):
         output = Path(config.output)
+        remove_leftovers(*(output / name for name in FILES))
         save_config(config, output / "config.yaml")
         if source is not None and source.resolve() != output.resolve():
             copy_run(source, output)
