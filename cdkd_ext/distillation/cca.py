@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from cdkd_ext import ops
@@ -19,6 +22,8 @@ class CCA(nn.Module):
     Args:
         phase: "paper" merges as printed (Eq. 6); "centered" centres the merged teacher mass on the coordinate
             that the student's bin stands for.
+        offset: how far the merged intervals are moved down on the axes (x, y), in teacher bins, in place of `phase`;
+            the teacher may then have fewer bins than the student. `TeacherSpec.offset` tells it.
 
     Example:
         >>> import torch
@@ -30,10 +35,14 @@ class CCA(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, phase: str = "paper") -> None:
+    def __init__(self, phase: str = "paper", *, offset: tuple[float, float] | None = None) -> None:
         super().__init__()
         check_option("phase", phase, ("paper", "centered"))
+        if offset is not None:
+            fine = len(offset) == 2 and all(map(math.isfinite, offset))
+            check(fine, "offset", offset, "two finite numbers of teacher bins (x, y)")
         self.phase = phase
+        self.offset = offset
 
     def forward(
         self, student: SimCCOutput, teacher: TeacherOutput, tau: float | Tensor, weights: Tensor | None = None
@@ -42,7 +51,7 @@ class CCA(nn.Module):
 
         Args:
             student: logits (B, J, N_s) per axis.
-            teacher: logits (B, J, N_t) per axis, N_t >= N_s; gets no gradient.
+            teacher: logits (B, J, N_t) per axis, N_t >= N_s unless there is an `offset`; gets no gradient.
             tau: temperature; a 0-dim tensor gets its gradient through both softmaxes.
             weights: (B, J) factors on the rows, or None for ones.
 
@@ -53,19 +62,33 @@ class CCA(nn.Module):
         for name, output in (("student", student), ("teacher", teacher)):
             simcc = getattr(output, "logits_x", None) is not None
             check(simcc, name, "heatmaps", "SimCC logits, whose classes CCA aligns")
-        for axis in ("logits_x", "logits_y"):
+        for number, axis in enumerate(("logits_x", "logits_y")):
             student_logits, teacher_logits = getattr(student, axis), getattr(teacher, axis)
             check_tensor(f"student.{axis}", student_logits, ("B", "J", "N"))
             batch, joints, classes = student_logits.shape
             check_tensor(f"teacher.{axis}", teacher_logits, (batch, joints, "N"))
             bins = teacher_logits.shape[-1]
-            check(
-                bins >= classes, f"teacher.{axis}", f"{bins} bins", f"at least the student's {classes} bins"
-            )
-            rows = ops.cca_kl(student_logits, teacher_logits.detach(), tau, phase=self.phase)
+            if self.offset is None:
+                expected = f"at least the student's {classes} bins"
+                check(bins >= classes, f"teacher.{axis}", f"{bins} bins", expected)
+                rows = ops.cca_kl(student_logits, teacher_logits.detach(), tau, phase=self.phase)
+            else:
+                rows = _moved(student_logits, teacher_logits.detach(), tau, self.offset[number])
             if weights is not None:
                 check_weights("weights", weights, (batch, joints))
                 rows = rows * weights
             total = rows.mean() if total is None else total + rows.mean()
         assert total is not None
         return total
+
+
+def _moved(student: Tensor, teacher: Tensor, tau: float | Tensor, offset: float) -> Tensor:
+    """`ops.cca_kl` with an offset."""
+    bins, classes = teacher.shape[-1], student.shape[-1]
+    edges = torch.arange(classes + 1, dtype=torch.float64) * (bins / classes) - offset
+    edges[0], edges[-1] = -torch.inf, torch.inf
+    left = torch.arange(bins, dtype=torch.float64)[:, None]
+    share = (torch.minimum(left + 1, edges[1:]) - torch.maximum(left, edges[:-1])).clamp(min=0)
+    merged = torch.softmax(teacher.float() / tau, -1) @ share.to(teacher.device, torch.float32)
+    log_student = torch.log_softmax(student.float() / tau, -1)
+    return tau**2 * (torch.special.xlogy(merged, merged) - merged * log_student).sum(-1)

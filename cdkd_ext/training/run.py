@@ -111,7 +111,7 @@ def prepare_views(config: TrainingConfig) -> None:
     accelerator = make_accelerator(config.cpu)
     people = load_people(config.data, Path(config.output))
     spec = student_spec(config, people.joints)
-    teacher = load_teacher(config, people.joints, accelerator)
+    teacher = load_teacher(config, spec, people.joints, accelerator)
     build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
 
 
