@@ -44,6 +44,10 @@ COMMANDS = {
         "train a student with a teacher",
         "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
     ),
+    "teacher": Command(
+        "try a teacher that is not of this package on a few people",
+        "cdkd teacher check movenet.onnx --data.root lsp --people 16",
+    ),
     "eval": Command(
         "measure a checkpoint's PCKh or COCO average precision",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",

@@ -23,9 +23,11 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.teachers import FrozenTeacher, StoredOutputs, build_teacher_outputs
+from cdkd_ext.teachers import ForeignTeacher, FrozenTeacher, StoredOutputs, build_teacher_outputs
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
+
+AnyTeacher = FrozenTeacher | ForeignTeacher
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
     if weights and describes_itself(weights):
         return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
     if teacher is not None:
-        return config.model.spec(joints, teacher.network().spec.padding)
+        return config.model.spec(joints, teacher.padding())
     return config.model.spec(joints)
 
 
@@ -80,8 +82,8 @@ def build_task(
     people: People,
     spec: ModelSpec,
     accelerator: Accelerator,
-    shared: FrozenTeacher | None = None,
-) -> tuple[DistillationTask, FrozenTeacher | None]:
+    shared: AnyTeacher | None = None,
+) -> tuple[DistillationTask, AnyTeacher | None]:
     """Create the student with its losses, and load the teacher if there is one.
 
     The numbers drawn for the student's fresh weights come first, those for the projectors last.
@@ -100,9 +102,11 @@ def build_task(
     if config.model.weights:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
-    # loaded in any case: what it draws, the projectors are drawn after
-    loaded = load_teacher(config, people.joints, accelerator)
-    teacher = shared or loaded
+    teacher = shared
+    if shared is None or isinstance(shared, FrozenTeacher):
+        # loaded in any case: what it draws, the projectors are drawn after
+        loaded = load_teacher(config, spec, people.joints, accelerator)
+        teacher = shared or loaded
     label_loss = config.label_loss.build(student)
     if teacher is None:
         return DistillationTask(student, label_loss=label_loss), None
@@ -110,22 +114,30 @@ def build_task(
     return DistillationTask(student, teacher, label_loss=label_loss, **terms), teacher
 
 
-def load_teacher(config: TrainingConfig, joints: JointSet, accelerator: Accelerator) -> FrozenTeacher | None:
+def load_teacher(
+    config: TrainingConfig, student: ModelSpec, joints: JointSet, accelerator: Accelerator
+) -> AnyTeacher | None:
     """Load the run's teacher onto the accelerator's device; None where there is none.
 
+    The joints of a network that is not of this package are matched by name, and the matches printed.
+
     Raises:
-        InputError: the file cannot be read, or its joints are not `joints`.
+        InputError: the file cannot be read, or its joints are not `joints` and cannot be matched with them.
     """
     file = config.teacher_file()
     if file is None:
         return None
-    teacher = file.load(accelerator.device)
-    check_joints("teacher", file.path, teacher.spec.joints, joints)
+    bins = student.num_bins if student.head == "simcc" else None
+    teacher = file.load(accelerator.device, joints, student_bins=bins)
+    if isinstance(teacher, ForeignTeacher):
+        accelerator.print(f"joints of {file.path}: {teacher.joint_map}")
+    else:
+        check_joints("teacher", file.path, teacher.spec.joints, joints)
     return teacher
 
 
 def build_dataset(
-    config: TrainingConfig, people: People, spec: ModelSpec, teacher: FrozenTeacher | None
+    config: TrainingConfig, people: People, spec: ModelSpec, teacher: AnyTeacher | None
 ) -> PoseDataset:
     """The training people, cropped for the student and for the teacher if there is one."""
     return training_set(
@@ -135,12 +147,12 @@ def build_dataset(
         padding=spec.padding,
         # fixed views are shared by runs of different seeds
         seed=config.seed if config.data.views == 0 else 0,
-        teacher_size=None if teacher is None else teacher.spec.input_size,
+        teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
     )
 
 
 def build_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
     cache, views, workers = _cache(config), config.data.views, config.data.workers
@@ -155,7 +167,7 @@ def build_views(
 
 
 def build_samples(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> PoseDataset | FixedViews | StoredCrops:
     """Where the run's samples come from: fixed views, stored crops, or the images themselves."""
     if config.data.views:
@@ -171,7 +183,7 @@ def _cache(config: TrainingConfig) -> Path:
     return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
 
 
-def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None) -> list[int]:
+def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None) -> list[int]:
     """Indices of the people to train on: without a teacher there is nothing to learn from a person without labels.
 
     Raises:
@@ -225,7 +237,7 @@ def build_loader(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
     chosen: Sequence[int],
-    teacher: FrozenTeacher | None,
+    teacher: AnyTeacher | None,
     accelerator: Accelerator,
 ) -> EpochLoader:
     """This process's batches of the chosen people, of fixed views where the run has them.
@@ -256,7 +268,7 @@ def build_loader(
 def _shared_samples(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
-    teacher: FrozenTeacher | None,
+    teacher: AnyTeacher | None,
     accelerator: Accelerator,
 ) -> PoseDataset | FixedViews | StoredCrops | SharedImages | SharedBatches:
     """The samples of one run, or those of several together."""

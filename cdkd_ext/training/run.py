@@ -16,8 +16,8 @@ from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
 from cdkd_ext.models import ModelSpec
-from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training.build import (
+    AnyTeacher,
     build_dataset,
     build_loader,
     build_task,
@@ -177,10 +177,10 @@ def _train(
 
 def _build_tasks(
     configs: Sequence[TrainingConfig], people: People, specs: Sequence[ModelSpec], accelerator: Accelerator
-) -> tuple[list[DistillationTask], FrozenTeacher | None]:
+) -> tuple[list[DistillationTask], AnyTeacher | None]:
     """Each run's student with its losses, from its own seed, and the teacher of all."""
     tasks: list[DistillationTask] = []
-    teacher: FrozenTeacher | None = None
+    teacher: AnyTeacher | None = None
     for config, spec in zip(configs, specs, strict=True):
         set_seed(config.seed)
         task, teacher = build_task(config, people, spec, accelerator, teacher)
@@ -216,7 +216,7 @@ def prepare_views(config: TrainingConfig) -> None:
     accelerator = make_accelerator(config.cpu)
     people = load_people(config.data, Path(config.output))
     spec = student_spec(config, people.joints)
-    teacher = load_teacher(config, people.joints, accelerator)
+    teacher = load_teacher(config, spec, people.joints, accelerator)
     build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
 
 
