@@ -118,12 +118,16 @@ def _write(path: Path, rows: int, chunks: Iterator[Chunk]) -> None:
         for chunk in chunks:
             records = _records(chunk, length)
             if not written:
-                header = {"descr": np.lib.format.dtype_to_descr(records.dtype), "fortran_order": False, "shape": (rows,)}
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(records.dtype),
+                    "fortran_order": False,
+                    "shape": (rows,),
+                }
                 np.lib.format.write_array_header_1_0(file, header)
             for name in _string_names(chunk):
                 strings += chunk[name]
                 length += sum(map(len, chunk[name]))
-            file.write(memoryview(records).cast("B"))
+            file.write(records.tobytes())
             written += len(records)
         check(written == rows, f"{path}: rows", written, str(rows))
         file.writelines(strings)
@@ -151,7 +155,7 @@ def _records(chunk: Chunk, place: int) -> Array:
     for name, column in columns.items():
         records[name] = column
     for row in range(rows):
-        checksum = zlib.crc32(records[row : row + 1].view(np.uint8)[:-4])
+        checksum = zlib.crc32(records[row].tobytes()[:-4])
         for name in names:
             checksum = zlib.crc32(chunk[name][row], checksum)
         records[row][CHECKSUM] = checksum

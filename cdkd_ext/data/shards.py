@@ -187,7 +187,7 @@ class Shard:
         self.path = path
         try:
             self.records: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-            self._bytes = memoryview(np.memmap(path, np.uint8, "r"))
+            self._bytes = np.memmap(path, np.uint8, "r").data
         except FileNotFoundError:
             self._damaged("no such file")
         except (OSError, ValueError, EOFError) as error:
@@ -197,7 +197,7 @@ class Shard:
             self._damaged(f"an array {self.records.shape} of {self.records.dtype}")
         self.string_names = [name.removeprefix(START) for name in names if name.startswith(START)]
         self.array_names = [name for name in names if not name.startswith((START, LENGTH, CHECKSUM))]
-        self._header = int(self.records.offset)  # type: ignore[attr-defined]
+        self._header = int(self.records.offset)
         self._strings = self._header + self.records.nbytes
         last = self.records[-1]
         ends = [int(last[START + name]) + int(last[LENGTH + name]) for name in self.string_names]

@@ -8,13 +8,30 @@ from typing import TYPE_CHECKING, Any
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 
 if TYPE_CHECKING:
+    from cdkd_ext.teachers.compact import CompactOutput, CompactOutputs, build_compact_outputs
     from cdkd_ext.teachers.file import TeacherFile
     from cdkd_ext.teachers.stored import StoredOutputs, build_teacher_outputs
 
-__all__ = ["FrozenTeacher", "StoredOutputs", "Teacher", "TeacherFile", "build_teacher_outputs"]
+__all__ = [
+    "CompactOutput",
+    "CompactOutputs",
+    "FrozenTeacher",
+    "StoredOutputs",
+    "Teacher",
+    "TeacherFile",
+    "build_compact_outputs",
+    "build_teacher_outputs",
+]
 
 # what needs more than torch and numpy is imported when it is asked for
-_LATE = {"StoredOutputs": "stored", "build_teacher_outputs": "stored", "TeacherFile": "file"}
+_LATE = {
+    "CompactOutput": "compact",
+    "CompactOutputs": "compact",
+    "StoredOutputs": "stored",
+    "TeacherFile": "file",
+    "build_compact_outputs": "compact",
+    "build_teacher_outputs": "stored",
+}
 
 
 def __getattr__(name: str) -> Any:

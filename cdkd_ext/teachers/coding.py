@@ -35,9 +35,9 @@ class CodedDistributions(NamedTuple):
     step: Tensor
     bins: int
 
-    def to(self, device: torch.device | str) -> CodedDistributions:
-        """The same on another device."""
-        moved = [value.to(device, non_blocking=True) for value in self[:3]]
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> CodedDistributions:
+        """The same on another device; see `torch.Tensor.to`."""
+        moved = [value.to(device, non_blocking=non_blocking) for value in self[:3]]
         return CodedDistributions(moved[0], moved[1], moved[2], self.bins)
 
 
@@ -49,10 +49,10 @@ def encode(logits: Tensor) -> CodedDistributions:
     from the given one is kept.
 
     Args:
-        logits: (B, J, N) of any floating type on any device, N at most 21,420.
+        logits: (B, J, N) of any floating type on any device, N at most 21,420; -inf is a probability of 0.
 
     Raises:
-        InputError: there are no bins or too many, or a value is not finite.
+        InputError: there are no bins or too many, or a row holds NaN or +inf, or nothing but -inf.
 
     Example:
         >>> import torch
@@ -66,15 +66,22 @@ def encode(logits: Tensor) -> CodedDistributions:
     check_tensor("logits", logits, ("B", "J", "N"))
     bins = logits.shape[-1]
     check(0 < bins <= _MOST_BINS, "logits", f"{bins} bins", f"1 to {_MOST_BINS} bins")
-    log_p = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).reshape(-1, bins).log_softmax(-1)
-    check(bool(log_p.isfinite().all()), "teacher", "a logit that is not finite", "finite logits")
-    p = log_p.exp()
+    rows = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).reshape(-1, bins)
+    p = rows.softmax(-1)
+    check(
+        bool(p.isfinite().all()),
+        "teacher",
+        "logits without a finite sum of exponentials",
+        "logits below infinity",
+    )
     # with a zero in front: differences of it are masses
     cumulative = torch.nn.functional.pad(p.cumsum(-1), (1, 0))
     best, least = None, None
     for step in _steps(bins):
         coded = _with_step(cumulative, step, bins)
-        divergence = (p * (log_p - decode(coded).log_softmax(-1))).sum(-1)
+        # the divergence of the decoded row without the entropy of the given one, which all steps share
+        decoded = decode(coded)
+        divergence = decoded.logsumexp(-1) - (p * decoded).sum(-1)
         if best is None or least is None:
             best, least = coded, divergence
             continue
@@ -88,11 +95,16 @@ def encode(logits: Tensor) -> CodedDistributions:
         )
     assert best is not None
     shape = logits.shape[:-1]
-    return CodedDistributions(best.codes.reshape(*shape, -1), best.start.reshape(shape), best.step.reshape(shape), bins)
+    return CodedDistributions(
+        best.codes.reshape(*shape, best.codes.shape[-1]),
+        best.start.reshape(shape),
+        best.step.reshape(shape),
+        bins,
+    )
 
 
 def decode(coded: CodedDistributions) -> Tensor:
-    """Return logits (B, J, N) float32 of coded distributions, 0 at the highest.
+    """Return logits (B, J, N) float32 of coded distributions, none above 0.
 
     A row is linear between the middles of its blocks, and constant on each side of the window from half a block on.
     """
@@ -103,7 +115,9 @@ def decode(coded: CodedDistributions) -> Tensor:
     per_bin = coded.step.unsqueeze(-1).float().reciprocal()
     bins = torch.arange(coded.bins, dtype=torch.float32, device=per_bin.device)
     # places among the densities: the first block's middle is at 1
-    places = torch.addcmul((0.5 - coded.start.unsqueeze(-1)) * per_bin + 0.5, bins, per_bin).clamp_(0, width + 1)
+    places = torch.addcmul((0.5 - coded.start.unsqueeze(-1)) * per_bin + 0.5, bins, per_bin).clamp_(
+        0, width + 1
+    )
     index = places.long()
     return heights.gather(-1, index).addcmul_(slopes.gather(-1, index), places.frac_())
 
@@ -124,10 +138,14 @@ def _with_step(cumulative: Tensor, step: int, bins: int) -> CodedDistributions:
     last = start + step * (-(-span // step) - 1)
     low, high = edges[:, :-1].minimum(last), edges[:, 1:].minimum(last + step).clamp(max=bins)
     masses = cumulative.gather(-1, high) - cumulative.gather(-1, low)
-    left = cumulative.gather(-1, start) / start.clamp(min=1)
+    densities = masses / (high - low)
     behind = bins - start - span
+    left = cumulative.gather(-1, start) / start.clamp(min=1)
     right = (cumulative[:, -1:] - cumulative.gather(-1, start + span)) / behind.clamp(min=1)
-    heights = torch.cat([left, masses / (high - low), right], -1).clamp(min=_SMALLEST).log()
+    # where nothing lies outside, the row goes on as it ends
+    left = torch.where(start > 0, left, densities[:, :1])
+    right = torch.where(behind > 0, right, densities[:, -1:])
+    heights = torch.cat([left, densities, right], -1).clamp(min=_SMALLEST).log()
     below = heights.amax(-1, keepdim=True) - heights
     codes = ((below / RANGE).clamp(0, 1).sqrt() * _LEVELS).round().to(torch.uint8)
     start = start[:, 0]

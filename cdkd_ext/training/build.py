@@ -16,13 +16,20 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.teachers import FrozenTeacher, StoredOutputs, build_teacher_outputs
+from cdkd_ext.teachers import (
+    CompactOutputs,
+    FrozenTeacher,
+    StoredOutputs,
+    build_compact_outputs,
+    build_teacher_outputs,
+)
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
 
@@ -131,11 +138,35 @@ def build_views(
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
     cache, views, workers = _cache(config), config.data.views, config.data.workers
     file = config.teacher_file()
+    if config.data.teacher_cache == "compact" or config.data.view_images == "jpeg":
+        return _build_sharded_views(config, dataset, teacher, accelerator)
     with accelerator.main_process_first():
         stored = build_student_views(dataset, views, cache, workers=workers)
         if file is None or teacher is None:
             return FixedViews(stored)
         identity = file.identity(teacher)
+        outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
+    return FixedViews(stored, StoredOutputs(outputs))
+
+
+def _build_sharded_views(
+    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+) -> FixedViews:
+    """As `build_views`, in shards: all processes of the run fill them together."""
+    cache, views, workers = _cache(config), config.data.views, config.data.workers
+    images = config.data.view_images
+    stored = ShardedViews(build_sharded_views(dataset, views, cache, images=images, workers=workers))
+    file = config.teacher_file()
+    if file is None or teacher is None:
+        return FixedViews(stored)
+    identity = file.identity(teacher)
+    if config.data.teacher_cache == "compact":
+        features = config.uses_features()
+        outputs = build_compact_outputs(
+            dataset, views, cache, teacher, identity, features=features, workers=workers
+        )
+        return FixedViews(stored, CompactOutputs(outputs))
+    with accelerator.main_process_first():
         outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
     return FixedViews(stored, StoredOutputs(outputs))
 

@@ -21,7 +21,7 @@ MANIFEST = Manifest.of({"teacher": "a", "size": (64, 48)}, rows=25, shard_rows=1
 
 
 def text(row):
-    return f"{row} " .encode() * (row % 4)
+    return f"{row} ".encode() * (row % 4)
 
 
 def rows(start, stop):
@@ -186,7 +186,9 @@ def test_no_shard_is_made_twice(tmp_path):
     context = multiprocessing.get_context("fork")
     made = context.Queue()
     processes = [
-        context.Process(target=count_in, args=(tmp_path / "rows", made, Manifest.of(MANIFEST.identity, 25, size)))
+        context.Process(
+            target=count_in, args=(tmp_path / "rows", made, Manifest.of(MANIFEST.identity, 25, size))
+        )
         for size in (2, 2, 3)
     ]
     for process in processes:
@@ -211,7 +213,9 @@ def test_a_full_disk_is_one_line_and_leaves_whole_shards(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shard_writing.os, "fsync", fsync)
-    with pytest.raises(InputError, match="rows: expected room on the disk; whole shards are kept, .*, got No space") as found:
+    with pytest.raises(
+        InputError, match=r"rows: expected room on the disk; whole shards are kept, .*, got No space"
+    ) as found:
         write_shards(tmp_path / "rows", MANIFEST, rows)
     assert "\n" not in str(found.value)
     left = sorted(path.name for path in (tmp_path / "rows").glob("*.npy"))
@@ -225,7 +229,9 @@ def test_a_truncated_shard_is_named(folder, keep):
     path = shard_path(folder, 1)
     content = path.read_bytes()
     path.write_bytes(content[:keep])
-    expected = r"00001\.npy: expected a whole shard; delete it and run the same command to make it again, got .+"
+    expected = (
+        r"00001\.npy: expected a whole shard; delete it and run the same command to make it again, got .+"
+    )
     for open_it in (lambda: Shards(folder, MANIFEST), lambda: write_shards(folder, MANIFEST, rows)):
         with pytest.raises(InputError, match=expected) as found:
             open_it()
@@ -249,7 +255,10 @@ def test_every_changed_byte_behind_the_header_is_found(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"identity": {"teacher": "b", "size": [64, 48]}}, "manifest.json: teacher: expected a .*something else.*, got b"),
+        (
+            {"identity": {"teacher": "b", "size": [64, 48]}},
+            "manifest.json: teacher: expected a .*something else.*, got b",
+        ),
         ({"identity": {"teacher": "a"}}, "manifest.json: size: expected .*, got None"),
         ({"rows": 24}, "manifest.json: rows: expected 25, got 24"),
         ({"format": 0}, "manifest.json: format: expected 1; delete .* and run the same command"),
@@ -269,7 +278,7 @@ def test_rows_of_something_else_are_refused(folder, change, message):
 def test_a_folder_without_a_manifest_is_named(folder, content):
     path = folder / "manifest.json"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(InputError, match="manifest.json: expected the manifest of stored rows; delete"):
+    with pytest.raises(InputError, match=r"manifest\.json: expected the manifest of stored rows; delete"):
         Shards(folder)
 
 
