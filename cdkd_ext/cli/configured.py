@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -15,6 +15,8 @@ from cdkd_ext.errors import InputError, check, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
+
+Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def configured_parser(name: str) -> ArgumentParser:
@@ -46,13 +48,8 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
         CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
     """
     parser = configured_parser(name)
-    parser.add_argument("--config", action="config", help="YAML file of the options below")
-    parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
     parser.add_argument("--resume", type=str, help="folder of a run to go on with, there or in --output")
-    parser.add_class_arguments(config_class)
-    options = parse(parser, expand(arguments))
-    config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
-    _check_filled(config)
+    config, options = parse_configuration(parser, config_class, arguments)
     if options.resume and not any(argument.partition("=")[0] == "--output" for argument in arguments):
         # not where the run says that it is: it may have been moved or copied
         config = replace(config, output=options.resume)
@@ -62,6 +59,23 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:
         raise CommandError(str(error), TERMINATED if error.terminated else INTERRUPTED) from error
+
+
+def parse_configuration(
+    parser: ArgumentParser, config_class: type[Config], arguments: Sequence[str]
+) -> tuple[Config, Namespace]:
+    """Add a configuration's options to a parser and parse; return the configuration, and all options.
+
+    Raises:
+        InputError: an option is unknown or has a value of another type, or nothing where it needs one.
+    """
+    parser.add_argument("--config", action="config", help="YAML file of the options below")
+    parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
+    parser.add_class_arguments(config_class)
+    options = parse(parser, expand(arguments))
+    config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
+    _check_filled(config)
+    return config, options
 
 
 def _check_filled(config: Any, place: str = "") -> None:

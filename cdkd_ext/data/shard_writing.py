@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from cdkd_ext.files import replacing
 
 # some rows: for each column an array with a row for each, or a byte string for each
 Chunk = Mapping[str, Array | Sequence[bytes]]
+_logger = logging.getLogger(__name__)
 
 
 def write_shards(folder: Path, manifest: Manifest, produce: Callable[[int, int], Iterator[Chunk]]) -> Path:
@@ -68,6 +70,13 @@ def write_shards(folder: Path, manifest: Manifest, produce: Callable[[int, int],
     return folder
 
 
+def row_bytes(chunk: Chunk) -> float:
+    """Bytes that a row of such a chunk takes, on average: its record with the checksum, and its byte strings."""
+    strings = [string for name in _string_names(chunk) for string in chunk[name]]
+    records = _records(chunk, 0)
+    return records.dtype.itemsize + sum(map(len, strings)) / len(records)
+
+
 def _provide(
     folder: Path,
     manifest: Manifest,
@@ -87,6 +96,7 @@ def _provide(
             if not path.exists():
                 _remove_remains(path)
                 _write(path, stop - start, produce(start, stop))
+                _logger.info("%s: shard %d of %d is written", folder, shard + 1, manifest.shards)
             lock.unlink(missing_ok=True)
     elif wait:
         Shard(path, stop - start)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cdkd_ext.data.batches import Key, lost_workers_named
 from cdkd_ext.data.cached_views import STUDENT_FIELDS, _chunks, _people
 from cdkd_ext.data.dataset import PoseDataset
-from cdkd_ext.data.shard_writing import Chunk, write_shards
+from cdkd_ext.data.shard_writing import Chunk, row_bytes, write_shards
 from cdkd_ext.data.shards import Manifest, Shards
 from cdkd_ext.errors import check_option
 from cdkd_ext.images import decode_image, encode_image
@@ -68,8 +68,7 @@ def build_sharded_views(
     check_option("images", images, IMAGE_FORMATS)
 
     def compute(samples: dict[str, Tensor]) -> Columns:
-        columns: dict[str, Tensor | Sequence[bytes]] = {name: samples[name] for name in STUDENT_FIELDS}
-        return columns | ({"image": encoded_images(samples["image"])} if images == "jpeg" else {})
+        return student_columns(samples, images)
 
     identity = {"size": dataset.size, "labelled": dataset.labelled_fraction, "images": images}
     return store_sharded_views(dataset, views, folder, "views", compute, identity, workers=workers)
@@ -107,8 +106,7 @@ def store_sharded_views(
         keys = [divmod(row, views) for row in range(start, stop)]
         with lost_workers_named():
             for _, samples in _chunks(dataset, keys, workers):
-                columns = compute(samples)
-                yield {n: c.numpy() if isinstance(c, Tensor) else c for n, c in columns.items()}
+                yield _chunk(compute(samples))
 
     return write_shards(folder / f"{kind}-{manifest.fingerprint}", manifest, produce)
 
@@ -138,9 +136,27 @@ def views_manifest(dataset: PoseDataset, views: int, identity: Mapping[str, obje
     return Manifest.of({**drawn, **identity}, len(dataset) * views)
 
 
-def encoded_images(images: Tensor) -> list[bytes]:
-    """JPEG files of RGB images (B, 3, H, W) uint8."""
-    return [encode_image(image, ".jpg") for image in images.permute(0, 2, 3, 1).contiguous().numpy()]
+def student_columns(samples: Mapping[str, Tensor], images: str) -> Columns:
+    """What is stored of a student's samples.
+
+    Args:
+        samples: stacked fields of `PoseDataset`'s samples.
+        images: "raw" or "jpeg".
+    """
+    columns: dict[str, Tensor | Sequence[bytes]] = {name: samples[name] for name in STUDENT_FIELDS}
+    if images == "jpeg":
+        pixels = samples["image"].permute(0, 2, 3, 1).contiguous().numpy()
+        columns["image"] = [encode_image(image, ".jpg") for image in pixels]
+    return columns
+
+
+def stored_bytes(columns: Columns) -> float:
+    """Bytes that a row of these columns takes in a shard, on average."""
+    return row_bytes(_chunk(columns))
+
+
+def _chunk(columns: Columns) -> Chunk:
+    return {n: column.numpy() if isinstance(column, Tensor) else column for n, column in columns.items()}
 
 
 def _tensor(column: Any) -> Tensor:

@@ -136,7 +136,7 @@ def build_views(
     config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
-    cache, views, workers = _cache(config), config.data.views, config.data.workers
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
     file = config.teacher_file()
     if config.data.teacher_cache == "compact" or config.data.view_images == "jpeg":
         return _build_sharded_views(config, dataset, teacher, accelerator)
@@ -153,7 +153,7 @@ def _build_sharded_views(
     config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """As `build_views`, in shards: all processes of the run fill them together."""
-    cache, views, workers = _cache(config), config.data.views, config.data.workers
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
     images = config.data.view_images
     stored = ShardedViews(build_sharded_views(dataset, views, cache, images=images, workers=workers))
     file = config.teacher_file()
@@ -179,12 +179,13 @@ def build_samples(
         return build_views(config, dataset, teacher, accelerator)
     if config.data.stored_crops:
         with accelerator.main_process_first():
-            folder = build_stored_crops(dataset, _cache(config), workers=config.data.workers)
+            folder = build_stored_crops(dataset, cache_folder(config), workers=config.data.workers)
         return StoredCrops(dataset, folder)
     return dataset
 
 
-def _cache(config: TrainingConfig) -> Path:
+def cache_folder(config: TrainingConfig) -> Path:
+    """Where a run's stored crops, fixed views and teacher outputs lie."""
     return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
+from cdkd_ext.data.cached_views import FixedViews
 from cdkd_ext.data.loading import load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
@@ -100,8 +101,10 @@ def distill(config: DistillationConfig, *, resume: bool | str | os.PathLike[str]
     return train(config, resume=resume)
 
 
-def prepare_views(config: TrainingConfig) -> None:
-    """Store the fixed views of a run, and its teacher's outputs, without training.
+def prepare_views(config: TrainingConfig) -> FixedViews:
+    """Store the fixed views of a run, and its teacher's outputs, without training; return them.
+
+    With a compact teacher cache, several processes may do so for one cache at a time.
 
     Raises:
         InputError: as `train` does; also when `data.views` is 0.
@@ -112,7 +115,7 @@ def prepare_views(config: TrainingConfig) -> None:
     people = load_people(config.data, Path(config.output))
     spec = student_spec(config, people.joints)
     teacher = load_teacher(config, people.joints, accelerator)
-    build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
+    return build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
 
 
 def _source(output: Path, resume: bool | str | os.PathLike[str]) -> Path | None:
