@@ -165,8 +165,8 @@ def _ask(teacher: ForeignTeacher, dataset: PoseDataset) -> _Asked:
             [images.permute(0, 2, 3, 1), said.keypoints.cpu(), said.confidence.cpu(), swapped.cpu(), *labels]
         )
         densities += _densities(teacher, images[: max(0, _MOST_DRAWN - start)])
-    arrays: list[npt.NDArray[Any]] = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
-    return _Asked(*arrays, densities)
+    arrays: tuple[npt.NDArray[Any], ...] = tuple(torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return _Asked(*arrays, densities=densities)
 
 
 def _densities(teacher: ForeignTeacher, images: torch.Tensor) -> list[Floats]:

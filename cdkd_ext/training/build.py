@@ -16,6 +16,7 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
 from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check, fail
@@ -23,7 +24,14 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.teachers import ForeignTeacher, FrozenTeacher, StoredOutputs, build_teacher_outputs
+from cdkd_ext.teachers import (
+    CompactOutputs,
+    ForeignTeacher,
+    FrozenTeacher,
+    StoredOutputs,
+    build_compact_outputs,
+    build_teacher_outputs,
+)
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
 
@@ -155,13 +163,37 @@ def build_views(
     config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
-    cache, views, workers = _cache(config), config.data.views, config.data.workers
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
     file = config.teacher_file()
+    if config.data.teacher_cache == "compact" or config.data.view_images == "jpeg":
+        return _build_sharded_views(config, dataset, teacher, accelerator)
     with accelerator.main_process_first():
         stored = build_student_views(dataset, views, cache, workers=workers)
         if file is None or teacher is None:
             return FixedViews(stored)
         identity = file.identity(teacher)
+        outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
+    return FixedViews(stored, StoredOutputs(outputs))
+
+
+def _build_sharded_views(
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
+) -> FixedViews:
+    """As `build_views`, in shards: all processes of the run fill them together."""
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
+    images = config.data.view_images
+    stored = ShardedViews(build_sharded_views(dataset, views, cache, images=images, workers=workers))
+    file = config.teacher_file()
+    if file is None or teacher is None:
+        return FixedViews(stored)
+    identity = file.identity(teacher)
+    if config.data.teacher_cache == "compact":
+        features = config.uses_features()
+        outputs = build_compact_outputs(
+            dataset, views, cache, teacher, identity, features=features, workers=workers
+        )
+        return FixedViews(stored, CompactOutputs(outputs))
+    with accelerator.main_process_first():
         outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
     return FixedViews(stored, StoredOutputs(outputs))
 
@@ -174,12 +206,13 @@ def build_samples(
         return build_views(config, dataset, teacher, accelerator)
     if config.data.stored_crops:
         with accelerator.main_process_first():
-            folder = build_stored_crops(dataset, _cache(config), workers=config.data.workers)
+            folder = build_stored_crops(dataset, cache_folder(config), workers=config.data.workers)
         return StoredCrops(dataset, folder)
     return dataset
 
 
-def _cache(config: TrainingConfig) -> Path:
+def cache_folder(config: TrainingConfig) -> Path:
+    """Where a run's stored crops, fixed views and teacher outputs lie."""
     return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
 
 

@@ -205,8 +205,10 @@ def _begun(source: Path | None, accelerator: Accelerator) -> Path | None:
     return None
 
 
-def prepare_views(config: TrainingConfig) -> None:
-    """Store the fixed views of a run, and its teacher's outputs, without training.
+def prepare_views(config: TrainingConfig) -> FixedViews:
+    """Store the fixed views of a run, and its teacher's outputs, without training; return them.
+
+    With a compact teacher cache, several processes may do so for one cache at a time.
 
     Raises:
         InputError: as `train` does; also when `data.views` is 0.
@@ -217,7 +219,7 @@ def prepare_views(config: TrainingConfig) -> None:
     people = load_people(config.data, Path(config.output))
     spec = student_spec(config, people.joints)
     teacher = load_teacher(config, spec, people.joints, accelerator)
-    build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
+    return build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
 
 
 def _source(output: Path, resume: bool | str | os.PathLike[str]) -> Path | None:
