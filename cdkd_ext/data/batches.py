@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,7 +46,8 @@ def lost_workers_named() -> Iterator[None]:
 class EpochBatches(Sampler[list[Key]]):
     """Shuffled batches of (index, view) keys; each process takes every `processes`-th batch.
 
-    Which people, which views and in which order is a function of the seed and of the attribute `epoch` alone.
+    Which people, which views and in which order is a function of the seed and of the attribute `epoch` alone;
+    the attribute `first` leaves out the batches before it.
 
     Every process sees the same number of batches, so the last, smaller ones are left out where there are several
     batches, and the people in them change from epoch to epoch.
@@ -76,6 +78,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.rank = rank
         self.processes = processes
         self.epoch = 0
+        self.first = 0
 
     def __len__(self) -> int:
         return max(1, len(self.people) // (self.batch_size * self.processes))
@@ -86,7 +89,7 @@ class EpochBatches(Sampler[list[Key]]):
         views = (
             generator.integers(self.views, size=len(order)) if self.views else np.full(len(order), self.epoch)
         )
-        for step in range(len(self)):
+        for step in range(self.first, len(self)):
             # wraps around where there are fewer people than one batch per process
             start = (step * self.processes + self.rank) * self.batch_size % len(order)
             places = (start + np.arange(min(self.batch_size, len(order)))) % len(order)
@@ -101,6 +104,11 @@ class _Batched(Dataset[Batch]):
 
     def __getitem__(self, keys: list[Key]) -> Batch:
         return default_collate([self.samples[key] for key in keys])
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Leave the group to which a terminal sends Ctrl-C: the parent finishes its step, and then ends this process."""
+    os.setpgid(0, 0)
 
 
 class EpochLoader:
@@ -133,15 +141,21 @@ class EpochLoader:
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_leave_signals_to_the_parent,
         )
 
     def __len__(self) -> int:
         """Batches of this process per epoch."""
         return len(self._order)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0."""
-        self._order.epoch = epoch
+    @property
+    def people_per_step(self) -> int:
+        """People of a step in all processes together."""
+        return self._order.batch_size * self._order.processes
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the batch `first` on, both counted from 0."""
+        self._order.epoch, self._order.first = epoch, first
         return iter(self._loader)
 
     def on_device(self, batch: Batch) -> Batch:

@@ -134,6 +134,8 @@ class TrainingConfig:
         epochs: passes over the training people.
         batch_size: people per step and process.
         evaluate_every: epochs between validations; the last epoch is always validated.
+        checkpoint_every: steps between checkpoints within an epoch, from which a killed run goes on; 0 keeps one at
+            the end of each epoch alone.
         flip_test: average the predictions for the image and its mirror image in validation.
         simcc_score: of the two axes' maxima in validation; it matters to AP alone. The published code takes "max" for
             hard labels, "min" for Gaussian ones.
@@ -154,6 +156,7 @@ class TrainingConfig:
     epochs: int = 30
     batch_size: int = 32
     evaluate_every: int = 1
+    checkpoint_every: int = 0
     flip_test: bool = True
     simcc_score: Literal["min", "max", "mean"] = "min"
     seed: int = 0
@@ -169,6 +172,7 @@ class TrainingConfig:
         """
         for name in ("epochs", "batch_size", "evaluate_every"):
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "zero or more")
         # before people are drawn for it
         check_option("model.name", self.model.name, list_models())
         people = self.data.synthetic_people

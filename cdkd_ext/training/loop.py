@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast, send_to_device
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -26,7 +23,8 @@ from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.finite import FiniteWatch
 from cdkd_ext.training.progress import TrainingDisplay
 from cdkd_ext.training.schedule import learning_rate
-from cdkd_ext.training.state import save_state
+from cdkd_ext.training.signals import HeldSignals, signals_held
+from cdkd_ext.training.state import NAME, load_optimizer, save_state
 from cdkd_ext.training.task import DistillationTask
 
 Record = dict[str, Any]
@@ -62,24 +60,41 @@ class Evaluator(Protocol):
         ...
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block: in TensorBoard's queue they would leave a thread waiting."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number, frame in held:
-        handlers[number](number, frame)
+@dataclass
+class EpochProgress:
+    """How far an epoch has come; part of the state that a run goes on from.
+
+    Attributes:
+        steps: that were taken.
+        people: that were seen, by all processes.
+        sums: of each loss over the steps, of the first process.
+        seconds: that the steps took.
+        learning_rate: of the last step.
+    """
+
+    steps: int = 0
+    people: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    learning_rate: float = 0.0
+
+    def add(self, losses: dict[str, Tensor], people: int) -> None:
+        """Count a step."""
+        self.steps += 1
+        self.people += people
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+
+    def on(self, device: torch.device, people_per_step: int, steps: int) -> EpochProgress:
+        """The same progress on a device, in an epoch of so many people per step and so many steps.
+
+        With another batch size some people can be seen twice in the epoch, and none are left out.
+        """
+        taken = min(self.people // people_per_step, steps)
+        sums = {name: value.to(device) for name, value in self.sums.items()}
+        if taken != self.steps:
+            sums = {name: value * (taken / self.steps) for name, value in sums.items()}
+        return EpochProgress(taken, taken * people_per_step, sums, self.seconds, self.learning_rate)
 
 
 class Trainer:
@@ -114,6 +129,8 @@ class Trainer:
         self.best: float | None = None
         self.step = 0
         self._place = 0  # of the current step among all of the training's, at today's batch size
+        self._progress = EpochProgress()
+        self._checkpoint: str | None = None  # what was kept last, in words
 
     def run(self, state: dict[str, Any] | None = None) -> Record:
         """Train to the end and return the last record.
@@ -132,11 +149,11 @@ class Trainer:
         epochs, steps = self.config.epochs, len(self.loader)
         try:
             with lost_workers_named(), TrainingDisplay(epochs * steps, quiet=not main) as display:
-                display.start(first * steps)
+                display.start(first * steps + self._progress.steps)
                 for epoch in range(first, epochs):
                     record = self._train_epoch(epoch, display)
                     if (epoch + 1) % self.config.evaluate_every == 0 or epoch + 1 == epochs:
-                        record |= self.validation(self.task.student)
+                        record |= self._validate(epoch)
                     self.history.append(record)
                     self._save(epoch, record)
                     scalars = {
@@ -144,7 +161,8 @@ class Trainer:
                     }
                     display.epoch(epoch, epochs, (epoch + 1) * steps, scalars)
                     if writer is not None:
-                        with _interrupts_held():
+                        # in the middle of its queue they would leave a thread waiting
+                        with signals_held(signal.SIGINT, signal.SIGTERM):
                             for name, value in scalars.items():
                                 writer.add_scalar(name, value, self.step)
         except KeyboardInterrupt as error:
@@ -160,40 +178,76 @@ class Trainer:
         return self.history[-1]
 
     def _train_epoch(self, epoch: int, display: TrainingDisplay) -> Record:
-        config = self.config
         self.wrapped.train()
-        sums: dict[str, Tensor] = {}
-        started, samples, rate = time.perf_counter(), 0, 0.0
-        steps = len(self.loader)
-        for index, batch in enumerate(self.loader.epoch(epoch)):
-            # not the steps that were taken: before resuming, an epoch may have had another number of them
-            self._place = epoch * steps + index
-            rate_now = learning_rate(config.optimizer, self._place, steps, config.epochs)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate_now
-            losses = self._train_step(batch)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value
-            samples += len(batch["index"]) * self.accelerator.num_processes
-            rate = samples / (time.perf_counter() - started)
-            if display.live and index % 10 == 0:
-                display.step(
-                    self._place + 1, epoch, {name: float(value) for name, value in losses.items()}, rate
-                )
+        steps, progress = len(self.loader), self._progress
+        before, started, samples, rate = progress.seconds, time.perf_counter(), 0, 0.0
+        with signals_held(signal.SIGTERM, once=True) as held:
+            for index, batch in enumerate(self.loader.epoch(epoch, progress.steps), progress.steps):
+                # not the steps that were taken: before resuming, an epoch may have had another number of them
+                self._place = epoch * steps + index
+                losses = self._step_unless_left(batch, held)
+                progress.add(losses, self.loader.people_per_step)
+                samples += len(batch["index"]) * self.accelerator.num_processes
+                progress.seconds = before + time.perf_counter() - started
+                rate = samples / (progress.seconds - before)
+                self._keep_within(epoch, held)
+                if display.live and index % 10 == 0:
+                    values = {name: float(value) for name, value in losses.items()}
+                    display.step(self._place + 1, epoch, values, rate)
+            if held:
+                self._keep_within(epoch, held)
         # before anything of this epoch is kept
         self._stop_if(self._finite.report())
-        means = {name: float(value) / steps for name, value in sums.items()}
+        means = {name: float(value) / steps for name, value in progress.sums.items()}
         return {
             "epoch": epoch + 1,
             "step": self.step,
             **means,
-            "learning_rate": rate_now,
+            "learning_rate": progress.learning_rate,
             "samples_per_second": rate,
-            "seconds": time.perf_counter() - started,
+            "seconds": progress.seconds,
         }
+
+    def _step_unless_left(self, batch: Batch, held: HeldSignals) -> dict[str, Tensor]:
+        try:
+            return self._train_step(batch)
+        except RuntimeError:
+            if not self.accelerator.is_main_process:
+                # the first process was terminated too: it has kept its state and gone
+                held.release()
+            raise
+
+    def _keep_within(self, epoch: int, held: HeldSignals) -> None:
+        """Keep a checkpoint after a step where it is time to; the first process ends here where it is terminated.
+
+        The others go on until they miss it: without them it could not finish its step.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        every = self.config.checkpoint_every
+        if held or (every and (self._place + 1) % every == 0):
+            self._stop_if(self._finite.report())
+            self._write(epoch)
+            held.release()
+
+    def _validate(self, epoch: int) -> Record:
+        if self.accelerator.num_processes > 1:
+            # batch statistics are each process's own; those of the first are kept
+            broadcast(list(self.task.buffers()))
+        try:
+            return self.validation(self.task.student)
+        except Terminated:
+            if self.accelerator.is_main_process:
+                self._write(epoch)
+            raise
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
         batch = self.loader.on_device(send_to_device(batch, self.accelerator.device, non_blocking=True))
+        config = self.config
+        rate = learning_rate(config.optimizer, self._place, len(self.loader), config.epochs)
+        self._progress.learning_rate = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         with self.accelerator.autocast():
             losses = self.wrapped(
                 batch["image"],
@@ -201,7 +255,7 @@ class Trainer:
                 batch["keypoints"],
                 batch["annotated"],
                 labelled=batch["labelled"],
-                progress=self._place / max(1, self.config.epochs * len(self.loader) - 1),
+                progress=self._place / max(1, config.epochs * len(self.loader) - 1),
                 teacher_output=batch.get("teacher_output"),
             )
         self._stop_if(self._finite.add(self.step, losses))
@@ -235,22 +289,31 @@ class Trainer:
             raise NonFiniteLossError(f"{problem}; {self._kept()}")
 
     def _kept(self) -> str:
-        if not (self.output / "state.pt").exists():
-            return "no epoch was finished, so there is no checkpoint yet"
-        command = f"cdkd {self.config.command} --resume {self.output}"
-        return f"the checkpoint of epoch {len(self.history)} is kept; go on with `{command}`"
+        command = f"`cdkd {self.config.command} --resume {self.output}`"
+        if self._checkpoint is None:
+            return f"no epoch was finished, so there is no checkpoint yet; {command} begins again"
+        return f"the checkpoint of {self._checkpoint} is kept; go on with {command}"
 
     def _save(self, epoch: int, record: Record) -> None:
+        """Keep a whole epoch."""
+        self._progress = EpochProgress()
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
+            self._checkpoint = _in_words(epoch + 1, 0)
             return
-        student, metric = self.task.student, self.validation.metric
+        metric = self.validation.metric
         if metric in record and (self.best is None or record[metric] > self.best):
             self.best = record[metric]
-            save_model(student, self.output / "best.safetensors")
-        save_model(student, self.output / "last.safetensors")
+            save_model(self.task.student, self.output / "best.safetensors")
+        self._write(epoch + 1)
+        self._write_metrics()
+
+    def _write(self, epoch: int) -> None:
+        """Write what resuming needs, with so many whole epochs and the progress in the next."""
+        save_model(self.task.student, self.output / "last.safetensors")
         state = {
-            "epoch": epoch + 1,
+            "epoch": epoch,
+            "progress": vars(self._progress),
             "step": self.step,
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -259,14 +322,28 @@ class Trainer:
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        # one file, renamed into place: a kill at any moment leaves the last whole epoch
-        save_state(state, self.output / "state.pt")
-        write_json({f"best_{metric}": self.best, "epochs": self.history}, self.output / "metrics.json")
+        # one file, renamed into place: a kill at any moment leaves the last one
+        save_state(state, self.output / NAME)
+        self._checkpoint = _in_words(epoch, self._progress.steps)
+
+    def _write_metrics(self) -> None:
+        metrics = {f"best_{self.validation.metric}": self.best, "epochs": self.history}
+        write_json(metrics, self.output / "metrics.json")
 
     def _restore(self, state: dict[str, Any]) -> int:
         self.task.load_state_dict(state["task"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.history, self.best, self.step = state["history"], state["best"], state["step"]
-        return int(state["epoch"])
+        epoch, kept = int(state["epoch"]), EpochProgress(**state.get("progress", {}))
+        self._checkpoint = _in_words(epoch, kept.steps)
+        self._progress = kept.on(self.accelerator.device, self.loader.people_per_step, len(self.loader))
+        if self.accelerator.is_main_process and self.history:
+            # the process may have been killed between the state and the metrics
+            self._write_metrics()
+        return epoch
+
+
+def _in_words(epochs: int, steps: int) -> str:
+    return f"epoch {epochs + 1}, step {steps}," if steps else f"epoch {epochs}"

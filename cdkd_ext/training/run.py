@@ -26,7 +26,7 @@ from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
-from cdkd_ext.training.state import NAME, check_fits, copy_run, read_run
+from cdkd_ext.training.state import NAME, begins_again, check_fits, copy_run, read_run
 
 
 def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = False) -> Record:
@@ -36,7 +36,8 @@ def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = Fal
         config: the run; its output folder receives config.yaml, last and best checkpoint, metrics.json. Nothing is
             written there before all that can be checked has been.
         resume: the folder of a run whose state.pt to go on from, which stays as it is if it is not the output folder;
-            true takes the output folder, and begins where it has no state yet.
+            true takes the output folder. A run that has no checkpoint yet begins with its first step. The
+            configuration is the given one: another learning rate or weight decay takes effect.
 
     Returns:
         The record of the last epoch: losses, and the metrics of the validation.
@@ -59,6 +60,9 @@ def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = Fal
     output = Path(config.output)
     accelerator = make_accelerator(config.cpu, config.precision)
     source = _source(output, resume)
+    if source is not None and begins_again(source):
+        accelerator.print(f"resume: {source} has no checkpoint yet: it begins with the first step")
+        source = None
     state = None if source is None else read_run(source, config.epochs)
     # the first process draws the people and builds the caches, the others find them
     with accelerator.main_process_first():
@@ -73,9 +77,9 @@ def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = Fal
     check_batch(config, task.student, len(chosen))
     validation = build_validation(config, people, spec, accelerator)
     if accelerator.is_main_process:
+        save_config(config, output / "config.yaml")
         if source is not None and source.resolve() != output.resolve():
             copy_run(source, output)
-        save_config(config, output / "config.yaml")
     loader = build_loader(config, dataset, chosen, teacher, accelerator)
     trainer = Trainer(config, task, loader, validation, accelerator)
     accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")

@@ -51,7 +51,7 @@ def read_run(folder: Path, epochs: int) -> dict[str, Any]:
         InputError: there is no state, it is damaged, or it has more epochs than that.
     """
     path = folder / NAME
-    expected = "the folder of a run that has finished an epoch"
+    expected = "the folder of a run that has a checkpoint"
     check(path.is_file(), "resume", f"{folder}, without {NAME}", expected)
     state = load_state(path)
     missing = [name for name in _FIELDS if name not in state]
@@ -59,6 +59,23 @@ def read_run(folder: Path, epochs: int) -> dict[str, Any]:
     done = state["epoch"]
     check(done <= epochs, "epochs", epochs, f"at least the {done} that {folder} has already")
     return state
+
+
+def begins_again(folder: Path) -> bool:
+    """Whether a folder is that of a run which was stopped before its first checkpoint."""
+    # the metrics are written after the state, so a state was lost where they are
+    kept = any((folder / name).exists() for name in (NAME, "metrics.json"))
+    return (folder / "config.yaml").is_file() and not kept
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what an optimiser has gathered, such as moments; options such as weight decay stay the optimiser's own."""
+    options = [
+        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
 
 
 def check_fits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ import torch
 from cdkd_ext.cli import main
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import InputError
-from cdkd_ext.training import DistillationConfig, ModelConfig, TrainingConfig, train
+from cdkd_ext.training import DistillationConfig, InterruptedRun, ModelConfig, TrainingConfig, train
 from cdkd_ext.training.schedule import learning_rate
 
 MODEL = ModelConfig(name="hrnet_w8_small", input_size=(32, 32))
@@ -243,3 +244,63 @@ def test_another_batch_size_leaves_learning_rate_and_progress_where_they_were(
     assert all(later < earlier for earlier, later in pairwise(rates))
     assert places[6:] == pytest.approx([step / 7 for step in range(2, 8)])
     assert record["step"] == 12
+
+
+def stop_in_step(patch, step, signal_number=None):
+    """Ctrl-C in the middle of a step, or a signal sent in the middle of it."""
+    from cdkd_ext.training import Trainer
+
+    original = Trainer._train_step
+
+    def train_step(self, batch):
+        losses = original(self, batch)
+        if self.step == step:
+            if signal_number is None:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal_number)
+        return losses
+
+    patch.setattr(Trainer, "_train_step", train_step)
+
+
+def without_times(folder):
+    records = json.loads((folder / "metrics.json").read_text())["epochs"]
+    return [
+        {name: value for name, value in record.items() if name not in ("seconds", "samples_per_second")}
+        for record in records
+    ]
+
+
+def same_run(first, second):
+    """Weights, both checkpoints, all that learns and every metric but the times."""
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert without_times(first) == without_times(second)
+    states = [torch.load(folder / "state.pt", weights_only=True) for folder in (first, second)]
+    for state in states:
+        state.pop("history")
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    assert not list(second.rglob(".*"))
+
+
+DATA = {
+    "images": {},
+    "loading processes": {"workers": 2},
+    "fixed views": {"views": 2},
+    "stored crops": {"stored_crops": True},
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize(("step", "kept"), [(6, "epoch 1, step 4,"), (9, "epoch 2, step 2,")])
+def test_a_run_goes_on_from_within_an_epoch(drawn_people, tmp_path, monkeypatch, kind, step, kept):
+    """From its last checkpoint; an epoch has six steps."""
+    data = DataConfig(root=str(drawn_people), **{"workers": 0, **DATA[kind]})
+    config = plain(drawn_people, tmp_path / "broken", data=data, epochs=2, batch_size=8, checkpoint_every=2)
+    train(replace(config, output=str(tmp_path / "whole"), checkpoint_every=0))
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun) as stopped:
+        stop_in_step(patch, step)
+        train(config)
+    assert f"the checkpoint of {kept} is kept" in str(stopped.value)
+    train(config, resume=True)
+    same_run(tmp_path / "whole", tmp_path / "broken")
