@@ -17,7 +17,7 @@ from cdkd_ext.distillation import (
     HeatmapLoss,
     SimCCLoss,
 )
-from cdkd_ext.errors import check, check_option
+from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.models import ModelOptions, list_models
 from cdkd_ext.teachers import TeacherFile
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
@@ -180,6 +180,14 @@ class TrainingConfig:
         for name in ("views", "workers"):
             value = getattr(self.data, name)
             check(value >= 0, f"data.{name}", value, "zero or more")
+        share = self.data.unlabelled_share
+        check(share is None or 0 <= share <= 1, "data.unlabelled_share", share, "a number in [0, 1], or None")
+        if self.data.images and self.teacher_file() is None:
+            fail(
+                "data.images",
+                "footage",
+                "nothing: without a teacher nobody can learn from it (`cdkd distill`)",
+            )
         both = self.data.stored_crops and self.data.views > 0
         check(not both, "data.stored_crops", "true beside data.views", "one of the two")
         self.optimizer.validate()

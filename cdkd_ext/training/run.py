@@ -7,13 +7,14 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from cdkd_ext.data.loading import load_people
+from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.training.build import (
     build_dataset,
     build_loader,
+    build_order,
     build_task,
     build_validation,
     build_views,
@@ -21,11 +22,13 @@ from cdkd_ext.training.build import (
     choose_people,
     load_teacher,
     student_spec,
+    teacher_joints,
 )
 from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
+from cdkd_ext.training.progress import footage_progress
 from cdkd_ext.training.state import NAME, begins_again, check_fits, copy_run, read_run
 
 
@@ -66,7 +69,7 @@ def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = Fal
     state = None if source is None else read_run(source, config.epochs)
     # the first process draws the people and builds the caches, the others find them
     with accelerator.main_process_first():
-        people = load_people(config.data, output)
+        people = _people(config, output)
     spec = student_spec(config, people.joints)
     set_seed(config.seed)
     task, teacher = build_task(config, people, spec, accelerator)
@@ -75,17 +78,19 @@ def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = Fal
     dataset = build_dataset(config, people, spec, teacher)
     chosen = choose_people(config, dataset, teacher)
     check_batch(config, task.student, len(chosen))
+    order = build_order(config, dataset, chosen, accelerator)
     validation = build_validation(config, people, spec, accelerator)
     if accelerator.is_main_process:
         save_config(config, output / "config.yaml")
         if source is not None and source.resolve() != output.resolve():
             copy_run(source, output)
-    loader = build_loader(config, dataset, chosen, teacher, accelerator)
+    loader = build_loader(config, dataset, order, teacher, accelerator)
     trainer = Trainer(config, task, loader, validation, accelerator)
-    accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")
+    accelerator.print(_described(people))
     with tf32(config.tf32):
         record = trainer.run(state)
-    accelerator.print(f"{describe(record)}; checkpoints in {output}")
+    metrics = "not validated" if people.val is None else describe(record)
+    accelerator.print(f"{metrics}; checkpoints in {output}")
     return record
 
 
@@ -113,10 +118,28 @@ def prepare_views(config: TrainingConfig) -> None:
     config.validate()
     check(config.data.views > 0, "data.views", config.data.views, "a positive number of views to store")
     accelerator = make_accelerator(config.cpu)
-    people = load_people(config.data, Path(config.output))
+    people = _people(config, Path(config.output))
     spec = student_spec(config, people.joints)
     teacher = load_teacher(config, people.joints, accelerator)
     build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
+
+
+def _people(config: TrainingConfig, output: Path) -> People:
+    with footage_progress() as progress:
+        return load_people(
+            config.data, output, teacher_joints=lambda: teacher_joints(config), progress=progress
+        )
+
+
+def _described(people: People) -> str:
+    """Whom the run validates on, and what its footage holds."""
+    val = people.val
+    lines = ["validation: none, the last checkpoint is the best"]
+    if val is not None:
+        lines = [f"validation: {len(val.persons)} people, boxes: {val.boxes}"]
+    if people.footage is not None:
+        lines.append(f"footage: {people.footage}")
+    return "\n".join(lines)
 
 
 def _source(output: Path, resume: bool | str | os.PathLike[str]) -> Path | None:
