@@ -82,5 +82,5 @@ class DataConfig:
     detection: DetectionOptions = field(default_factory=DetectionOptions)
     frames: int = 200
     every: int = 0
-    near_duplicates: int = 8
+    near_duplicates: int = 4
     unlabelled_share: float | None = None

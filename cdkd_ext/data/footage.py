@@ -10,14 +10,14 @@ import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cdkd_ext.data.box_file import ScoredBox, match_boxes, read_boxes
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.frames import Frame, FrameList, Progress, list_frames, no_progress
-from cdkd_ext.data.near_duplicates import NearDuplicates, difference_hash
+from cdkd_ext.data.near_duplicates import BITS, NearDuplicates, difference_hash
 from cdkd_ext.data.person import Person
 from cdkd_ext.detectors import Detector
 from cdkd_ext.errors import InputError, check, fail
@@ -112,6 +112,8 @@ def check_footage(config: DataConfig) -> None:
     config.detection.validate("data.detection")
     check(config.frames > 0, "data.frames", config.frames, "a positive number")
     check(config.every >= 0, "data.every", config.every, "zero or more")
+    distance = config.near_duplicates
+    check(distance <= BITS, "data.near_duplicates", distance, f"at most {BITS} bits")
 
 
 def _given_boxes(config: DataConfig) -> dict[str | int, list[ScoredBox]] | None:
@@ -191,8 +193,9 @@ class _Look:
     broken: str = ""
     boxes: list[ScoredBox] | None = None
 
-    def bits(self) -> Any:
-        return np.frombuffer(bytes.fromhex(self.hash), np.uint16)
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """The perceptual hash."""
+        return np.frombuffer(bytes.fromhex(self.hash), np.uint8)
 
 
 class _Seen:
