@@ -165,8 +165,9 @@ def _ask(teacher: ForeignTeacher, dataset: PoseDataset) -> _Asked:
             [images.permute(0, 2, 3, 1), said.keypoints.cpu(), said.confidence.cpu(), swapped.cpu(), *labels]
         )
         densities += _densities(teacher, images[: max(0, _MOST_DRAWN - start)])
-    arrays: tuple[npt.NDArray[Any], ...] = tuple(torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    return _Asked(*arrays, densities=densities)
+    arrays: list[npt.NDArray[Any]] = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
+    crops, keypoints, confidence, swapped_confidence, given, annotated, to_image = arrays
+    return _Asked(crops, keypoints, confidence, swapped_confidence, given, annotated, to_image, densities)
 
 
 def _densities(teacher: ForeignTeacher, images: torch.Tensor) -> list[Floats]:

@@ -16,6 +16,7 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.mixed_batches import MixedBatches
 from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
 from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
@@ -67,6 +68,26 @@ class Validation:
             accelerator=self.accelerator,
             workers=self.config.data.workers,
         )
+
+
+class LastIsBest:
+    """Stands for the validation of a run without validation people: the later checkpoint is the better one."""
+
+    metric = "epoch"
+
+    def __call__(self, student: PoseNetwork) -> dict[str, Any]:
+        """Return no metrics: every record holds its epoch."""
+        return {}
+
+
+def teacher_joints(config: TrainingConfig) -> JointSet | None:
+    """The joints that the run's teacher names, if it has one that does.
+
+    Raises:
+        InputError: its file cannot be read.
+    """
+    file = config.teacher_file()
+    return None if file is None else file.network().spec.joints
 
 
 def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
@@ -269,28 +290,20 @@ def _fewest_values(network: PoseNetwork) -> int:
 def build_loader(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
-    chosen: Sequence[int],
+    order: EpochBatches,
     teacher: AnyTeacher | None,
     accelerator: Accelerator,
 ) -> EpochLoader:
-    """This process's batches of the chosen people, of fixed views where the run has them.
+    """This process's batches in their order, of fixed views where the run has them.
 
     Args:
         configs: of the run, or of several that share all that concerns the data.
         datasets: of the runs.
-        chosen: indices of the people.
+        order: of the batches.
         teacher: whose outputs for fixed views are stored.
         accelerator: the processes.
     """
     config = configs[0]
-    order = EpochBatches(
-        chosen,
-        config.batch_size,
-        seed=config.seed,
-        views=config.data.views,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
     on_gpu = accelerator.device.type == "cuda"
     # stored views are read faster than another process could send them; but this one has a GPU to keep busy
     workers = config.data.workers if on_gpu or not config.data.views else 0
@@ -321,8 +334,32 @@ def _shared_samples(
     )
 
 
+def build_order(
+    config: TrainingConfig, dataset: PoseDataset, chosen: Sequence[int], accelerator: Accelerator
+) -> EpochBatches:
+    """Which of the chosen people form which batch of this process.
+
+    Raises:
+        InputError: the share of people without labels cannot be had.
+    """
+    share, size = config.data.unlabelled_share, config.batch_size
+    options = {
+        "seed": config.seed,
+        "views": config.data.views,
+        "rank": accelerator.process_index,
+        "processes": accelerator.num_processes,
+    }
+    if share is None:
+        return EpochBatches(chosen, size, **options)
+    labelled = [index for index in chosen if dataset.labelled[index]]
+    unlabelled = [index for index in chosen if not dataset.labelled[index]]
+    return MixedBatches(labelled, unlabelled, size, share=share, **options)
+
+
 def build_validation(
     config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
-) -> Validation:
+) -> Validation | LastIsBest:
     """What measures the student, on crops as in training."""
+    if people.val is None:
+        return LastIsBest()
     return Validation(replace(people.val, padding=spec.padding), config, accelerator)

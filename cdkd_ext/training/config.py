@@ -183,6 +183,14 @@ class TrainingConfig:
             check(value >= 0, f"data.{name}", value, "zero or more")
         check_option("data.teacher_cache", self.data.teacher_cache, ("dense", "compact"))
         check_option("data.view_images", self.data.view_images, ("raw", "jpeg"))
+        share = self.data.unlabelled_share
+        check(share is None or 0 <= share <= 1, "data.unlabelled_share", share, "a number in [0, 1], or None")
+        if self.data.images and self.teacher_file() is None:
+            fail(
+                "data.images",
+                "footage",
+                "nothing: without a teacher nobody can learn from it (`cdkd distill`)",
+            )
         both = self.data.stored_crops and self.data.views > 0
         check(not both, "data.stored_crops", "true beside data.views", "one of the two")
         self.optimizer.validate()
