@@ -99,10 +99,12 @@ class _CcaKl(Derivative):
         offset: float | None,
         probabilities: bool,
     ) -> Tensor:
-        # a call of one row notices how many arguments torch has to parse
-        if weights is None and offset is None and phase == "paper" and not probabilities:
-            return _op(student_logits, teacher_logits, tau)
-        options = {"phase": phase, "offset": offset, "probabilities": probabilities}
+        # only what is not the schema's default: torch parses each, which a call of one row notices
+        options: dict[str, Any] = {} if phase == "paper" else {"phase": phase}
+        if offset is not None:
+            options["offset"] = offset
+        if probabilities:
+            options["probabilities"] = probabilities
         return _op(student_logits, teacher_logits, tau, weights, **options)
 
     @staticmethod
