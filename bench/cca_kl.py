@@ -48,6 +48,38 @@ def sums(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(student.float().log_softmax(-1), merged, reduction="none").sum(-1)
 
 
+def from_cells(student: Tensor, cells: Tensor, weights: Tensor) -> Tensor:
+    """The compiled op, of a heatmap's cells weighted by the teacher's confidence."""
+    return ops.cca_kl(student, cells, 1.0, offset=-0.25, weights=weights, probabilities=True)
+
+
+def from_cells_eager(student: Tensor, cells: Tensor, weights: Tensor) -> Tensor:
+    """The reference of it."""
+    return reference.cca_kl(student, cells, 1.0, offset=-0.25, weights=weights, probabilities=True)
+
+
+def prepare_cells(case: Case, device: torch.device) -> Setup:
+    """Logits of one axis, a heatmap's marginals and confidences of which a third are 0."""
+    rows = case.sizes["batch"], case.sizes["joints"]
+    student = torch.randn(*rows, case.sizes["classes"], device=device).to(case.torch_dtype)
+    cells = torch.rand(*rows, case.sizes["bins"], device=device).to(case.torch_dtype)
+    weights = (torch.rand(rows, device=device) * 1.5 - 0.5).clamp(min=0)
+    competitors = {OURS: from_cells, EAGER: from_cells_eager, COMPILED: compiled(from_cells_eager)}
+    return Setup(
+        calls={
+            name: run_with(function, (student, cells, weights), (student,), case)
+            for name, function in competitors.items()
+        },
+        tolerance=1e-4 if case.dtype == "float32" else 1e-2,
+        input_bytes=total_bytes(student, cells, weights),
+        floor=floor(
+            reads=(student, cells, weights),
+            writes=(student,) if case.backward else (),
+            exponentials=student.numel() + cells.numel(),
+        ),
+    )
+
+
 def prepare(case: Case, device: torch.device) -> Setup:
     """Logits of one axis."""
     rows = case.sizes["batch"], case.sizes["joints"]
