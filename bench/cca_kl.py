@@ -28,6 +28,8 @@ from cdkd_ext import ops
 from cdkd_ext.ops import reference
 
 STUDENT_64 = {"batch": 64, "joints": 17, "bins": 768, "classes": 192}  # 256 and 64 pixels, 3 bins each
+CELLS = {"batch": 64, "joints": 17, "bins": 64, "classes": 192}  # of a heatmap, and 64 pixels, 3 bins each
+WEIGHTED = "a heatmap's cells, weighted"
 STUDENT_32 = {"batch": 64, "joints": 17, "bins": 512, "classes": 64}  # 2 bins each
 
 
@@ -82,6 +84,8 @@ def prepare_cells(case: Case, device: torch.device) -> Setup:
 
 def prepare(case: Case, device: torch.device) -> Setup:
     """Logits of one axis."""
+    if case.variant == WEIGHTED:
+        return prepare_cells(case, device)
     rows = case.sizes["batch"], case.sizes["joints"]
     student = torch.randn(*rows, case.sizes["classes"], device=device).to(case.torch_dtype)
     teacher = torch.randn(*rows, case.sizes["bins"], device=device).to(case.torch_dtype)
@@ -110,6 +114,13 @@ BENCH = Bench(
     cases=[
         *grid([STUDENT_64, STUDENT_32]),
         *smallest(STUDENT_64),
+        *(
+            Case(
+                "heatmap teacher", {**CELLS, "batch": batch}, WEIGHTED, backward=learns, compiled=batch == 64
+            )
+            for batch in (1, 64)
+            for learns in (False, True)
+        ),
         *growth(
             STUDENT_64,
             batch=[1, 4, 16, 64, 256],
@@ -117,7 +128,10 @@ BENCH = Bench(
             bins=[{"bins": 4 * classes, "classes": classes} for classes in (48, 96, 192, 384)],
         ),
     ],
-    quick=few({"batch": 4, "joints": 3, "bins": 96, "classes": 24}),
+    quick=[
+        *few({"batch": 4, "joints": 3, "bins": 96, "classes": 24}),
+        Case("heatmap teacher", {"batch": 2, "joints": 3, "bins": 8, "classes": 24}, WEIGHTED),
+    ],
     prepare=prepare,
     goals=[
         Goal(f"{PAPER}: against eager", LEARNS, faster_than(EAGER), 4),

@@ -81,7 +81,9 @@ def test_offsets_by_hand(
     merged: list[float],
 ) -> None:
     expected = sum(a * math.log(a / b) for a, b in zip(merged, student, strict=True) if a)
-    assert cca_kl(logits_of(student), logits_of(teacher), 1.0, offset=offset).item() == pytest.approx(expected)
+    assert cca_kl(logits_of(student), logits_of(teacher), 1.0, offset=offset).item() == pytest.approx(
+        expected
+    )
     unnormalised = 5 * torch.tensor(teacher, dtype=torch.float64)
     found = cca_kl(logits_of(student), unnormalised, 1.0, offset=offset, probabilities=True)
     assert found.item() == pytest.approx(expected)
