@@ -131,7 +131,7 @@ BUGS = [
         "a class beyond the last bin",
         "ops/cca_kl/class_bins.h",
         "left.bin < bins ? left.bin : bins - 1",
-        "left.bin",
+        "left.bin <= bins ? left.bin : bins - 1",
         "cca_kl",
         "address",
         "use-after-poison|heap-buffer-overflow",
