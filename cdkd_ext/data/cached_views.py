@@ -124,7 +124,7 @@ def store_views(
 def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) -> str:
     digest = hashlib.sha256()
     for person in dataset.persons:
-        digest.update(str(person.image_path).encode())
+        digest.update(str(person.image_path).encode() + b" upright" * person.upright)
         for values in (person.box, person.keypoints, person.annotated):
             digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
     settings = {
