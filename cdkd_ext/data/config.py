@@ -36,6 +36,11 @@ class DataConfig:
         augmentation: random scale, rotation, flip and half-body crops.
         views: 0 augments afresh in every epoch; n > 0 draws n fixed views per person once, which also lets the
             teacher's outputs be computed once.
+        teacher_cache: how the teacher's outputs for fixed views are stored: "dense" in half precision, or "compact" in some 3
+            KB per view for 17 joints, in shards that several processes fill (`cdkd cache`); SAPE's feature maps are stored as
+            half floats in both.
+        view_images: the student's fixed crops, "raw" or "jpeg" (quality 95, about half the room at 32×32); with "jpeg" or a
+            compact teacher cache they lie in shards as well.
         stored_crops: decode each image once, store one uint8 crop per person, half as large again as the largest
             network's, and warp it on the training's device: what keeps a GPU busy. Not together with `views`.
         cache: folder for stored crops, fixed views and teacher outputs, shared by runs; None uses the output folder.
@@ -73,6 +78,8 @@ class DataConfig:
     padding: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     views: int = 0
+    teacher_cache: Literal["dense", "compact"] = "dense"
+    view_images: Literal["raw", "jpeg"] = "raw"
     stored_crops: bool = False
     cache: str | None = None
     workers: int = 2

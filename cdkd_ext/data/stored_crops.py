@@ -14,11 +14,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cdkd_ext.data.batches import Batch, Key, lost_workers_named
+from cdkd_ext.data.cached_views import new_array
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
 from cdkd_ext.data.dataset import PoseDataset, use_one_thread_in_workers
 from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.errors import InputError, check
-from cdkd_ext.files import new_folder
+from cdkd_ext.files import new_folder, remove_leftovers
 from cdkd_ext.images import read_image
 
 FloatMatrix = npt.NDArray[np.float64]
@@ -123,6 +124,7 @@ def build_stored_crops(dataset: PoseDataset, folder: Path, *, margin: float = 1.
     """
     check(margin >= 1, "margin", margin, "a number of at least 1")
     target = folder / f"crops-{_fingerprint(dataset, margin)}"
+    remove_leftovers(target)
     if not target.is_dir():
         try:
             with new_folder(target) as temporary:
@@ -164,7 +166,7 @@ class _Unaugmented(Dataset[torch.Tensor]):
 
 def _write(dataset: PoseDataset, margin: float, path: Path, workers: int) -> None:
     shape = (len(dataset), 3, *stored_size(dataset, margin))
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    array = new_array(path, np.uint8, shape)
     loader = DataLoader(_Unaugmented(dataset, margin), batch_size=None, num_workers=workers)
     with lost_workers_named():
         for index, crop in enumerate(loader):

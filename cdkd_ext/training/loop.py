@@ -56,14 +56,12 @@ class EpochProgress:
         people: that were seen, by all processes.
         sums: of each loss over the steps, of the first process.
         seconds: that the steps took.
-        learning_rate: of the last step.
     """
 
     steps: int = 0
     people: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
-    learning_rate: float = 0.0
 
     def add(self, losses: dict[str, Tensor], people: int) -> None:
         """Count a step."""
@@ -81,7 +79,7 @@ class EpochProgress:
         sums = {name: value.to(device) for name, value in self.sums.items()}
         if taken != self.steps:
             sums = {name: value * (taken / self.steps) for name, value in sums.items()}
-        return EpochProgress(taken, taken * people_per_step, sums, self.seconds, self.learning_rate)
+        return EpochProgress(taken, taken * people_per_step, sums, self.seconds)
 
 
 class Clock:
@@ -153,6 +151,7 @@ class Trainer:
             NonFiniteLossError: names the step and the term.
             InterruptedRun: Ctrl-C or SIGTERM; says where the last checkpoint is.
             LostWorkerError: a loading process was killed; says where the last checkpoint is.
+            InputError: an image cannot be read, or the output folder not be written; says where the last checkpoint is.
         """
         return train_together([self], [state])[0]
 
@@ -239,7 +238,7 @@ class Trainer:
             "epoch": epoch + 1,
             "step": self.step,
             **means,
-            "learning_rate": progress.learning_rate,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
             "samples_per_second": self._clock.rate,
             "seconds": progress.seconds,
         }
@@ -258,7 +257,6 @@ class Trainer:
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
         config = self.config
         rate = learning_rate(config.optimizer, self._place, len(self.loader), config.epochs)
-        self._progress.learning_rate = rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():

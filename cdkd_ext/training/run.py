@@ -10,13 +10,15 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from cdkd_ext.data.cached_views import FixedViews
 from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
+from cdkd_ext.files import remove_leftovers
 from cdkd_ext.models import ModelSpec
-from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training.build import (
+    AnyTeacher,
     build_dataset,
     build_loader,
     build_order,
@@ -35,7 +37,7 @@ from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
 from cdkd_ext.training.progress import footage_progress
 from cdkd_ext.training.shared import check_shared, save_students
-from cdkd_ext.training.state import NAME, begins_again, check_fits, copy_run, read_run
+from cdkd_ext.training.state import FILES, NAME, begins_again, check_fits, copy_run, read_run
 from cdkd_ext.training.task import DistillationTask
 from cdkd_ext.training.together import train_together
 
@@ -181,10 +183,10 @@ def _train(
 
 def _build_tasks(
     configs: Sequence[TrainingConfig], people: People, specs: Sequence[ModelSpec], accelerator: Accelerator
-) -> tuple[list[DistillationTask], FrozenTeacher | None]:
+) -> tuple[list[DistillationTask], AnyTeacher | None]:
     """Each run's student with its losses, from its own seed, and the teacher of all."""
     tasks: list[DistillationTask] = []
-    teacher: FrozenTeacher | None = None
+    teacher: AnyTeacher | None = None
     for config, spec in zip(configs, specs, strict=True):
         set_seed(config.seed)
         task, teacher = build_task(config, people, spec, accelerator, teacher)
@@ -196,6 +198,7 @@ def _begin_folders(configs: Sequence[TrainingConfig], sources: Sequence[Path | N
     """Write each run's configuration, and copy what it goes on from."""
     for config, source in zip(configs, sources, strict=True):
         output = Path(config.output)
+        remove_leftovers(*(output / name for name in FILES))
         save_config(config, output / "config.yaml")
         if source is not None and source.resolve() != output.resolve():
             copy_run(source, output)
@@ -208,8 +211,10 @@ def _begun(source: Path | None, accelerator: Accelerator) -> Path | None:
     return None
 
 
-def prepare_views(config: TrainingConfig) -> None:
-    """Store the fixed views of a run, and its teacher's outputs, without training.
+def prepare_views(config: TrainingConfig) -> FixedViews:
+    """Store the fixed views of a run, and its teacher's outputs, without training; return them.
+
+    With a compact teacher cache, several processes may do so for one cache at a time.
 
     Raises:
         InputError: as `train` does; also when `data.views` is 0.
@@ -219,8 +224,8 @@ def prepare_views(config: TrainingConfig) -> None:
     accelerator = make_accelerator(config.cpu)
     people = _people(config, Path(config.output))
     spec = student_spec(config, people.joints)
-    teacher = load_teacher(config, people.joints, accelerator)
-    build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
+    teacher = load_teacher(config, spec, people.joints, accelerator)
+    return build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
 
 
 def _people(config: TrainingConfig, output: Path) -> People:

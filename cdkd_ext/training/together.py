@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
 from cdkd_ext.data.shared_samples import STUDENTS
-from cdkd_ext.errors import Terminated
+from cdkd_ext.errors import InputError, Terminated, one_line
 from cdkd_ext.teachers import Teacher
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.progress import TrainingDisplay, scalars_of
@@ -96,6 +96,7 @@ def train_together(
         NonFiniteLossError: names the step and the term.
         InterruptedRun: Ctrl-C or SIGTERM; says where the last checkpoints are.
         LostWorkerError: a loading process was killed; says where the last checkpoints are.
+        InputError: an image cannot be read, or an output folder not be written; says where the last checkpoints are.
     """
     first = trainers[0]
     epochs, steps = first.config.epochs, len(first.loader)
@@ -117,8 +118,9 @@ def train_together(
         word = "terminated" if terminated else "interrupted"
         message = f"{word} in step {max(trainer.step for trainer in trainers)}; {_kept(trainers)}"
         raise InterruptedRun(message, terminated=terminated) from None
-    except LostWorkerError as error:
-        raise LostWorkerError(f"{error}; {_kept(trainers)}") from error
+    except InputError as error:
+        kind = LostWorkerError if isinstance(error, LostWorkerError) else InputError
+        raise kind(f"{one_line(error)}; {_kept(trainers)}") from error
     finally:
         for trainer in trainers:
             trainer.close()
