@@ -16,6 +16,9 @@ from cdkd_ext.data.dataset import PoseDataset, View
 from cdkd_ext.data.device_crops import crops_on_device, warp_crops
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
+from cdkd_ext.data.shard_writing import write_shards
+from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
+from cdkd_ext.data.shards import Manifest, Shards
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 
 __all__ = [
@@ -24,10 +27,14 @@ __all__ = [
     "CropRegion",
     "DataConfig",
     "EvaluationSet",
+    "Manifest",
     "Person",
     "PoseDataset",
+    "ShardedViews",
+    "Shards",
     "StoredCrops",
     "View",
+    "build_sharded_views",
     "build_stored_crops",
     "crop_matrix",
     "crops_on_device",
@@ -41,4 +48,5 @@ __all__ = [
     "transform_points",
     "warp_crop",
     "warp_crops",
+    "write_shards",
 ]

@@ -26,7 +26,7 @@ _SAMPLE = 32  # people that are loaded and shown to the teacher
 
 
 @dataclass(frozen=True)
-class Rates:
+class CacheRates:
     """How fast views are made; what is not given is measured.
 
     Args:
@@ -65,7 +65,7 @@ class CachePlan:
         return people * self.views * each / 3600
 
 
-def plan_cache(config: DistillationConfig, rates: Rates = Rates()) -> CachePlan:
+def plan_cache(config: DistillationConfig, rates: CacheRates = CacheRates()) -> CachePlan:
     """Load a few of a run's people, ask its teacher about them, and see what their views take.
 
     Nothing is written. Without a data set, people are drawn to be measured.
@@ -137,12 +137,10 @@ def _bytes(samples: dict[str, Tensor], output: TeacherOutput) -> dict[str, float
     dense = {name: 2.0 * value[0].numel() for name, value in values.items()}
     feature = dense.pop("feature", 0.0)
     if dense:
-        sizes["teacher, dense (needs the features, too)"] = sum(dense.values()) + feature
+        sizes["teacher, dense"] = sum(dense.values()) + feature
         sizes["teacher, compact"] = stored_bytes(compact_columns(output, features=False))
     if feature:
-        sizes["teacher, compact with features (not compact: SAPE takes them as half floats)"] = stored_bytes(
-            compact_columns(output, features=True)
-        )
+        sizes["teacher, compact, and features"] = stored_bytes(compact_columns(output, features=True))
     return sizes
 
 
@@ -159,6 +157,9 @@ def plan_text(plan: CachePlan) -> str:
     hours = (plan.hours(count) for count in plan.people.values())
     lines.append(
         f"{'time of one process':<{width}}  {'':>10}" + "".join(f"  {hour:>18,.2f} h" for hour in hours)
+    )
+    lines.append(
+        "Feature maps, which SAPE learns from, are not compact: half floats beside the rest, and always in dense."
     )
     lines.append(
         f"{plan.views} views per person; {plan.load:,.0f} views/s loaded per process, {plan.workers} loading processes; "
