@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_a_plan_says_what_everything_takes_and_writes_nothing(options, capsys):
     assert main(["cache", "plan", *options, "--data.views=2", "--rates.load=100", "--rates.teacher=50"]) == 0
     head, *lines, note, measured = capsys.readouterr().out.splitlines()
     assert "".join(head.split()) == "bytes/viewthisdatasetCOCO:150,000peopletenmillioncrops"
-    rows = {line[:40].strip(): line[40:].split() for line in lines}
+    rows = {cells[0]: cells[1:] for cells in (re.split(r" {2,}", line) for line in lines)}
     crops, dense, compact, features, hours = (
         rows[name]
         for name in (
@@ -53,8 +54,8 @@ def test_a_plan_says_what_everything_takes_and_writes_nothing(options, capsys):
     assert compact[0] == f"{16 * 2 * 89 + 2 * 2 + 4:,}"
     assert features[0] == f"{16 * 2 * 89 + 2 * 2 + 4 + 2 * 16 * 16 * 16:,}"
     assert crops[0] == f"{3 * 32 * 32 + 16 * 4 * 3 + 4 + 24 + 4:,}"
-    assert compact[3] == f"{2856 * 2 * 150_000 / 1e9:.2f}"
-    assert hours == ["0.00", "h", "2.50", "h", "166.67", "h"]
+    assert compact[2] == f"{2856 * 2 * 150_000 / 1e9:.2f} GB"
+    assert hours == ["0.00 h", "2.50 h", "166.67 h"]
     assert "not compact" in note and "2 views per person; 100 views/s" in measured
     assert os.listdir() == []
 
