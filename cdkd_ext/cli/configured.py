@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -47,14 +48,36 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     Raises:
         CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
     """
-    parser = configured_parser(name)
-    parser.add_argument("--resume", type=str, help="folder of a run to go on with, there or in --output")
-    config, options = parse_configuration(parser, config_class, arguments)
+    config, options = parse_configuration(training_parser(name), config_class, arguments)
     if options.resume and not any(argument.partition("=")[0] == "--output" for argument in arguments):
         # not where the run says that it is: it may have been moved or copied
         config = replace(config, output=options.resume)
-    try:
+    with naming_stops():
         train(config, resume=options.resume or False)
+
+
+def training_parser(name: str) -> ArgumentParser:
+    """The parser of `cdkd train` or `cdkd distill`, so far without the configuration's options."""
+    parser = configured_parser(name)
+    parser.add_argument("--resume", type=str, help="folder of a run to go on with, there or in --output")
+    if name == "distill":
+        parser.add_argument(
+            "--students",
+            nargs="+",
+            help="YAML files of options, one for each student of one loader and teacher",
+        )
+    return parser
+
+
+@contextmanager
+def naming_stops() -> Iterator[None]:
+    """Turn what ends a training before its end into the command's line and status.
+
+    Raises:
+        CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
+    """
+    try:
+        yield
     except NonFiniteLossError as error:
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:

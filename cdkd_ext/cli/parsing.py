@@ -44,6 +44,10 @@ COMMANDS = {
         "train a student with a teacher",
         "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
     ),
+    "teacher": Command(
+        "try a teacher that is not of this package on a few people",
+        "cdkd teacher check movenet.onnx --data.root lsp --people 16",
+    ),
     "cache": Command(
         "plan or build the store of a teacher's outputs that many students learn from",
         "cdkd cache plan --data.root coco --data.views 1 --teacher runs/teacher",

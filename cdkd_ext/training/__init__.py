@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from cdkd_ext.training.files import read_config, save_config
     from cdkd_ext.training.loop import InterruptedRun, NonFiniteLossError, Trainer
-    from cdkd_ext.training.run import distill, prepare_views, train
+    from cdkd_ext.training.run import distill, distill_students, prepare_views, train
 
 __all__ = [
     "CCAConfig",
@@ -42,6 +42,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "distill",
+    "distill_students",
     "plan_cache",
     "plan_text",
     "prepare_views",
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 _LATE = {
-    **dict.fromkeys(("distill", "prepare_views", "train"), "run"),
+    **dict.fromkeys(("distill", "distill_students", "prepare_views", "train"), "run"),
     **dict.fromkeys(("InterruptedRun", "NonFiniteLossError", "Trainer"), "loop"),
     **dict.fromkeys(("CachePlan", "CacheRates", "plan_cache", "plan_text"), "cache_plan"),
     **dict.fromkeys(("read_config", "save_config"), "files"),

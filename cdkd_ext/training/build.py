@@ -16,7 +16,9 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.mixed_batches import MixedBatches
 from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
+from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation import evaluate_people
@@ -25,6 +27,7 @@ from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 from cdkd_ext.teachers import (
     CompactOutputs,
+    ForeignTeacher,
     FrozenTeacher,
     StoredOutputs,
     build_compact_outputs,
@@ -32,6 +35,8 @@ from cdkd_ext.teachers import (
 )
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
+
+AnyTeacher = FrozenTeacher | ForeignTeacher
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,26 @@ class Validation:
         )
 
 
+class LastIsBest:
+    """Stands for the validation of a run without validation people: the later checkpoint is the better one."""
+
+    metric = "epoch"
+
+    def __call__(self, student: PoseNetwork) -> dict[str, Any]:
+        """Return no metrics: every record holds its epoch."""
+        return {}
+
+
+def teacher_joints(config: TrainingConfig) -> JointSet | None:
+    """The joints that the run's teacher names, if it has one that does.
+
+    Raises:
+        InputError: its file cannot be read.
+    """
+    file = config.teacher_file()
+    return None if file is None else file.network().spec.joints
+
+
 def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
     """The description of the student: its crops' padding is the configured one, else its weights', else the teacher's.
 
@@ -77,16 +102,27 @@ def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
     if weights and describes_itself(weights):
         return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
     if teacher is not None:
-        return config.model.spec(joints, teacher.network().spec.padding)
+        return config.model.spec(joints, teacher.padding())
     return config.model.spec(joints)
 
 
 def build_task(
-    config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
-) -> tuple[DistillationTask, FrozenTeacher | None]:
+    config: TrainingConfig,
+    people: People,
+    spec: ModelSpec,
+    accelerator: Accelerator,
+    shared: AnyTeacher | None = None,
+) -> tuple[DistillationTask, AnyTeacher | None]:
     """Create the student with its losses, and load the teacher if there is one.
 
     The numbers drawn for the student's fresh weights come first, those for the projectors last.
+
+    Args:
+        config: the run.
+        people: whose joints are those of the networks.
+        spec: of the student.
+        accelerator: the devices.
+        shared: a teacher that was loaded from the same file, to be asked in place of another copy.
 
     Raises:
         InputError: a checkpoint cannot be read, its joints are not the data's, or the networks do not fit.
@@ -95,7 +131,11 @@ def build_task(
     if config.model.weights:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
-    teacher = load_teacher(config, people.joints, accelerator)
+    teacher = shared
+    if shared is None or isinstance(shared, FrozenTeacher):
+        # loaded in any case: what it draws, the projectors are drawn after
+        loaded = load_teacher(config, spec, people.joints, accelerator)
+        teacher = shared or loaded
     label_loss = config.label_loss.build(student)
     if teacher is None:
         return DistillationTask(student, label_loss=label_loss), None
@@ -103,22 +143,30 @@ def build_task(
     return DistillationTask(student, teacher, label_loss=label_loss, **terms), teacher
 
 
-def load_teacher(config: TrainingConfig, joints: JointSet, accelerator: Accelerator) -> FrozenTeacher | None:
+def load_teacher(
+    config: TrainingConfig, student: ModelSpec, joints: JointSet, accelerator: Accelerator
+) -> AnyTeacher | None:
     """Load the run's teacher onto the accelerator's device; None where there is none.
 
+    The joints of a network that is not of this package are matched by name, and the matches printed.
+
     Raises:
-        InputError: the file cannot be read, or its joints are not `joints`.
+        InputError: the file cannot be read, or its joints are not `joints` and cannot be matched with them.
     """
     file = config.teacher_file()
     if file is None:
         return None
-    teacher = file.load(accelerator.device)
-    check_joints("teacher", file.path, teacher.spec.joints, joints)
+    bins = student.num_bins if student.head == "simcc" else None
+    teacher = file.load(accelerator.device, joints, student_bins=bins)
+    if isinstance(teacher, ForeignTeacher):
+        accelerator.print(f"joints of {file.path}: {teacher.joint_map}")
+    else:
+        check_joints("teacher", file.path, teacher.spec.joints, joints)
     return teacher
 
 
 def build_dataset(
-    config: TrainingConfig, people: People, spec: ModelSpec, teacher: FrozenTeacher | None
+    config: TrainingConfig, people: People, spec: ModelSpec, teacher: AnyTeacher | None
 ) -> PoseDataset:
     """The training people, cropped for the student and for the teacher if there is one."""
     return training_set(
@@ -128,12 +176,12 @@ def build_dataset(
         padding=spec.padding,
         # fixed views are shared by runs of different seeds
         seed=config.seed if config.data.views == 0 else 0,
-        teacher_size=None if teacher is None else teacher.spec.input_size,
+        teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
     )
 
 
 def build_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
     cache, views, workers = cache_folder(config), config.data.views, config.data.workers
@@ -150,7 +198,7 @@ def build_views(
 
 
 def _build_sharded_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """As `build_views`, in shards: all processes of the run fill them together."""
     cache, views, workers = cache_folder(config), config.data.views, config.data.workers
@@ -172,7 +220,7 @@ def _build_sharded_views(
 
 
 def build_samples(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> PoseDataset | FixedViews | StoredCrops:
     """Where the run's samples come from: fixed views, stored crops, or the images themselves."""
     if config.data.views:
@@ -189,7 +237,7 @@ def cache_folder(config: TrainingConfig) -> Path:
     return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
 
 
-def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None) -> list[int]:
+def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None) -> list[int]:
     """Indices of the people to train on: without a teacher there is nothing to learn from a person without labels.
 
     Raises:
@@ -240,30 +288,78 @@ def _fewest_values(network: PoseNetwork) -> int:
 
 
 def build_loader(
-    config: TrainingConfig,
-    dataset: PoseDataset,
-    chosen: Sequence[int],
-    teacher: FrozenTeacher | None,
+    configs: Sequence[TrainingConfig],
+    datasets: Sequence[PoseDataset],
+    order: EpochBatches,
+    teacher: AnyTeacher | None,
     accelerator: Accelerator,
 ) -> EpochLoader:
-    """This process's batches of the chosen people, of fixed views where the run has them."""
-    samples = build_samples(config, dataset, teacher, accelerator)
-    order = EpochBatches(
-        chosen,
-        config.batch_size,
-        seed=config.seed,
-        views=config.data.views,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
+    """This process's batches in their order, of fixed views where the run has them.
+
+    Args:
+        configs: of the run, or of several that share all that concerns the data.
+        datasets: of the runs.
+        order: of the batches.
+        teacher: whose outputs for fixed views are stored.
+        accelerator: the processes.
+    """
+    config = configs[0]
     on_gpu = accelerator.device.type == "cuda"
     # stored views are read faster than another process could send them; but this one has a GPU to keep busy
     workers = config.data.workers if on_gpu or not config.data.views else 0
+    samples = _shared_samples(configs, datasets, teacher, accelerator)
     return EpochLoader(samples, order, workers=workers, pin_memory=on_gpu)
+
+
+def _shared_samples(
+    configs: Sequence[TrainingConfig],
+    datasets: Sequence[PoseDataset],
+    teacher: AnyTeacher | None,
+    accelerator: Accelerator,
+) -> PoseDataset | FixedViews | StoredCrops | SharedImages | SharedBatches:
+    """The samples of one run, or those of several together."""
+    data = configs[0].data
+    if len(configs) == 1:
+        return build_samples(configs[0], datasets[0], teacher, accelerator)
+    if not data.views and not data.stored_crops:
+        return SharedImages(datasets)
+    # the first one's teacher outputs are for all; without a folder of its own the cache is the first run's
+    cached = [replace(config, output=configs[0].output) for config in configs]
+    teachers = [teacher, *([None] * (len(datasets) - 1))]
+    return SharedBatches(
+        [
+            build_samples(config, dataset, own, accelerator)
+            for config, dataset, own in zip(cached, datasets, teachers, strict=True)
+        ]
+    )
+
+
+def build_order(
+    config: TrainingConfig, dataset: PoseDataset, chosen: Sequence[int], accelerator: Accelerator
+) -> EpochBatches:
+    """Which of the chosen people form which batch of this process.
+
+    Raises:
+        InputError: the share of people without labels cannot be had.
+    """
+    share, size = config.data.unlabelled_share, config.batch_size
+    options = {
+        "seed": config.seed,
+        "views": config.data.views,
+        "rank": accelerator.process_index,
+        "processes": accelerator.num_processes,
+    }
+    if share is None:
+        return EpochBatches(chosen, size, **options)
+    labelled = [index for index in chosen if dataset.labelled[index]]
+    unlabelled = [index for index in chosen if not dataset.labelled[index]]
+    return MixedBatches(labelled, unlabelled, size, share=share, **options)
 
 
 def build_validation(
     config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
-) -> Validation:
+) -> Validation | LastIsBest:
     """What measures the student, on crops as in training."""
+    if people.val is None:
+        return LastIsBest()
     return Validation(replace(people.val, padding=spec.padding), config, accelerator)

@@ -16,9 +16,8 @@ from cdkd_ext.data.sharded_views import stored_bytes, student_columns
 from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation.evaluate import make_accelerator
-from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.teachers.compact import compact_columns
-from cdkd_ext.training.build import build_dataset, load_teacher, student_spec
+from cdkd_ext.training.build import AnyTeacher, build_dataset, load_teacher, student_spec, teacher_joints
 from cdkd_ext.training.config import DistillationConfig
 
 PEOPLE = {"COCO: 150,000 people": 150_000, "ten million crops": 10_000_000}
@@ -91,9 +90,9 @@ def plan_cache(config: DistillationConfig, rates: CacheRates = CacheRates()) -> 
     with tempfile.TemporaryDirectory() as folder:
         data = replace(config.data, views=views, synthetic_people=min(config.data.synthetic_people, _SAMPLE))
         config = replace(config, data=data)
-        people = load_people(config.data, Path(folder))
+        people = load_people(config.data, Path(folder), teacher_joints=lambda: teacher_joints(config))
         spec = student_spec(config, people.joints)
-        teacher = load_teacher(config, people.joints, accelerator)
+        teacher = load_teacher(config, spec, people.joints, accelerator)
         assert teacher is not None
         dataset = build_dataset(config, people, spec, teacher)
         samples, load = _load(dataset)
@@ -116,7 +115,7 @@ def _load(dataset: PoseDataset) -> tuple[dict[str, Tensor], float]:
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}, rate
 
 
-def _ask(teacher: FrozenTeacher, samples: dict[str, Tensor]) -> tuple[TeacherOutput, float]:
+def _ask(teacher: AnyTeacher, samples: dict[str, Tensor]) -> tuple[TeacherOutput, float]:
     """The teacher's output, and for how many views per second it is computed and coded."""
     images = samples["teacher_image"]
     # the first calls choose algorithms, and on a GPU capture a graph
