@@ -52,7 +52,7 @@ def test_wide_rows_lose_no_more(sigma):
 def test_two_peaks_far_apart_are_both_kept():
     """A left knee taken for the right one: a window of single bins around the higher one would lose 0.5 nats."""
     two = mixture((0.7, gaussians(768, 6.0, [200.0])), (0.3, gaussians(768, 6.0, [600.0])))
-    assert divergence(two).max() < 0.03
+    assert divergence(two).max() < 0.006
     decoded = decode(encode(two)).softmax(-1)
     assert decoded[..., 500:].sum() == pytest.approx(0.3, abs=0.02)
 
