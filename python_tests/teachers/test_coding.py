@@ -128,3 +128,9 @@ def test_decoding_follows_the_definition():
 
 def test_no_rows_are_no_rows():
     assert decode(encode(torch.zeros(0, 17, 768))).shape == (0, 17, 768)
+
+
+def test_decoding_does_not_make_the_host_wait_for_a_gpu(no_host_reads):
+    coded = encode(torch.randn(2, 3, 300))
+    with no_host_reads():
+        assert decode(coded.to("meta")).shape == (2, 3, 300)
