@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from jsonargparse import ArgumentParser
 
@@ -11,7 +12,7 @@ from cdkd_ext.cli.configured import parse_configuration
 from cdkd_ext.cli.parsing import COMMANDS, plain_parser
 from cdkd_ext.training import DistillationConfig, prepare_views
 from cdkd_ext.training.build import cache_folder
-from cdkd_ext.training.cache_plan import Rates, plan_cache, plan_text
+from cdkd_ext.training.cache_plan import CacheRates, plan_cache, plan_text
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -31,7 +32,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def _plan(arguments: Sequence[str]) -> None:
     parser = _parser("plan", "print bytes and hours of a cache, for COCO and for ten million crops")
-    parser.add_class_arguments(Rates, "rates")
+    parser.add_class_arguments(CacheRates, "rates")
     config, options = parse_configuration(parser, DistillationConfig, arguments)
     print(plan_text(plan_cache(config, options.rates)))
 
@@ -41,11 +42,21 @@ def _build(arguments: Sequence[str]) -> None:
         "build", "fill a cache; several of these may run at a time, and a killed one goes on where it was"
     )
     config, _ = parse_configuration(parser, DistillationConfig, arguments)
-    logger = logging.getLogger("cdkd_ext.data.shard_writing")
-    logger.addHandler(logging.StreamHandler())
-    logger.setLevel(logging.INFO)
-    people = len(prepare_views(config))
+    with _progress_shown():
+        people = len(prepare_views(config))
     print(f"{config.data.views} views of each of {people} people are stored in {cache_folder(config)}")
+
+
+@contextmanager
+def _progress_shown() -> Iterator[None]:
+    """Print a line for each shard that is written in the block."""
+    logger, handler = logging.getLogger("cdkd_ext.data.shard_writing"), logging.StreamHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _parser(action: str, purpose: str) -> ArgumentParser:

@@ -21,6 +21,9 @@ from cdkd_ext.data.mixed_batches import MixedBatches
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.near_duplicates import NearDuplicates, difference_hash
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
+from cdkd_ext.data.shard_writing import write_shards
+from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
+from cdkd_ext.data.shards import Manifest, Shards
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 
 __all__ = [
@@ -30,13 +33,17 @@ __all__ = [
     "DataConfig",
     "EvaluationSet",
     "Footage",
+    "Manifest",
     "MixedBatches",
     "NearDuplicates",
     "Person",
     "PoseDataset",
+    "ShardedViews",
+    "Shards",
     "StoredCrops",
     "VideoFrames",
     "View",
+    "build_sharded_views",
     "build_stored_crops",
     "crop_matrix",
     "crops_on_device",
@@ -54,4 +61,5 @@ __all__ = [
     "transform_points",
     "warp_crop",
     "warp_crops",
+    "write_shards",
 ]

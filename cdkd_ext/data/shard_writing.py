@@ -26,7 +26,7 @@ from cdkd_ext.data.shards import (
     shard_path,
 )
 from cdkd_ext.errors import InputError, check
-from cdkd_ext.files import replacing
+from cdkd_ext.files import remove_leftovers, replacing
 
 # some rows: for each column an array with a row for each, or a byte string for each
 Chunk = Mapping[str, Array | Sequence[bytes]]
@@ -94,18 +94,12 @@ def _provide(
             if not owned:
                 return
             if not path.exists():
-                _remove_remains(path)
+                remove_leftovers(path)
                 _write(path, stop - start, produce(start, stop))
                 _logger.info("%s: shard %d of %d is written", folder, shard + 1, manifest.shards)
             lock.unlink(missing_ok=True)
     elif wait:
         Shard(path, stop - start)
-
-
-def _remove_remains(path: Path) -> None:
-    """Remove what killed processes had begun of a shard whose lock is held."""
-    for remains in path.parent.glob(f".{path.stem}-*{path.suffix}"):
-        remains.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -124,7 +118,7 @@ def _write(path: Path, rows: int, chunks: Iterator[Chunk]) -> None:
     """Write a shard's file: records first, so that they can be mapped, then byte strings."""
     strings: list[bytes] = []
     length = written = 0
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with replacing(path) as temporary, _disk_named(path.parent), open(temporary, "wb") as file:
         for chunk in chunks:
             records = _records(chunk, length)
             if not written:

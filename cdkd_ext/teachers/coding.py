@@ -16,6 +16,7 @@ _LEVELS = 255
 _MOST_BINS = CODES * _LEVELS  # the step is a byte
 # enough of a choice: half as much again from one to the next
 _STEPS = (1, 2, 3, 5, 7, 10, 15, 22, 33, 50, 75, 112, 168)
+_ROWS = 512
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -108,18 +109,29 @@ def decode(coded: CodedDistributions) -> Tensor:
 
     A row is linear between the middles of its blocks, and constant on each side of the window from half a block on.
     """
-    width = coded.codes.shape[-1] - 2
-    levels = torch.arange(_LEVELS + 1, dtype=torch.float32, device=coded.codes.device)
-    heights = (-RANGE * (levels / _LEVELS).square())[coded.codes.int()]
+    shape, bins = coded.start.shape, coded.bins
+    rows = (coded.codes.flatten(0, -2), coded.start.flatten(), coded.step.flatten())
+    # on a CPU some rows at a time, whose intermediate values stay in its cache
+    size = _ROWS if coded.codes.device.type == "cpu" else max(len(rows[0]), 1)
+    logits = torch.empty(len(rows[0]), bins, device=coded.codes.device)
+    for part, codes, start, step in zip(*(value.split(size) for value in (logits, *rows)), strict=True):
+        _decode_rows(codes, start[:, None], step[:, None], out=part)
+    return logits.view(*shape, bins)
+
+
+def _decode_rows(codes: Tensor, start: Tensor, step: Tensor, *, out: Tensor) -> None:
+    """Write the logits (R, N) of rows."""
+    width = codes.shape[-1] - 2
+    levels = torch.arange(_LEVELS + 1, dtype=torch.float32, device=codes.device)
+    heights = (-RANGE * (levels / _LEVELS).square())[codes.int()]
     slopes = torch.nn.functional.pad(heights.diff(dim=-1), (0, 1))
-    per_bin = coded.step.unsqueeze(-1).float().reciprocal()
-    bins = torch.arange(coded.bins, dtype=torch.float32, device=per_bin.device)
+    per_bin = step.float().reciprocal()
+    bins = torch.arange(out.shape[-1], dtype=torch.float32, device=codes.device)
     # places among the densities: the first block's middle is at 1
-    places = torch.addcmul((0.5 - coded.start.unsqueeze(-1)) * per_bin + 0.5, bins, per_bin).clamp_(
-        0, width + 1
-    )
+    places = torch.addcmul((0.5 - start) * per_bin + 0.5, bins, per_bin).clamp_(0, width + 1)
     index = places.long()
-    return heights.gather(-1, index).addcmul_(slopes.gather(-1, index), places.frac_())
+    torch.gather(heights, -1, index, out=out)
+    out.addcmul_(slopes.gather(-1, index), places.frac_())
 
 
 def _steps(bins: int) -> list[int]:

@@ -108,7 +108,8 @@ class TeacherFile:
         # how many threads compute is no matter of the outputs
         asked = {**asdict(teacher.options), "threads": None, "preset": None}
         spec = asdict(teacher.teacher_spec)
-        told = json.dumps([asdict(teacher.description), asked, spec, teacher.joint_map.sources], default=str)
+        given = [asdict(teacher.description), asked, spec, teacher.joint_map.sources, teacher.drawn_for]
+        told = json.dumps(given, default=str)
         return f"{file_hash(self._described()[0])} {told}"
 
     def _described(self) -> tuple[Path, TeacherDescription]:

@@ -184,6 +184,11 @@ class ForeignTeacher:
         confidence = torch.minimum(said.confidence[:, first], said.confidence[:, second]) * weight
         return Readout(keypoints, confidence)
 
+    @property
+    def drawn_for(self) -> tuple[int, int] | None:
+        """The student's classes (x, y) that Gaussians are as wide as; None where none are drawn."""
+        return self._student_bins if self._draws or not self.joint_map.is_identity else None
+
     def _source_indices(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """First and last source of each joint, and 0 where there is none."""
         sources = self.joint_map.sources

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cdkd_ext.training.task import DistillationTask
 
 if TYPE_CHECKING:
+    from cdkd_ext.training.cache_plan import CachePlan, CacheRates, plan_cache, plan_text
     from cdkd_ext.training.config import (
         CCAConfig,
         DistillationConfig,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CCAConfig",
+    "CachePlan",
+    "CacheRates",
     "DistillationConfig",
     "DistillationTask",
     "InterruptedRun",
@@ -40,6 +43,8 @@ __all__ = [
     "TrainingConfig",
     "distill",
     "distill_students",
+    "plan_cache",
+    "plan_text",
     "prepare_views",
     "read_config",
     "save_config",
@@ -49,6 +54,7 @@ __all__ = [
 _LATE = {
     **dict.fromkeys(("distill", "distill_students", "prepare_views", "train"), "run"),
     **dict.fromkeys(("InterruptedRun", "NonFiniteLossError", "Trainer"), "loop"),
+    **dict.fromkeys(("CachePlan", "CacheRates", "plan_cache", "plan_text"), "cache_plan"),
     **dict.fromkeys(("read_config", "save_config"), "files"),
 }
 

@@ -17,7 +17,7 @@ from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.teachers.compact import compact_columns
-from cdkd_ext.training.build import AnyTeacher, build_dataset, load_teacher, student_spec
+from cdkd_ext.training.build import AnyTeacher, build_dataset, load_teacher, student_spec, teacher_joints
 from cdkd_ext.training.config import DistillationConfig
 
 PEOPLE = {"COCO: 150,000 people": 150_000, "ten million crops": 10_000_000}
@@ -25,7 +25,7 @@ _SAMPLE = 32  # people that are loaded and shown to the teacher
 
 
 @dataclass(frozen=True)
-class Rates:
+class CacheRates:
     """How fast views are made; what is not given is measured.
 
     Args:
@@ -64,7 +64,7 @@ class CachePlan:
         return people * self.views * each / 3600
 
 
-def plan_cache(config: DistillationConfig, rates: Rates = Rates()) -> CachePlan:
+def plan_cache(config: DistillationConfig, rates: CacheRates = CacheRates()) -> CachePlan:
     """Load a few of a run's people, ask its teacher about them, and see what their views take.
 
     Nothing is written. Without a data set, people are drawn to be measured.
@@ -90,7 +90,7 @@ def plan_cache(config: DistillationConfig, rates: Rates = Rates()) -> CachePlan:
     with tempfile.TemporaryDirectory() as folder:
         data = replace(config.data, views=views, synthetic_people=min(config.data.synthetic_people, _SAMPLE))
         config = replace(config, data=data)
-        people = load_people(config.data, Path(folder))
+        people = load_people(config.data, Path(folder), teacher_joints=lambda: teacher_joints(config))
         spec = student_spec(config, people.joints)
         teacher = load_teacher(config, spec, people.joints, accelerator)
         assert teacher is not None
@@ -136,12 +136,10 @@ def _bytes(samples: dict[str, Tensor], output: TeacherOutput) -> dict[str, float
     dense = {name: 2.0 * value[0].numel() for name, value in values.items()}
     feature = dense.pop("feature", 0.0)
     if dense:
-        sizes["teacher, dense (needs the features, too)"] = sum(dense.values()) + feature
+        sizes["teacher, dense"] = sum(dense.values()) + feature
         sizes["teacher, compact"] = stored_bytes(compact_columns(output, features=False))
     if feature:
-        sizes["teacher, compact with features (not compact: SAPE takes them as half floats)"] = stored_bytes(
-            compact_columns(output, features=True)
-        )
+        sizes["teacher, compact, and features"] = stored_bytes(compact_columns(output, features=True))
     return sizes
 
 
@@ -158,6 +156,9 @@ def plan_text(plan: CachePlan) -> str:
     hours = (plan.hours(count) for count in plan.people.values())
     lines.append(
         f"{'time of one process':<{width}}  {'':>10}" + "".join(f"  {hour:>18,.2f} h" for hour in hours)
+    )
+    lines.append(
+        "Feature maps, which SAPE learns from, are not compact: half floats beside the rest, and always in dense."
     )
     lines.append(
         f"{plan.views} views per person; {plan.load:,.0f} views/s loaded per process, {plan.workers} loading processes; "

@@ -161,6 +161,9 @@ def _asked(parts: list[Batch], teacher: Teacher | None) -> list[Batch]:
     first = dict(parts[0])
     if teacher is not None and "teacher_image" in first:
         first["teacher_output"] = teacher(first.pop("teacher_image"))
+    elif "teacher_output" in first:
+        # decoded once for all
+        first["teacher_output"] = first["teacher_output"].widened()
     shared = {name: first[name] for name in ("teacher_output",) if name in first}
     return [first, *({**part, **shared} for part in parts[1:])]
 

@@ -48,9 +48,9 @@ def test_snippets_of_distillation(pages):
 
 def test_options_of_the_command_line_exist(pages):
     known = set()
-    for command in ("distill", "eval", "convert", "info"):
+    for command in ("distill", "eval", "convert", "info", "cache plan"):
         done = subprocess.run(
-            [sys.executable, "-m", "cdkd_ext.cli", command, "--help"],
+            [sys.executable, "-m", "cdkd_ext.cli", *command.split(), "--help"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=Path(__file__).parent,  # where no source folder hides the installed package
             capture_output=True,

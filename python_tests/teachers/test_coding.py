@@ -52,7 +52,7 @@ def test_wide_rows_lose_no_more(sigma):
 def test_two_peaks_far_apart_are_both_kept():
     """A left knee taken for the right one: a window of single bins around the higher one would lose 0.5 nats."""
     two = mixture((0.7, gaussians(768, 6.0, [200.0])), (0.3, gaussians(768, 6.0, [600.0])))
-    assert divergence(two).max() < 0.03
+    assert divergence(two).max() < 0.006
     decoded = decode(encode(two)).softmax(-1)
     assert decoded[..., 500:].sum() == pytest.approx(0.3, abs=0.02)
 
@@ -128,3 +128,9 @@ def test_decoding_follows_the_definition():
 
 def test_no_rows_are_no_rows():
     assert decode(encode(torch.zeros(0, 17, 768))).shape == (0, 17, 768)
+
+
+def test_decoding_does_not_make_the_host_wait_for_a_gpu(no_host_reads):
+    coded = encode(torch.randn(2, 3, 300))
+    with no_host_reads():
+        assert decode(coded.to("meta")).shape == (2, 3, 300)

@@ -10,7 +10,14 @@ from cdkd_ext.data.cached_views import FixedViews
 from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
 from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import InputError
-from cdkd_ext.teachers import CompactOutputs, build_compact_outputs
+from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.teachers import (
+    CompactOutputs,
+    ForeignTeacher,
+    TeacherDescription,
+    TeacherOptions,
+    build_compact_outputs,
+)
 from cdkd_ext.teachers.compact import compact_columns
 
 
@@ -115,3 +122,31 @@ def test_a_batch_passes_through_a_loader_s_pinning_and_sending(dataset, tmp_path
     moved = send_to_device({"teacher_output": default_convert(given)}, torch.device("cpu"), non_blocking=True)
     for value, wanted in zip(moved["teacher_output"].widened()[:3], given.widened()[:3], strict=True):
         assert torch.equal(value, wanted)
+
+
+@pytest.mark.parametrize("targets", ["marginals", "keypoints"])
+def test_a_network_of_any_origin_is_stored_with_its_confidences(dataset, tmp_path, targets):
+    torch.manual_seed(0)
+    described = TeacherDescription(kind="heatmap", input_size=(64, 64), values="logits", joints="coco")
+    options = TeacherOptions(targets=targets, confidence=True)
+    foreign = ForeignTeacher.of(torch.nn.Conv2d(3, 17, 4, 4), described, options=options)
+    folder = build_compact_outputs(dataset, 1, tmp_path, foreign, targets)
+    keys = [(4, 0), (1, 0)]
+    output = CompactOutputs(folder)(keys).widened()
+    expected = foreign(torch.stack([dataset[key]["teacher_image"] for key in keys]))
+    assert torch.allclose(output.confidence, expected.confidence, atol=1e-3)
+    for decoded, given in ((output.logits_x, expected.logits_x), (output.logits_y, expected.logits_y)):
+        assert (decoded.softmax(-1) - given.softmax(-1)).abs().sum(-1).max() < 0.03
+
+
+def test_students_share_what_is_not_drawn_for_their_classes():
+    described = TeacherDescription(kind="heatmap", input_size=(64, 64), values="logits", joints="coco")
+
+    def drawn_for(targets, joints=COCO_JOINTS):
+        network, options = torch.nn.Conv2d(3, 17, 4, 4), TeacherOptions(targets=targets)
+        return ForeignTeacher.of(network, described, joints, options, student_bins=(64, 48)).drawn_for
+
+    assert drawn_for("marginals") is None
+    assert drawn_for("keypoints") == (64, 48)
+    # whose pelvis is the middle of two hips
+    assert drawn_for("marginals", MPII_JOINTS) == (64, 48)

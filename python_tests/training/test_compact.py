@@ -11,7 +11,7 @@ import torch
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import InputError
 from cdkd_ext.teachers import FrozenTeacher
-from cdkd_ext.training import DistillationConfig, ModelConfig, TrainingConfig, train
+from cdkd_ext.training import DistillationConfig, ModelConfig, TrainingConfig, prepare_views, train
 
 STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 TEACHER = ModelConfig(name="hrnet_w8_small", input_size=(64, 64), split_ratio=2.0)
@@ -76,3 +76,22 @@ def test_students_of_several_sizes_share_one_compact_pass(drawn_people, tmp_path
 def test_an_unknown_form_of_storage_is_named(field, value):
     with pytest.raises(InputError, match=rf"data\.{field}: expected one of .*, got '{value}'"):
         TrainingConfig(data=DataConfig(**{field: value})).validate()
+
+
+def test_a_damaged_cache_ends_a_training_with_one_line(drawn_people, tmp_path, teacher):
+    data = DataConfig(
+        root=str(drawn_people), workers=0, views=1, cache=str(tmp_path / "cache"), teacher_cache="compact"
+    )
+    config = distilled(tmp_path / "run", teacher, data, epochs=1)
+    prepare_views(config)
+    (shard,) = (tmp_path / "cache").glob("compact-*/*.npy")
+    content = bytearray(shard.read_bytes())
+    start = len(content) // 2
+    content[start:] = bytes(len(content) - start)
+    shard.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"00000\.npy: expected a whole shard; delete it and run .*, got other bytes"
+    ):
+        train(config)
+    shard.unlink()
+    assert train(config)["cca"] > 0
