@@ -132,8 +132,9 @@ def check_teacher(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Crops (N, H, W, 3), predictions and labels in their pixels, and the distributions for some of them."""
+    """Distributions for some crops, crops (N, H, W, 3), and predictions and labels in their pixels."""
 
+    densities: list[Floats]
     crops: npt.NDArray[np.uint8]
     keypoints: Floats
     confidence: Floats
@@ -141,7 +142,6 @@ class _Asked:
     labels: Floats
     annotated: Floats
     to_image: Floats
-    densities: list[Floats]
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -165,8 +165,8 @@ def _ask(teacher: ForeignTeacher, dataset: PoseDataset) -> _Asked:
             [images.permute(0, 2, 3, 1), said.keypoints.cpu(), said.confidence.cpu(), swapped.cpu(), *labels]
         )
         densities += _densities(teacher, images[: max(0, _MOST_DRAWN - start)])
-    arrays: list[npt.NDArray[Any]] = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
-    return _Asked(*arrays, densities=densities)
+    arrays = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
+    return _Asked(densities, *arrays)
 
 
 def _densities(teacher: ForeignTeacher, images: torch.Tensor) -> list[Floats]:
