@@ -29,6 +29,11 @@ def shortened(text: str, longest: int = 800) -> str:
     return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
+def one_line(error: InputError) -> str:
+    """The message; one from a loading process carries that process's traceback before it."""
+    return str(error).strip().splitlines()[-1].removeprefix("cdkd_ext.errors.InputError: ")
+
+
 def fail(argument: str, got: object, expected: str) -> NoReturn:
     """Raise InputError naming the argument, what was expected and what was given."""
     # a file of some hundred bytes can describe a list that no memory holds once it is written out

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +27,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     follow the umask, whatever the writer does.
 
     Raises:
-        InputError: the folder cannot be created or written.
+        InputError: the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
-    with _naming(path):
+    with _naming(path, "a writable folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        temporary = path.with_name(_temporary_name(path.stem, path.suffix))
         # not of tempfile, which makes it private to its user; reading the umask instead would change it for a moment
         temporary.touch(exist_ok=False)
     try:
-        mode = temporary.stat().st_mode
-        yield temporary
-        # a writer may have put a file of its own in its place
-        temporary.chmod(mode)
-        temporary.replace(path)
+        with _naming(path, "a disk that takes it"):
+            mode = temporary.stat().st_mode
+            yield temporary
+            # a writer may have put a file of its own in its place
+            temporary.chmod(mode)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -99,23 +102,88 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: the parent folder cannot be created or written, or `path` has come to hold something meanwhile.
     """
     path = Path(path).absolute()
-    with _naming(path):
+    with _naming(path, "a writable folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        temporary = path.with_name(_temporary_name(path.name))
         temporary.mkdir()
     try:
-        yield temporary
-        with _naming(path):
+        with _locked(temporary), _naming(path, "a disk that takes it"):
+            yield temporary
+        with _naming(path, "a writable folder"):
             # an empty folder in the way is replaced, one with something in it is not
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_leftovers(*paths: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of files and folders that `replacing` or `new_folder` was to write.
+
+    A folder that a living process is writing stays. A file's leftover goes, so call it for files that nobody else writes.
+
+    Args:
+        paths: of the files and folders, which themselves stay as they are.
+    """
+    for path in map(Path, paths):
+        names = (_leftover_pattern(path.stem, path.suffix), _leftover_pattern(path.name))
+        found = list(path.parent.iterdir()) if path.parent.is_dir() else []
+        for leftover in found:
+            if not any(pattern.fullmatch(leftover.name) for pattern in names):
+                continue
+            if not leftover.is_dir():
+                leftover.unlink(missing_ok=True)
+            elif not _is_locked(leftover):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _temporary_name(stem: str, suffix: str = "") -> str:
+    return f".{stem}-{secrets.token_hex(4)}{suffix}"
+
+
+def _leftover_pattern(stem: str, suffix: str = "") -> re.Pattern[str]:
+    return re.compile(rf"\.{re.escape(stem)}-[0-9a-f]{{8}}{re.escape(suffix)}")
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which ends with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    _locks.add(descriptor)
+    try:
+        with suppress(OSError):  # not every network's file system has locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        if descriptor in _locks:
+            _locks.remove(descriptor)
+            os.close(descriptor)
+
+
+def _leave_locks() -> None:
+    """In a forked process: the lock is its parent's, and must not outlive it."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+_locks: set[int] = set()
+os.register_at_fork(after_in_child=_leave_locks)
+
+
+def _is_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def _naming(path: Path, expected: str) -> Iterator[None]:
     """Turn a system error into one line about `path`."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: expected a writable folder, got {error.strerror}") from error
+        raise InputError(f"{path}: expected {expected}, got {error.strerror or error}") from error

@@ -24,13 +24,16 @@ def save_model(model: PoseNetwork, path: str | os.PathLike[str]) -> None:
     """Write a model as safetensors whose metadata is its description (`ModelSpec`), the names of its joints included.
 
     Raises:
-        InputError: the joints are not known, or the folder cannot be written.
+        InputError: the joints are not known, or the folder cannot be written or is full.
     """
     check(model.spec.joints is not None, "model.spec.joints", None, "the names of the joints")
     metadata = {_KEY: json.dumps({"model": model.spec.to_dict()})}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        try:
+            save_file(tensors, temporary, metadata)
+        except safetensors.SafetensorError as error:
+            fail(str(path), error, "a disk that takes it")
 
 
 def describes_itself(path: str | os.PathLike[str]) -> bool:

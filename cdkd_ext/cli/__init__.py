@@ -11,7 +11,7 @@ from importlib import import_module
 from types import FrameType
 
 from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError, Parser
-from cdkd_ext.errors import InputError, Terminated
+from cdkd_ext.errors import InputError, Terminated, one_line
 from cdkd_ext.extras import missing_extra
 
 
@@ -29,8 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         status, message = error.status, str(error)
     except InputError as error:
-        # an error from a loading process carries that process's traceback before its own last line
-        status, message = 2, str(error).strip().splitlines()[-1].removeprefix("cdkd_ext.errors.InputError: ")
+        status, message = 2, one_line(error)
     except ModuleNotFoundError as error:
         sentence = missing_extra(error, f"`cdkd {given[0]}`", "train")
         if sentence is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from cdkd_ext.data.batches import Batch, Key, lost_workers_named
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.errors import InputError
-from cdkd_ext.files import new_folder
+from cdkd_ext.files import new_folder, remove_leftovers
 
 STUDENT_FIELDS = ("image", "keypoints", "annotated", "labelled", "to_image")
 CHUNK = 64
@@ -110,6 +113,7 @@ def store_views(
         identity: what else `compute` depends on, for the fingerprint.
     """
     target = folder / f"{kind}-{_fingerprint(dataset, views, identity)}"
+    remove_leftovers(target)
     if not target.is_dir():
         try:
             with new_folder(target) as temporary:
@@ -140,6 +144,23 @@ def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) 
     return digest.hexdigest()[:16]
 
 
+def new_array(
+    path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]
+) -> np.memmap[Any, np.dtype[np.generic]]:
+    """A memory-mapped array in a new file whose room on the disk is taken at once.
+
+    Without that, the first page that finds no room would kill the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def _write_arrays(
     folder: Path,
     dataset: PoseDataset,
@@ -155,9 +176,7 @@ def _write_arrays(
                 values = tensor.numpy()
                 if name not in arrays:
                     shape = (len(dataset), views, *values.shape[1:])
-                    arrays[name] = np.lib.format.open_memmap(
-                        folder / f"{name}.npy", "w+", values.dtype, shape
-                    )
+                    arrays[name] = new_array(folder / f"{name}.npy", values.dtype, shape)
                 arrays[name][index, view] = values
     for array in arrays.values():
         array.flush()

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from cdkd_ext.errors import check, check_type
-from cdkd_ext.files import new_folder
+from cdkd_ext.files import new_folder, remove_leftovers
 from cdkd_ext.images import encode_image
 from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.synthetic.drawing import draw_person
@@ -71,6 +71,7 @@ def draw_people(
     check(
         not folder.is_dir() or not any(folder.iterdir()), str(folder), "a folder with files in it", expected
     )
+    remove_leftovers(folder)
     with new_folder(folder) as temporary:
         images = temporary / "images"
         images.mkdir()

@@ -101,11 +101,11 @@ def check_sape(student: DescribedNetwork, teacher: TeacherSpec | None, sape: SAP
         )
 
 
-def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None, cca: CCA) -> None:
-    """Fail unless the classes of the teacher can be merged to the student's.
+def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
+    """Fail unless both have classes, of which any two counts can be aligned.
 
     Raises:
-        InputError: a head is of heatmaps, or the student has more bins than the teacher and there is no offset.
+        InputError: a head is of heatmaps.
     """
     heatmaps = {
         "student": student.spec.head == "heatmap",
@@ -113,14 +113,6 @@ def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None, cca: CCA) 
     }
     for which, refused in heatmaps.items():
         check(not refused, "cca", f"a CCA for a {which} with heatmaps", "None: CCA aligns SimCC classes")
-    if teacher is not None and teacher.num_bins is not None and cca.offset is None:
-        own, other = student.spec.num_bins, teacher.num_bins
-        check(
-            own[0] <= other[0] and own[1] <= other[1],
-            "teacher",
-            f"{other} bins on the axes (x, y)",
-            f"at least the student's {own}",
-        )
 
 
 def sape_between(student: DescribedNetwork, teacher: TeacherSpec, **options: Any) -> SAPE:

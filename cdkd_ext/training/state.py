@@ -15,13 +15,23 @@ from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec
 
 NAME = "state.pt"
+# of a run's folder, in the order in which a copy of it is made: the state comes last
+FILES = ("config.yaml", "best.safetensors", "last.safetensors", "metrics.json", NAME)
 _FIELDS = ("epoch", "step", "task", "optimizer", "history", "best")
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write the state of a run: tensors, numbers, strings, lists and dictionaries only."""
+    """Write the state of a run: tensors, numbers, strings, lists and dictionaries only.
+
+    Raises:
+        InputError: the folder cannot be written or is full.
+    """
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # what torch's writer makes of a full disk
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: expected a disk that takes it, got {reason}") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -70,8 +80,10 @@ def begins_again(folder: Path) -> bool:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load what an optimiser has gathered, such as moments; options such as weight decay stay the optimiser's own."""
+    # the learning rate is the schedule's, which sets it in every step
+    kept = ("params", "lr")
     options = [
-        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        {name: value for name, value in group.items() if name not in kept} for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, options, strict=True):
@@ -108,7 +120,7 @@ def check_fits(
 
 def copy_run(source: Path, folder: Path) -> None:
     """Copy a run's checkpoints and state into a folder that goes on with it; the state comes last."""
-    for name in ("best.safetensors", "last.safetensors", "metrics.json", NAME):
+    for name in FILES[1:]:
         if (source / name).is_file():
             with replacing(folder / name) as temporary:
                 shutil.copyfile(source / name, temporary)

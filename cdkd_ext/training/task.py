@@ -109,7 +109,7 @@ class DistillationTask(nn.Module):
             check_sape(student, described, sape)
         if cca is not None:
             check_type("cca", cca, CCA, "a CCA, None or 'auto'")
-            check_cca(student, described, cca)
+            check_cca(student, described)
         if teacher is not None:
             got = "neither SAPE (the channels of the features differ, or sape=None) nor CCA (a head of heatmaps, or cca=None)"
             check(sape is not None or cca is not None, "teacher", got, "a term that the student learns by")

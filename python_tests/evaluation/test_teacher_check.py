@@ -73,7 +73,7 @@ def test_a_teacher_that_is_described_rightly(people, teacher, tmp_path, metric):
     found = check_teacher(teacher(), data, people=4, output=page, cpu=True)
     assert found.people == 4 and found.metric == {"pckh": "PCKh@0.5", "AP": "AR"}[metric]
     assert found.value == 100 and found.mirrored_value < 50
-    assert found.confidence > 0.9
+    assert found.confidence > 0.75
     assert np.abs(found.shift).max() < 0.5
     # two rows of two people, three tiles each
     assert read_image(page).shape[1] > 6 * 224
@@ -86,8 +86,12 @@ def test_mistakes_show(people, teacher, tmp_path):
     exchanged = check_teacher(teacher(joints=["nose", "right_eye", "left_eye"]), data, output=page, cpu=True)
     assert exchanged.mirrored_value > exchanged.value
     assert "are the joints' sides the other ones?" in str(exchanged)
-    corner = check_teacher(teacher(cells="corner"), data, output=page, cpu=True)
-    assert corner.shift == pytest.approx((-1.5, -1.5), abs=0.5)
+    shifts = [
+        check_teacher(teacher(cells=cells), data, output=page, cpu=True).shift
+        for cells in ("center", "corner")
+    ]
+    # a cell's middle is a pixel and a half beside its first pixel
+    assert np.subtract(*shifts) == pytest.approx((1.5, 1.5), abs=0.6)
 
 
 def test_the_command(people, teacher, tmp_path, capsys):

@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cdkd_ext.cli import main
 from cdkd_ext.data import DataConfig
-from cdkd_ext.errors import InputError
-from cdkd_ext.training import DistillationConfig, InterruptedRun, ModelConfig, TrainingConfig, train
+from cdkd_ext.errors import InputError, Terminated
+from cdkd_ext.training import (
+    DistillationConfig,
+    InterruptedRun,
+    ModelConfig,
+    OptimizerConfig,
+    Trainer,
+    TrainingConfig,
+    train,
+)
 from cdkd_ext.training.schedule import learning_rate
 
 MODEL = ModelConfig(name="hrnet_w8_small", input_size=(32, 32))
@@ -106,8 +116,6 @@ def test_a_resumed_run_has_the_bits_of_the_unbroken_one(drawn_people, run, unbro
 
 
 def stopping_after_the_first(folder):
-    from cdkd_ext.training import Trainer
-
     save = Trainer._save
 
     def stop(self, epoch, record):
@@ -248,8 +256,6 @@ def test_another_batch_size_leaves_learning_rate_and_progress_where_they_were(
 
 def stop_in_step(patch, step, signal_number=None):
     """Ctrl-C in the middle of a step, or a signal sent in the middle of it."""
-    from cdkd_ext.training import Trainer
-
     original = Trainer._train_step
 
     def train_step(self, batch):
@@ -304,3 +310,120 @@ def test_a_run_goes_on_from_within_an_epoch(drawn_people, tmp_path, monkeypatch,
     assert f"the checkpoint of {kept} is kept" in str(stopped.value)
     train(config, resume=True)
     same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.fixture
+def terminations_raised():
+    """As the command line does it."""
+
+    def terminate(number, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def teacher(drawn_people, tmp_path_factory):
+    output = tmp_path_factory.mktemp("teacher")
+    train(plain(drawn_people, output, model=replace(MODEL, input_size=(64, 64))))
+    return output
+
+
+def distilled(drawn_people, output, teacher, **changes) -> DistillationConfig:
+    config = DistillationConfig(**{**vars(plain(drawn_people, output)), "epochs": 2, "teacher": str(teacher)})
+    config.temperature.adversarial = config.temperature.learn_weights = True
+    return replace(config, **changes)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.usefixtures("terminations_raised")
+def test_sigterm_keeps_a_checkpoint_after_the_step(drawn_people, tmp_path, teacher, monkeypatch, step):
+    """Within an epoch and at its end, three steps each, with all that is learnt against the loss."""
+    train(distilled(drawn_people, tmp_path / "whole", teacher))
+    config = distilled(drawn_people, tmp_path / "broken", teacher)
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun) as stopped:
+        stop_in_step(patch, step, signal.SIGTERM)
+        train(config)
+    assert stopped.value.terminated
+    kept = f"epoch {(step - 1) // 3 + 1}, step {(step - 1) % 3 + 1},"
+    assert f"terminated in step {step}; the checkpoint of {kept} is kept" in str(stopped.value)
+    train(config, resume=True)
+    same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.usefixtures("terminations_raised")
+def test_sigterm_in_a_validation_keeps_the_epoch(drawn_people, tmp_path, monkeypatch):
+    def validate(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    config = plain(drawn_people, tmp_path / "broken")
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="epoch 1, step 3, is kept"):
+        patch.setattr("cdkd_ext.training.build.evaluate_people", validate)
+        train(config)
+    train(replace(config, output=str(tmp_path / "whole")))
+    record = train(config, resume=True)
+    same_run(tmp_path / "whole", tmp_path / "broken")
+    assert record["learning_rate"] > 0
+
+
+@pytest.mark.usefixtures("terminations_raised")
+def test_a_second_sigterm_does_not_wait(drawn_people, tmp_path, monkeypatch):
+    def train_step(self, batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it waited")
+
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
+    with pytest.raises(InterruptedRun, match="terminated in step 0; no epoch was finished"):
+        train(plain(drawn_people, tmp_path / "run"))
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(drawn_people, tmp_path, monkeypatch, capsys):
+    config = plain(drawn_people, tmp_path / "broken")
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match=r"--resume \S+` begins again"):
+        stop_in_step(patch, 2)
+        train(config)
+    assert main(["train", "--resume", str(tmp_path / "broken")]) == 0
+    assert "has no checkpoint yet: it begins with the first step" in capsys.readouterr().out
+    train(replace(config, output=str(tmp_path / "whole")))
+    same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_another_batch_size_within_an_epoch_leaves_nobody_out(drawn_people, tmp_path, monkeypatch):
+    config = plain(drawn_people, tmp_path / "run", batch_size=8, checkpoint_every=1)
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="epoch 1, step 4, is kept"):
+        stop_in_step(patch, 5)
+        train(config)
+    seen = []
+    original = Trainer._train_step
+    monkeypatch.setattr(
+        Trainer, "_train_step", lambda self, batch: seen.append(batch["index"]) or original(self, batch)
+    )
+    state = torch.load(tmp_path / "run/state.pt", weights_only=True)
+    record = train(replace(config, batch_size=12, checkpoint_every=0), resume=True)
+    # 32 of 48 people were seen: two steps of twelve, and eight people again
+    order = np.random.default_rng([0, 0]).permutation(48)
+    assert torch.cat(seen).tolist() == order[24:].tolist()
+    mean = float(state["progress"]["sums"]["simcc"]) / 4
+    assert abs(record["simcc"] - mean) < 0.5 * mean
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_an_optimiser_s_options_that_are_given_anew_take_effect(drawn_people, run, monkeypatch, name):
+    seen = []
+    original = Trainer._train_step
+
+    def train_step(self, batch):
+        losses = original(self, batch)
+        seen.append([dict(group, params=len(group["params"])) for group in self.optimizer.param_groups])
+        return losses
+
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
+    options = OptimizerConfig(name, learning_rate=3e-4, weight_decay=0.2, schedule="constant", warmup=0)
+    train(plain(drawn_people, run, epochs=2, optimizer=options), resume=run)
+    kernels, biases = seen[0]
+    assert (kernels["weight_decay"], biases["weight_decay"]) == (0.2, 0.0)
+    assert kernels["lr"] == biases["lr"] == 3e-4
+    assert kernels["decoupled_weight_decay"] == (name == "adamw")
