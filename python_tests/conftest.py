@@ -280,3 +280,33 @@ def make_graph(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_teacher() -> Callable[..., None]:
+    """Writes an ONNX file whose heatmaps, at a quarter of its crops, are colours."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    def write(path: Path, *, joints: int = 16, size: int = 64, seed: int = 0) -> None:
+        weight = np.random.default_rng(seed).normal(0, 9, (joints, 3, 1, 1)).astype(np.float32)
+        nodes = [
+            helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[4, 4], strides=[4, 4]),
+            helper.make_node("InstanceNormalization", ["small", "one", "zero"], ["normal"]),
+            helper.make_node("Conv", ["normal", "weight"], ["mixed"]),
+            helper.make_node("Sigmoid", ["mixed"], ["heatmap"]),
+        ]
+        values = {"weight": weight, "one": np.ones(3, np.float32), "zero": np.zeros(3, np.float32)}
+        graph = helper.make_graph(
+            nodes,
+            "teacher",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, size, size])],
+            [
+                helper.make_tensor_value_info(
+                    "heatmap", TensorProto.FLOAT, ["batch", joints, size // 4, size // 4]
+                )
+            ],
+            [numpy_helper.from_array(value, name) for name, value in values.items()],
+        )
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+    return write

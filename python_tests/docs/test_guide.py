@@ -48,7 +48,7 @@ def test_snippets_of_distillation(pages):
 
 def test_options_of_the_command_line_exist(pages):
     known = set()
-    for command in ("distill", "eval", "convert", "info"):
+    for command in ("distill", "teacher", "eval", "convert", "info"):
         done = subprocess.run(
             [sys.executable, "-m", "cdkd_ext.cli", command, "--help"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
