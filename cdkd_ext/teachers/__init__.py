@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 
 if TYPE_CHECKING:
+    from cdkd_ext.teachers.compact import CompactOutput, CompactOutputs, build_compact_outputs
     from cdkd_ext.teachers.description import TeacherDescription
     from cdkd_ext.teachers.file import TeacherFile
     from cdkd_ext.teachers.foreign import ForeignTeacher
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from cdkd_ext.teachers.stored import StoredOutputs, build_teacher_outputs
 
 __all__ = [
+    "CompactOutput",
+    "CompactOutputs",
     "ForeignTeacher",
     "FrozenTeacher",
     "JointMap",
@@ -27,12 +30,15 @@ __all__ = [
     "TeacherDescription",
     "TeacherFile",
     "TeacherOptions",
+    "build_compact_outputs",
     "build_teacher_outputs",
     "list_presets",
 ]
 
 # what needs more than torch and numpy is imported when it is asked for
 _LATE = {
+    "CompactOutput": "compact",
+    "CompactOutputs": "compact",
     "ForeignTeacher": "foreign",
     "JointMap": "joint_map",
     "Readout": "readers",
@@ -40,6 +46,7 @@ _LATE = {
     "TeacherDescription": "description",
     "TeacherFile": "file",
     "TeacherOptions": "options",
+    "build_compact_outputs": "compact",
     "build_teacher_outputs": "stored",
     "list_presets": "presets",
 }

@@ -16,6 +16,8 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.mixed_batches import MixedBatches
+from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
 from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check, fail
@@ -23,7 +25,14 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.teachers import ForeignTeacher, FrozenTeacher, StoredOutputs, build_teacher_outputs
+from cdkd_ext.teachers import (
+    CompactOutputs,
+    ForeignTeacher,
+    FrozenTeacher,
+    StoredOutputs,
+    build_compact_outputs,
+    build_teacher_outputs,
+)
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
 
@@ -59,6 +68,26 @@ class Validation:
             accelerator=self.accelerator,
             workers=self.config.data.workers,
         )
+
+
+class LastIsBest:
+    """Stands for the validation of a run without validation people: the later checkpoint is the better one."""
+
+    metric = "epoch"
+
+    def __call__(self, student: PoseNetwork) -> dict[str, Any]:
+        """Return no metrics: every record holds its epoch."""
+        return {}
+
+
+def teacher_joints(config: TrainingConfig) -> JointSet | None:
+    """The joints that the run's teacher names, if it has one that does.
+
+    Raises:
+        InputError: its file cannot be read.
+    """
+    file = config.teacher_file()
+    return None if file is None else file.network().spec.joints
 
 
 def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
@@ -155,13 +184,37 @@ def build_views(
     config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
-    cache, views, workers = _cache(config), config.data.views, config.data.workers
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
     file = config.teacher_file()
+    if config.data.teacher_cache == "compact" or config.data.view_images == "jpeg":
+        return _build_sharded_views(config, dataset, teacher, accelerator)
     with accelerator.main_process_first():
         stored = build_student_views(dataset, views, cache, workers=workers)
         if file is None or teacher is None:
             return FixedViews(stored)
         identity = file.identity(teacher)
+        outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
+    return FixedViews(stored, StoredOutputs(outputs))
+
+
+def _build_sharded_views(
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
+) -> FixedViews:
+    """As `build_views`, in shards: all processes of the run fill them together."""
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
+    images = config.data.view_images
+    stored = ShardedViews(build_sharded_views(dataset, views, cache, images=images, workers=workers))
+    file = config.teacher_file()
+    if file is None or teacher is None:
+        return FixedViews(stored)
+    identity = file.identity(teacher)
+    if config.data.teacher_cache == "compact":
+        features = config.uses_features()
+        outputs = build_compact_outputs(
+            dataset, views, cache, teacher, identity, features=features, workers=workers
+        )
+        return FixedViews(stored, CompactOutputs(outputs))
+    with accelerator.main_process_first():
         outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
     return FixedViews(stored, StoredOutputs(outputs))
 
@@ -174,12 +227,13 @@ def build_samples(
         return build_views(config, dataset, teacher, accelerator)
     if config.data.stored_crops:
         with accelerator.main_process_first():
-            folder = build_stored_crops(dataset, _cache(config), workers=config.data.workers)
+            folder = build_stored_crops(dataset, cache_folder(config), workers=config.data.workers)
         return StoredCrops(dataset, folder)
     return dataset
 
 
-def _cache(config: TrainingConfig) -> Path:
+def cache_folder(config: TrainingConfig) -> Path:
+    """Where a run's stored crops, fixed views and teacher outputs lie."""
     return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
 
 
@@ -236,28 +290,20 @@ def _fewest_values(network: PoseNetwork) -> int:
 def build_loader(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
-    chosen: Sequence[int],
+    order: EpochBatches,
     teacher: AnyTeacher | None,
     accelerator: Accelerator,
 ) -> EpochLoader:
-    """This process's batches of the chosen people, of fixed views where the run has them.
+    """This process's batches in their order, of fixed views where the run has them.
 
     Args:
         configs: of the run, or of several that share all that concerns the data.
         datasets: of the runs.
-        chosen: indices of the people.
+        order: of the batches.
         teacher: whose outputs for fixed views are stored.
         accelerator: the processes.
     """
     config = configs[0]
-    order = EpochBatches(
-        chosen,
-        config.batch_size,
-        seed=config.seed,
-        views=config.data.views,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
     on_gpu = accelerator.device.type == "cuda"
     # stored views are read faster than another process could send them; but this one has a GPU to keep busy
     workers = config.data.workers if on_gpu or not config.data.views else 0
@@ -288,8 +334,32 @@ def _shared_samples(
     )
 
 
+def build_order(
+    config: TrainingConfig, dataset: PoseDataset, chosen: Sequence[int], accelerator: Accelerator
+) -> EpochBatches:
+    """Which of the chosen people form which batch of this process.
+
+    Raises:
+        InputError: the share of people without labels cannot be had.
+    """
+    share, size = config.data.unlabelled_share, config.batch_size
+    options = {
+        "seed": config.seed,
+        "views": config.data.views,
+        "rank": accelerator.process_index,
+        "processes": accelerator.num_processes,
+    }
+    if share is None:
+        return EpochBatches(chosen, size, **options)
+    labelled = [index for index in chosen if dataset.labelled[index]]
+    unlabelled = [index for index in chosen if not dataset.labelled[index]]
+    return MixedBatches(labelled, unlabelled, size, share=share, **options)
+
+
 def build_validation(
     config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
-) -> Validation:
+) -> Validation | LastIsBest:
     """What measures the student, on crops as in training."""
+    if people.val is None:
+        return LastIsBest()
     return Validation(replace(people.val, padding=spec.padding), config, accelerator)

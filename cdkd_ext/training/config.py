@@ -181,6 +181,16 @@ class TrainingConfig:
         for name in ("views", "workers"):
             value = getattr(self.data, name)
             check(value >= 0, f"data.{name}", value, "zero or more")
+        check_option("data.teacher_cache", self.data.teacher_cache, ("dense", "compact"))
+        check_option("data.view_images", self.data.view_images, ("raw", "jpeg"))
+        share = self.data.unlabelled_share
+        check(share is None or 0 <= share <= 1, "data.unlabelled_share", share, "a number in [0, 1], or None")
+        if self.data.images and self.teacher_file() is None:
+            fail(
+                "data.images",
+                "footage",
+                "nothing: without a teacher nobody can learn from it (`cdkd distill`)",
+            )
         both = self.data.stored_crops and self.data.views > 0
         check(not both, "data.stored_crops", "true beside data.views", "one of the two")
         self.optimizer.validate()
@@ -190,6 +200,10 @@ class TrainingConfig:
     def teacher_file(self) -> TeacherFile | None:
         """The file of the network that teaches, if there is one."""
         return None
+
+    def uses_features(self) -> bool:
+        """Whether the student learns from the teacher's feature maps."""
+        return False
 
     def terms(self, student: DescribedNetwork, teacher: object) -> dict[str, Any]:
         """The options of `DistillationTask` that a teacher, which says what its outputs are, adds."""
@@ -366,6 +380,10 @@ class DistillationConfig(TrainingConfig):
     def teacher_file(self) -> TeacherFile:
         """The file of the network that teaches."""
         return TeacherFile(self.teacher, self.teacher_precision, self.teacher_options)
+
+    def uses_features(self) -> bool:
+        """Whether the student learns from the teacher's feature maps."""
+        return self.sape.enabled
 
     def terms(self, student: DescribedNetwork, teacher: object) -> dict[str, Any]:
         """The distillation terms between two networks, as options of `DistillationTask`."""

@@ -59,7 +59,8 @@ def test_other_joints_are_matched_and_the_rest_is_left_out(config, write_teacher
     write_teacher(tmp_path / "teacher.onnx", joints=17)
     assert distill(replace(config, model=replace(STUDENT, input_size=(64, 64))))["cca"] > 0
     printed = capsys.readouterr().out
-    assert "neck from the middle of left_shoulder and right_shoulder; nothing for head_top" in printed
+    assert "pelvis from the middle of left_hip and right_hip" in printed
+    assert "nothing for upper_neck, head_top" in printed
 
 
 def test_the_command(config, write_teacher, tmp_path, capsys):
