@@ -124,7 +124,7 @@ def test_movenet_on_real_people(shared_data, tmp_path):
     data = DataConfig(root=str(shared_data / "lspet"))
     options = TeacherOptions(flip=True)
     page = str(tmp_path / "page.png")
-    found = check_teacher(file, data, options=options, people=24, output=page, cpu=True)
+    found = check_teacher(file, data, teacher_options=options, people=24, output=page, cpu=True)
     assert found.value > 50 and found.mirrored_value < found.value - 15
     assert found.swapped_confidence < found.confidence
     assert np.abs(found.shift).max() < 3
