@@ -56,7 +56,7 @@ def test_tensors_are_named_in_the_order_of_the_description():
     assert network(crops)["b"].max() == 1 and network(crops)["a"].max() == 0
     with pytest.raises(TypeError, match="teacher: expected a callable that returns tensors, or a mapping"):
         CalledNetwork(lambda crops: 3, described())(crops)
-    with pytest.raises(InputError, match="input_size: expected the .* of the crops, got None"):
+    with pytest.raises(InputError, match=r"input_size: expected the .* of the crops, got None"):
         CalledNetwork(lambda crops: crops, TeacherDescription(kind="heatmap"))
 
 
