@@ -199,3 +199,114 @@ def run_without() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
 
     return run
+
+
+# graphs that see coloured dots: joint j is a dot in colour channel j
+_STRIDE = 4
+_DOT = 5.0  # standard deviation in pixels
+
+
+def _draw_dots(points: Any, size: tuple[int, int]) -> Any:
+    """Crops (B, 3, H, W) uint8 with a soft dot in channel j at each point (B, 3, 2), x and y, pixel centres integers."""
+    import torch
+
+    rows, columns = (torch.arange(side, dtype=torch.float64) for side in size)
+    across = torch.exp(-((columns - points[..., :1]) ** 2) / (2 * _DOT**2))
+    down = torch.exp(-((rows - points[..., 1:]) ** 2) / (2 * _DOT**2))
+    return (255 * down[..., :, None] * across[..., None, :]).round().to(torch.uint8)
+
+
+@pytest.fixture
+def dots() -> Callable[..., Any]:
+    """Draws crops (B, 3, H, W) uint8 with a soft dot in channel j at point (B, 3, 2) j."""
+    return _draw_dots
+
+
+@pytest.fixture
+def make_graph(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a graph whose heatmaps are the colour channels of its input, at a quarter of the size."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    def nodes_of(cells: str, size: tuple[int, int]) -> tuple[list[Any], list[Any]]:
+        if cells == "center":
+            # a block's mean lies at its middle
+            side = [_STRIDE, _STRIDE]
+            return [
+                helper.make_node("AveragePool", ["planes"], ["maps"], kernel_shape=side, strides=side)
+            ], []
+        if cells == "corner":
+            return [
+                helper.make_node(
+                    "AveragePool", ["planes"], ["maps"], kernel_shape=[1, 1], strides=[_STRIDE, _STRIDE]
+                )
+            ], []
+        sizes = np.array([0, 3, size[0] // _STRIDE, size[1] // _STRIDE])
+        shape = helper.make_node("Shape", ["planes"], ["shape"])
+        first = helper.make_node("Slice", ["shape", "zero", "one"], ["batch"])
+        join = helper.make_node("Concat", ["batch", "sizes"], ["wanted"], axis=0)
+        options = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+        resize = helper.make_node("Resize", ["planes", "", "", "wanted"], ["maps"], **options)
+        constants = {"zero": np.array([0]), "one": np.array([1]), "sizes": sizes[1:]}
+        made = [numpy_helper.from_array(value.astype(np.int64), name) for name, value in constants.items()]
+        return [shape, first, join, resize], made
+
+    def make(
+        cells: str = "center",
+        *,
+        size: tuple[int, int] = (48, 64),
+        layout: str = "NCHW",
+        output_layout: str = "NCHW",
+        batch: int | str = "batch",
+        output: str = "heatmap",
+        name: str = "dots.onnx",
+    ) -> Path:
+        nodes, constants = nodes_of(cells, size)
+        given = [batch, 3, *size] if layout == "NCHW" else [batch, *size, 3]
+        if layout == "NHWC":
+            nodes.insert(0, helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]))
+        else:
+            nodes.insert(0, helper.make_node("Identity", ["image"], ["planes"]))
+        order = [0, 2, 3, 1] if output_layout == "NHWC" else [0, 1, 2, 3]
+        nodes.append(helper.make_node("Transpose", ["maps"], [output], perm=order))
+        graph = helper.make_graph(
+            nodes,
+            "dots",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, given)],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, None, None, None])],
+            constants,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        save(model, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_teacher() -> Callable[..., None]:
+    """Writes an ONNX file whose heatmaps, at a quarter of its crops, are colours."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    def write(path: Path, *, joints: int = 16, size: int = 64, seed: int = 0) -> None:
+        weight = np.random.default_rng(seed).normal(0, 9, (joints, 3, 1, 1)).astype(np.float32)
+        nodes = [
+            helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[4, 4], strides=[4, 4]),
+            helper.make_node("InstanceNormalization", ["small", "one", "zero"], ["normal"]),
+            helper.make_node("Conv", ["normal", "weight"], ["mixed"]),
+            helper.make_node("Sigmoid", ["mixed"], ["heatmap"]),
+        ]
+        values = {"weight": weight, "one": np.ones(3, np.float32), "zero": np.zeros(3, np.float32)}
+        graph = helper.make_graph(
+            nodes,
+            "teacher",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, size, size])],
+            [
+                helper.make_tensor_value_info(
+                    "heatmap", TensorProto.FLOAT, ["batch", joints, size // 4, size // 4]
+                )
+            ],
+            [numpy_helper.from_array(value, name) for name, value in values.items()],
+        )
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+    return write

@@ -210,7 +210,9 @@ def test_info_lists_every_operator_with_its_kernels(capsys):
     assert all("CPU" in kernels for kernels in operators.values())
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "distill", "eval", "convert", "models", "info"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "distill", "teacher", "eval", "convert", "models", "info"]
+)
 def test_help_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

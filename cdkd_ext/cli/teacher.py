@@ -8,7 +8,7 @@ from cdkd_ext.cli.configured import configured_parser, parse
 from cdkd_ext.errors import check_option
 from cdkd_ext.evaluation import check_teacher
 
-_NAMES = ("teacher", "data", "options", "people", "output", "cpu")
+_NAMES = ("teacher", "data", "teacher_options", "people", "output", "cpu")
 
 
 def run(arguments: Sequence[str]) -> None:

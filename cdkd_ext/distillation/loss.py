@@ -132,9 +132,11 @@ class DistillationLoss(nn.Module):
                 total = total + terms["alpha"] * terms["sape"]
             if self.cca is not None:
                 weights = torch.where(labelled[:, None] > 0, annotated, 1) if self.annotated_weights else None
-                if teacher.confidence is not None:
-                    check_tensor("teacher.confidence", teacher.confidence, (batch, joints))
-                    weights = teacher.confidence if weights is None else weights * teacher.confidence
+                # a network's plain output teaches too, and has none
+                confidence = getattr(teacher, "confidence", None)
+                if confidence is not None:
+                    check_weights("teacher.confidence", confidence, (batch, joints))
+                    weights = confidence if weights is None else weights * confidence
                 terms["tau"] = _value(self.tau, progress, total)
                 terms["cca"] = self.cca(student, teacher, terms["tau"], weights)
                 if isinstance(self.tau, ETHT):

@@ -18,6 +18,7 @@ from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
 from cdkd_ext.teachers import ForeignTeacher, TeacherFile, TeacherOptions
 
 Floats = npt.NDArray[np.floating[Any]]
+_OPTIONS = TeacherOptions()
 _SIDE = 224  # pixels of a tile's longer side
 _BATCH = 16
 _MOST_DRAWN = 32
@@ -74,7 +75,7 @@ def check_teacher(
     teacher: str,
     data: DataConfig,
     *,
-    options: TeacherOptions | None = None,
+    teacher_options: TeacherOptions = _OPTIONS,
     people: int = 16,
     output: str = "teacher_check.png",
     cpu: bool = False,
@@ -86,7 +87,7 @@ def check_teacher(
     Args:
         teacher: an ONNX file, or a YAML file that describes one.
         data: images and annotations; the people are spread evenly over the validation people.
-        options: how the teacher is asked.
+        teacher_options: how the teacher is asked.
         people: how many people to look at.
         output: the page, a PNG file.
         cpu: stay on the CPU where there is a GPU.
@@ -96,7 +97,7 @@ def check_teacher(
     """
     check(people > 0, "people", people, "a positive number")
     check(output.lower().endswith(".png"), "output", output, "the name of a PNG file")
-    file = TeacherFile(teacher, options=options or TeacherOptions())
+    file = TeacherFile(teacher, options=teacher_options)
     expected = (
         "an ONNX file or a YAML file that describes one; `cdkd eval` measures checkpoints of this package"
     )
@@ -132,8 +133,9 @@ def check_teacher(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Crops (N, H, W, 3), predictions and labels in their pixels, and the distributions for some of them."""
+    """Distributions for some crops, crops (N, H, W, 3), and predictions and labels in their pixels."""
 
+    densities: list[Floats]
     crops: npt.NDArray[np.uint8]
     keypoints: Floats
     confidence: Floats
@@ -141,7 +143,6 @@ class _Asked:
     labels: Floats
     annotated: Floats
     to_image: Floats
-    densities: list[Floats]
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -165,9 +166,8 @@ def _ask(teacher: ForeignTeacher, dataset: PoseDataset) -> _Asked:
             [images.permute(0, 2, 3, 1), said.keypoints.cpu(), said.confidence.cpu(), swapped.cpu(), *labels]
         )
         densities += _densities(teacher, images[: max(0, _MOST_DRAWN - start)])
-    arrays: list[npt.NDArray[Any]] = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
-    crops, keypoints, confidence, swapped_confidence, given, annotated, to_image = arrays
-    return _Asked(crops, keypoints, confidence, swapped_confidence, given, annotated, to_image, densities)
+    arrays = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
+    return _Asked(densities, *arrays)
 
 
 def _densities(teacher: ForeignTeacher, images: torch.Tensor) -> list[Floats]:

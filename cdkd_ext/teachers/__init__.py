@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from cdkd_ext.teachers.file import TeacherFile
     from cdkd_ext.teachers.foreign import ForeignTeacher
     from cdkd_ext.teachers.joint_map import JointMap
+    from cdkd_ext.teachers.network import CalledNetwork, OnnxNetwork
     from cdkd_ext.teachers.options import TeacherOptions
     from cdkd_ext.teachers.presets import list_presets
     from cdkd_ext.teachers.readers import Readout
     from cdkd_ext.teachers.stored import StoredOutputs, build_teacher_outputs
 
 __all__ = [
+    "CalledNetwork",
     "CompactOutput",
     "CompactOutputs",
     "ForeignTeacher",
     "FrozenTeacher",
     "JointMap",
+    "OnnxNetwork",
     "Readout",
     "StoredOutputs",
     "Teacher",
@@ -37,10 +40,12 @@ __all__ = [
 
 # what needs more than torch and numpy is imported when it is asked for
 _LATE = {
+    "CalledNetwork": "network",
     "CompactOutput": "compact",
     "CompactOutputs": "compact",
     "ForeignTeacher": "foreign",
     "JointMap": "joint_map",
+    "OnnxNetwork": "network",
     "Readout": "readers",
     "StoredOutputs": "stored",
     "TeacherDescription": "description",

@@ -19,10 +19,6 @@ _ALIASES = {
     "midhip": ("pelvis", "hipcenter", "root", "hips"),
     "root": ("pelvis", "midhip", "hipcenter", "hips"),
     "hipcenter": ("pelvis", "midhip", "root", "hips"),
-    "ankle": ("foot",),
-    "foot": ("ankle",),
-    "wrist": ("hand",),
-    "hand": ("wrist",),
 }
 # what the middle of two joints stands for
 _MIDDLES = {
@@ -53,8 +49,8 @@ class JointMap:
         >>> from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
         >>> from cdkd_ext.teachers import JointMap
         >>> mapping = JointMap.by_name(MPII_JOINTS, COCO_JOINTS)
-        >>> [mapping.sources[MPII_JOINTS.names.index(name)] for name in ("left_knee", "pelvis", "head_top")]
-        [(13,), (11, 12), ()]
+        >>> mapping.sources[MPII_JOINTS.names.index("pelvis")]
+        (11, 12)
     """
 
     student: JointSet

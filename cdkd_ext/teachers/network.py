@@ -106,7 +106,7 @@ class CalledNetwork:
             return dict(returned)
         tensors: Sequence[Any] = (returned,) if isinstance(returned, Tensor) else returned
         check_type("teacher", tensors, (tuple, list), "a callable that returns tensors, or a mapping of them")
-        names = list(outputs.values()) or list(ROLES[self.description.kind][0])
+        names = list(dict.fromkeys(outputs.values())) or list(ROLES[self.description.kind][0])
         check(len(tensors) >= len(names), "outputs", names, f"names of the {len(tensors)} tensors returned")
         for tensor in tensors:
             check_type("teacher", tensor, Tensor, "a callable that returns tensors")

@@ -11,7 +11,7 @@ from cdkd_ext.errors import check, check_option
 TARGETS = ("marginals", "keypoints")
 
 
-@dataclass
+@dataclass(frozen=True)
 class TeacherOptions:
     """How a network that is not of this package teaches; a checkpoint of this package has no use for them.
 

@@ -125,4 +125,4 @@ def cca_between(student: DescribedNetwork, teacher: object, phase: str = "paper"
     spec = spec_of(teacher)
     if spec is None or hasattr(teacher, "spec"):
         return CCA(phase)
-    return CCA(phase, offset=spec.offset(student.spec.num_bins))
+    return CCA(offset=spec.offset(student.spec.num_bins))

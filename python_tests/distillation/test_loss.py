@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdkd_ext.distillation import CCA, ETHT, SAPE, AdversarialScalar, DistillationLoss, SimCCLoss
+from cdkd_ext.distillation import (
+    CCA,
+    ETHT,
+    SAPE,
+    AdversarialScalar,
+    DistillationLoss,
+    SimCCLoss,
+    TeacherOutput,
+)
 from cdkd_ext.errors import InputError
 
 MakeOutputs = Callable[..., Any]
@@ -173,6 +181,25 @@ def test_annotated_weights_spare_unlabelled_samples(outputs: tuple[Any, Any]) ->
         make_loss(sape=None)(student, teacher, keypoints, annotated, labelled, 0.0)["cca"], student.logits_x
     )
     assert (gradient.abs().sum(-1) > 0).all()
+
+
+def test_joints_count_as_the_teacher_is_sure_of_them(outputs: tuple[Any, Any]) -> None:
+    keypoints, annotated, labelled = labels()
+    annotated[0, 0] = 0
+    student, teacher = outputs
+    confidence = torch.tensor([[0.5, 1.0], [0.0, 0.25], [1.0, 0.0]], dtype=torch.float64)
+    said = TeacherOutput(*teacher, confidence)
+    rest = (keypoints, annotated, labelled, 0.0)
+    found = make_loss(sape=None)(student, said, *rest)["cca"]
+    torch.testing.assert_close(found, CCA()(student, teacher, 1.0, confidence))
+    (gradient,) = torch.autograd.grad(found, student.logits_y)
+    assert torch.equal(gradient.abs().sum(-1) > 0, confidence > 0)
+    both = make_loss(sape=None, annotated_weights=True)(student, said, *rest)["cca"]
+    torch.testing.assert_close(both, CCA()(student, teacher, 1.0, confidence * annotated))
+    with pytest.raises(InputError, match=r"teacher\.confidence: expected weights of at least 0"):
+        make_loss(sape=None)(student, said._replace(confidence=-confidence), *rest)
+    with pytest.raises(InputError, match=r"teacher\.feature: expected a feature map for SAPE, got None"):
+        make_loss()(student, said._replace(feature=None), *rest)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -46,9 +46,33 @@ def test_snippets_of_distillation(pages):
     assert "cca" in losses and "sape" not in losses
 
 
+def test_the_snippet_of_ones_own_teacher(pages):
+    torch = pytest.importorskip("torch")
+    import cdkd_ext
+    from cdkd_ext.joints import MPII_JOINTS
+
+    student = cdkd_ext.create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, joints=MPII_JOINTS)
+    scope = {"cdkd_ext": cdkd_ext, "student": student, "my_network": torch.nn.Conv2d(3, 17, 4, 4)}
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", pages["docs/guide/own-teacher.md"], re.M | re.S)
+    exec(snippet, scope)
+    small, large = (torch.zeros(2, 3, side, side, dtype=torch.uint8) for side in (32, 256))
+    losses = scope["task"](small, large, torch.zeros(2, 16, 2), torch.zeros(2, 16))
+    assert losses["cca"] > 0
+
+
+def test_the_description_in_the_guide_is_one(pages):
+    yaml = pytest.importorskip("yaml")
+    from cdkd_ext.teachers import TeacherDescription
+
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", pages["docs/guide/own-teacher.md"], re.M | re.S)
+    fields = yaml.safe_load(shown)
+    assert fields.pop("file") == "thunder.onnx"
+    assert TeacherDescription.from_dict(fields, "guide").offset_order == "yx"
+
+
 def test_options_of_the_command_line_exist(pages):
     known = set()
-    for command in ("distill", "eval", "convert", "info", "cache plan"):
+    for command in ("distill", "teacher", "eval", "convert", "info", "cache plan"):
         done = subprocess.run(
             [sys.executable, "-m", "cdkd_ext.cli", *command.split(), "--help"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},

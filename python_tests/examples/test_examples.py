@@ -15,13 +15,17 @@ WRITES = {
     "distil": ["student.pth"],
     "export_weights": ["mmpose.pth", "official.pth"],
     "own_data": ["lamps", "runs"],
+    "own_teacher": ["people", "runs", "teacher.onnx", "teacher.yaml", "teacher_check.png"],
     "predict": ["people", "pose.png", "runs"],
     "train": ["runs"],
 }
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_it_runs_and_writes_what_it_says(example, tmp_path):
+def test_it_runs_and_writes_what_it_says(example, tmp_path, write_teacher):
+    if example.stem == "own_teacher":
+        # the reader has one
+        write_teacher(tmp_path / "teacher.onnx")
     done = subprocess.run(
         [sys.executable, str(example)],
         cwd=tmp_path,

@@ -1,0 +1,148 @@
+"""Somebody else's network teaches a student, from labels or without any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cdkd_ext.cli import main
+from cdkd_ext.data import DataConfig
+from cdkd_ext.distillation import CCA, SAPE
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.models import create_model
+from cdkd_ext.teachers import ForeignTeacher, TeacherDescription, TeacherOptions
+from cdkd_ext.training import CCAConfig, DistillationConfig, DistillationTask, ModelConfig, distill
+
+STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
+
+
+@pytest.fixture
+def config(drawn_people, write_teacher, tmp_path):
+    write_teacher(tmp_path / "teacher.onnx")
+    return DistillationConfig(
+        output=str(tmp_path / "run"),
+        model=STUDENT,
+        teacher=str(tmp_path / "teacher.onnx"),
+        teacher_options=TeacherOptions(preset="hrnet", threads=1),
+        data=DataConfig(root=str(drawn_people), workers=0, labelled_fraction=0.0, augmentation=None),
+        epochs=1,
+        batch_size=48,
+        cpu=True,
+    )
+
+
+def test_without_a_label_stored_outputs_teach_as_a_live_teacher_does(config, tmp_path, capsys):
+    live = distill(config)
+    assert live["simcc"] == 0 and live["cca"] > 0 and "sape" not in live
+    printed = capsys.readouterr().out
+    assert "teacher.onnx: right_ankle, right_knee" in printed
+    data = replace(config.data, views=1, cache=str(tmp_path / "cache"))
+    stored = distill(replace(config, output=str(tmp_path / "stored"), data=data))
+    # outputs are stored in half precision
+    assert stored["cca"] == pytest.approx(live["cca"], rel=2e-3)
+    (folder,) = (tmp_path / "cache").glob("teacher-*")
+    assert {path.stem for path in folder.glob("*.npy")} == {"logits_x", "logits_y", "confidence"}
+
+
+def test_other_options_are_other_outputs(config, tmp_path):
+    data = replace(config.data, views=1, cache=str(tmp_path / "cache"))
+    for number, options in enumerate(({}, {}, {"flip": True}, {"targets": "keypoints"}, {"threads": 2})):
+        chosen = replace(config.teacher_options, **options)
+        distill(replace(config, output=str(tmp_path / str(number)), data=data, teacher_options=chosen))
+    assert len(list((tmp_path / "cache").glob("teacher-*"))) == 3
+
+
+def test_other_joints_are_matched_and_the_rest_is_left_out(config, write_teacher, tmp_path, capsys):
+    write_teacher(tmp_path / "teacher.onnx", joints=17)
+    assert distill(replace(config, model=replace(STUDENT, input_size=(64, 64))))["cca"] > 0
+    printed = capsys.readouterr().out
+    assert "pelvis from the middle of left_hip and right_hip" in printed
+    assert "nothing for upper_neck, head_top" in printed
+
+
+def test_the_command(config, write_teacher, tmp_path, capsys):
+    arguments = ["distill", "--teacher", config.teacher, "--teacher_options.preset", "hrnet", "--cpu", "true"]
+    arguments += ["--data.root", config.data.root, "--data.labelled_fraction", "0", "--data.workers", "0"]
+    arguments += ["--output", config.output, "--epochs", "1", "--teacher_options.targets", "keypoints"]
+    assert main([*arguments, "--model.name", "hrnet_w8_small"]) == 0
+    capsys.readouterr()
+    # three hands are nobody's
+    write_teacher(tmp_path / "teacher.onnx", joints=3)
+    assert main([*arguments, "--output", str(tmp_path / "other")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line == "cdkd: joints: expected the names of the joints, in its order, got nothing for a network of 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": ModelConfig(name="hrnet_w8_small", input_size=(64, 32))},
+            "teacher: expected the aspect ratio of",
+        ),
+        (
+            {"model": replace(STUDENT, head="heatmap")},
+            r"cca\.enabled: expected false: .* for a student with heatmaps",
+        ),
+        ({"cca": CCAConfig(enabled=False)}, "teacher: expected a term that the student learns by"),
+        (
+            {"teacher_options": TeacherOptions(cut=-2)},
+            r"teacher_options\.cut: expected a number of cells, or -1",
+        ),
+        ({"teacher_options": TeacherOptions(preset="nobody")}, r"teacher_options\.preset: expected one of"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(config, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        distill(replace(config, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def network(**options):
+    description = TeacherDescription(kind="heatmap", values="logits", input_size=(64, 64), **options)
+    return torch.nn.Conv2d(3, 17, 4, 4), description
+
+
+def crops(side):
+    return torch.randint(
+        0, 256, (4, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(side)
+    )
+
+
+def test_a_task_of_ones_own_takes_it_as_it_is():
+    torch.manual_seed(0)
+    student = create_model(
+        "hrnet_w8_small", input_size=(32, 32), num_joints=16, split_ratio=2.0, joints=MPII_JOINTS
+    )
+    teacher = ForeignTeacher.of(*network(), joints=MPII_JOINTS)
+    task = DistillationTask(student, teacher)
+    # four pixels a cell, four bins a cell: the middle of cell 0 is at bin 1.5
+    assert task.loss.cca.offset == pytest.approx(((16 / 64 - 1) / 2 + 1.5 * 64 / 64 * 16 / 64,) * 2)
+    labels = torch.rand(4, 16, 2) * 31, torch.ones(4, 16)
+    losses = task(crops(32), crops(64), *labels, labelled=torch.zeros(4))
+    assert losses["simcc"] == 0 and "sape" not in losses
+    losses["total"].backward()
+    output = teacher(crops(64))
+    by_hand = CCA(offset=task.loss.cca.offset)(student(crops(32)), output, 1.0, output.confidence)
+    torch.testing.assert_close(losses["cca"], by_hand)
+    # nothing is learnt of a joint that the teacher does not have
+    head_top = MPII_JOINTS.names.index("head_top")
+    assert output.confidence[:, head_top].eq(0).all() and output.confidence[:, 0].gt(0).all()
+
+
+def test_features_are_compared_where_they_are_described_and_agree():
+    student = create_model(
+        "hrnet_w8_small", input_size=(32, 32), num_joints=17, split_ratio=2.0, joints=COCO_JOINTS
+    )
+    module, description = network(outputs={"heatmap": "maps", "feature": "maps"})
+    teacher = ForeignTeacher.of(module, description, joints=COCO_JOINTS)
+    assert teacher.teacher_spec.feature_size == (16, 16)
+    task = DistillationTask(student, teacher)
+    assert isinstance(task.loss.sape, SAPE)
+    losses = task(crops(32), crops(64), torch.zeros(4, 17, 2), torch.zeros(4, 17))
+    assert {"sape", "cca"} <= losses.keys()
