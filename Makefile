@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
 
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m bench --all --seconds 0.5 --json runs/bench.json

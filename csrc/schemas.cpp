@@ -8,9 +8,10 @@ const char* const cdkd::kSchemas[] = {
     // An op without derivatives is called where nothing needs a gradient. Its …_gradients twin also returns
     // the derivative of each row's loss, which …_backward scales by the incoming gradient: exponentials are
     // computed once. A tau_gradient that is not wanted is empty.
-    "cca_kl(Tensor student_logits, Tensor teacher_logits, Tensor tau, *, str phase=\"paper\") -> Tensor",
-    "cca_kl_gradients(Tensor student_logits, Tensor teacher_logits, Tensor tau, str phase, bool wants_tau)"
-    " -> (Tensor, Tensor, Tensor)",
+    "cca_kl(Tensor student_logits, Tensor teacher_logits, Tensor tau, Tensor? weights=None, *,"
+    " str phase=\"paper\", float? offset=None, bool probabilities=False) -> Tensor",
+    "cca_kl_gradients(Tensor student_logits, Tensor teacher_logits, Tensor tau, Tensor? weights, str phase,"
+    " float? offset, bool probabilities, bool wants_tau) -> (Tensor, Tensor, Tensor)",
     "cca_kl_backward(Tensor gradient, Tensor student_gradient, Tensor tau_gradient) -> (Tensor, Tensor)",
 
     "simcc_kl(Tensor logits, Tensor target, *, float label_smoothing=0.0, float? sigma=None) -> Tensor",

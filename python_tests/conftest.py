@@ -16,6 +16,14 @@ import numpy as np
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and those that share the compiled emulation too."""
+    for item in items:
+        folder = "emulation"
+        group = folder if folder in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real photographs; tests that need it skip where it is absent."""

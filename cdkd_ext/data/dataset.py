@@ -23,7 +23,7 @@ from cdkd_ext.data.crops import (
 )
 from cdkd_ext.data.person import Person
 from cdkd_ext.errors import check, check_type
-from cdkd_ext.images import read_image
+from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
 
 
@@ -138,10 +138,21 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         index, view = index if isinstance(index, tuple) else (index, 0)
         use_one_thread_in_workers()
         drawn = self.view(index, view)
+        return self.crops(self.image(index), drawn)
+
+    def image(self, index: int) -> Image:
+        """Read the image of a person, RGB (H, W, 3) uint8.
+
+        Raises:
+            InputError: it cannot be read; the message names the file.
+        """
         person = self.persons[index]
-        image = read_image(person.image_path, person.image_size)
+        return read_image(person.image_path, person.image_size)
+
+    def crops(self, image: Image, drawn: View, *, teacher: bool = True) -> dict[str, torch.Tensor]:
+        """Return the sample of a view of a person, given the person's image; `teacher`: with the teacher's crop."""
         sample = {"image": _to_tensor(warp_crop(image, drawn.matrix, self.size)), **drawn.labels()}
-        if self.teacher_size is not None:
+        if teacher and self.teacher_size is not None:
             teacher_matrix = crop_matrix(drawn.region, self.teacher_size)
             sample["teacher_image"] = _to_tensor(warp_crop(image, teacher_matrix, self.teacher_size))
         return sample

@@ -68,6 +68,11 @@ class StoredCrops(Dataset[Batch]):
             Everything of `PoseDataset`'s samples but the images, stacked, and ``stored_image`` (B, 3, H, W) uint8,
             RGB, and ``to_stored`` (B, 2, 3) float32, from pixels of the student's crop to stored pixels.
         """
+        index = np.array([index for index, _ in keys])
+        return {**self.labels(keys), "stored_image": torch.from_numpy(self.crops[index])}
+
+    def labels(self, keys: Sequence[Key]) -> Batch:
+        """Return what `batch` does but for the stored crops."""
         views = [self.dataset.view(index, view) for index, view in keys]
         samples = [view.labels() for view in views]
         batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
@@ -75,19 +80,19 @@ class StoredCrops(Dataset[Batch]):
             _compose(_stored_matrix(self.dataset, view.index, self.margin), invert_affine(view.matrix))
             for view in views
         ]
-        index = np.array([view.index for view in views])
-        return {
-            **batch,
-            "stored_image": torch.from_numpy(self.crops[index]),
-            "to_stored": torch.from_numpy(np.stack(maps).astype(np.float32)),
-        }
+        return {**batch, "to_stored": torch.from_numpy(np.stack(maps).astype(np.float32))}
 
     def __getitem__(self, keys: list[Key]) -> Batch:
         return self.batch(keys)
 
-    def on_device(self, batch: Batch) -> Batch:
-        """Turn a batch into what `PoseDataset`'s samples would be, on the device where it is."""
-        return crops_on_device(batch, self.dataset.size, self.dataset.teacher_size)
+    def on_device(self, batch: Batch, *, teacher: bool = True) -> Batch:
+        """Turn a batch into what `PoseDataset`'s samples would be, on the device where it is.
+
+        Args:
+            batch: of `batch`.
+            teacher: whether to make the teacher's crops, where the data set has some.
+        """
+        return crops_on_device(batch, self.dataset.size, self.dataset.teacher_size if teacher else None)
 
 
 def stored_size(dataset: PoseDataset, margin: float) -> tuple[int, int]:
@@ -136,7 +141,8 @@ def _fingerprint(dataset: PoseDataset, margin: float) -> str:
     for person in dataset.persons:
         digest.update(str(person.image_path).encode())
         digest.update(np.ascontiguousarray(person.box, dtype=np.float64).tobytes())
-    settings = [dataset.size, stored_size(dataset, margin), dataset.padding, margin]
+    aspect = dataset.size[0] / dataset.size[1]
+    settings = [aspect, stored_size(dataset, margin), dataset.padding, margin]
     digest.update(json.dumps(settings).encode())
     return digest.hexdigest()[:16]
 

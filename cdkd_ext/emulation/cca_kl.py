@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -31,8 +32,11 @@ class CcaKl(Mirror):
         ("student", Rows),
         ("teacher", Rows),
         ("tau", Rows),
+        ("weights", Rows),
         ("rows", ctypes.c_int64),
-        ("centered", ctypes.c_bool),
+        ("offset_part", ctypes.c_double),
+        ("offset_whole", ctypes.c_int32),
+        ("probabilities", ctypes.c_bool),
         ("wide", ctypes.c_bool),
         ("loss", ctypes.c_void_p),
         ("student_gradient", MutableRows),
@@ -47,6 +51,9 @@ def cca_kl(
     tau: np.ndarray,
     *,
     centered: bool = False,
+    offset: float | None = None,
+    weights: np.ndarray | None = None,
+    probabilities: bool = False,
     wants_student: bool = True,
     wants_tau: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -57,12 +64,20 @@ def cca_kl(
     loss = unset((count,), accumulator)
     student_gradient = unset(student.shape, student.dtype) if wants_student else None
     tau_gradient = unset((count,), accumulator) if wants_tau else None
+    bins = teacher.shape[1]
+    if offset is None:
+        offset = (bins / student.shape[1] - 1) / 2 if centered else 0.0
+    offset = min(max(offset, -bins), bins)
+    whole = math.floor(offset)
     call = CcaKl(
         rows(student),
         rows(teacher),
         rows(tau, scalars=True),
+        rows(weights, scalars=True),
         count,
-        centered,
+        offset - whole,
+        whole,
+        probabilities,
         wide,
         pointer(loss),
         mutable_rows(student_gradient),

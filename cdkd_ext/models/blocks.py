@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
@@ -54,6 +57,47 @@ class Bottleneck(nn.Module):
         out = self.bn3(self.conv3(out))
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.relu(out + shortcut)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour enlargement by an integer factor."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, factor * h, factor * w)."""
+        return functional.interpolate(x, scale_factor=float(self.factor), mode="nearest")
+
+
+def stem_strides(stride: int) -> tuple[int, int]:
+    """Strides of a stem's two halving layers: 4 is both, 2 the second alone, 1 neither."""
+    return (2 if stride == 4 else 1), (1 if stride == 1 else 2)
+
+
+def halving(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A convolution that halves the resolution, with its norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def resampled(widths: Sequence[int], source: int, target: int) -> nn.Module:
+    """From the resolution and width of branch `source` to those of branch `target`, each half the one before."""
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        return nn.Sequential(
+            nn.Conv2d(widths[source], widths[target], 1, bias=False),
+            nn.BatchNorm2d(widths[target]),
+            Upsample(2 ** (source - target)),
+        )
+    steps = [halving(widths[source], widths[source]) for _ in range(target - source - 1)]
+    # the last step has no ReLU: the sum over branches comes first
+    return nn.Sequential(*steps, halving(widths[source], widths[target])[:2])
 
 
 def initialize(network: nn.Module) -> None:

@@ -8,9 +8,8 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from cdkd_ext.models.blocks import BasicBlock, Bottleneck, initialize
+from cdkd_ext.models.blocks import BasicBlock, Bottleneck, halving, initialize, resampled, stem_strides
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
 
@@ -35,17 +34,20 @@ class HRNetLayout:
 
 
 class HRNet(PoseNetwork):
-    """High-resolution network with up to four parallel branches (strides 4, 8, 16, 32).
+    """High-resolution network with up to four parallel branches, each of half the resolution of the one before.
 
-    Input sizes are multiples of 32, square or not. See `PoseNetwork` for the arguments and the result.
+    Input sizes are multiples of 32 (of 16 and 8 behind a stem of stride 2 and 1), square or not. See `PoseNetwork` for
+    the arguments and the result.
     """
 
     def __init__(self, layout: HRNetLayout, spec: ModelSpec) -> None:
-        super().__init__(spec, feature_stride=4, size_multiple=32)
+        stride = spec.own_stem_stride
+        super().__init__(spec, feature_stride=stride, size_multiple=8 * stride)
         stem = layout.stem_width
-        self.conv1 = nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False)
+        first, second = stem_strides(stride)
+        self.conv1 = nn.Conv2d(3, stem, 3, stride=first, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.conv2 = nn.Conv2d(stem, stem, 3, stride=2, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(stem, stem, 3, stride=second, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
 
@@ -65,7 +67,7 @@ class HRNet(PoseNetwork):
         initialize(self)
 
     def features(self, images: Tensor) -> Tensor:
-        """Highest-resolution map of stage 4, (B, width, H / 4, W / 4)."""
+        """Highest-resolution map of stage 4, (B, width, H / stride, W / stride) behind a stem of that stride."""
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.relu(self.bn2(self.conv2(x)))
         branches = [self.layer1(x)]
@@ -87,7 +89,7 @@ class FusionModule(nn.Module):
             nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in widths
         )
         self.fuse_layers = nn.ModuleList(
-            _FusedSum(_resample(widths, source, target) for source in range(len(widths)))
+            _FusedSum(resampled(widths, source, target) for source in range(len(widths)))
             for target in range(1 if top_only else len(widths))
         )
         self.relu = nn.ReLU(inplace=True)
@@ -106,46 +108,12 @@ class _FusedSum(nn.ModuleList):
         return reduce(torch.add, resampled)
 
 
-class _Upsample(nn.Module):
-    """Nearest-neighbour enlargement by an integer factor."""
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.interpolate(x, scale_factor=float(self.factor), mode="nearest")
-
-
-def _resample(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """From the resolution and width of branch `source` to those of branch `target`."""
-    if source == target:
-        return nn.Identity()
-    if source > target:
-        return nn.Sequential(
-            nn.Conv2d(widths[source], widths[target], 1, bias=False),
-            nn.BatchNorm2d(widths[target]),
-            _Upsample(2 ** (source - target)),
-        )
-    steps = [_halve(widths[source], widths[source]) for _ in range(target - source - 1)]
-    # the last step has no ReLU: the sum over branches comes first
-    return nn.Sequential(*steps, _halve(widths[source], widths[target])[:2])
-
-
-def _halve(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
 def _transition(widths: Sequence[int], next_widths: Sequence[int]) -> nn.ModuleList:
     """Layers from the branches of one stage to those of the next, which has one branch more."""
     layers: list[nn.Module] = []
     for branch, next_width in enumerate(next_widths):
         if branch == len(widths):
-            layers.append(nn.Sequential(_halve(widths[-1], next_width)))
+            layers.append(nn.Sequential(halving(widths[-1], next_width)))
         elif widths[branch] == next_width:
             layers.append(nn.Identity())
         else:

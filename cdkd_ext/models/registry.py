@@ -7,6 +7,7 @@ from typing import Any
 
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.models.hrnet import HRNet, HRNetLayout
+from cdkd_ext.models.lowres import LowRes, LowResLayout
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 from cdkd_ext.models.spec import ModelSpec
@@ -22,6 +23,12 @@ _HRNETS = {
     "hrnet_w32_small": HRNetLayout(32, _SMALL, blocks=2, stem_width=32, bottlenecks=2),
 }
 
+_LOWRES = {
+    "lowres_small": LowResLayout((24, 48, 96)),
+    "lowres_base": LowResLayout((32, 64, 128)),
+    "lowres_large": LowResLayout((48, 96, 192)),
+}
+
 _RESNET_BLOCKS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 
 _RESNETS = {
@@ -33,7 +40,7 @@ _RESNETS = {
 
 def list_models() -> list[str]:
     """Names that `create_model` accepts, sorted."""
-    return sorted([*_HRNETS, *_RESNETS])
+    return sorted([*_HRNETS, *_LOWRES, *_RESNETS])
 
 
 def describe_models(names: Sequence[str] | None = None, **options: Any) -> list[ModelSpec]:
@@ -68,8 +75,8 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
         model: one of `list_models()`, or a whole description. ``resnet*`` has three transposed convolutions
             (SimpleBaselines); ``resnet*_upsample_free`` has none, and a SimCC head.
         options: beside a name, the fields of `ModelSpec`: `input_size` and `num_joints`, and where they differ from
-            its defaults `head`, `split_ratio`, `channels_per_joint`, `decoding`, `color_order`, `padding` and
-            `joints`.
+            its defaults `head`, `split_ratio`, `channels_per_joint`, `decoding`, `color_order`, `stem_stride`,
+            `padding` and `joints`.
 
     Returns:
         A module with the attributes `spec`, `feature_size` and the description's fields, whose forward takes RGB
@@ -93,4 +100,6 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
     check_option("name", spec.name, list_models())
     if spec.name in _RESNETS:
         return ResNet(_RESNETS[spec.name], spec)
+    if spec.name in _LOWRES:
+        return LowRes(_LOWRES[spec.name], spec)
     return HRNet(_HRNETS[spec.name], spec)

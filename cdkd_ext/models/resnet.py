@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cdkd_ext.errors import check
-from cdkd_ext.models.blocks import Bottleneck, initialize
+from cdkd_ext.models.blocks import Bottleneck, initialize, stem_strides
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
 
@@ -30,17 +30,20 @@ class ResNetLayout:
 class ResNet(PoseNetwork):
     """Residual network (stride 32) with transposed convolutions, or with none and a SimCC head.
 
-    Input sizes are multiples of 32, square or not. See `PoseNetwork` for the arguments and the result.
+    Input sizes are multiples of 32 (of 16 and 8 behind a stem of stride 2 and 1), square or not. See `PoseNetwork` for
+    the arguments and the result.
     """
 
     def __init__(self, layout: ResNetLayout, spec: ModelSpec) -> None:
         doublings = len(layout.upsampling)
-        super().__init__(spec, feature_stride=32 // 2**doublings, size_multiple=32)
+        stride = 8 * spec.own_stem_stride
+        super().__init__(spec, feature_stride=max(1, stride // 2**doublings), size_multiple=stride)
         check(doublings or self.head == "simcc", "head", repr(self.head), f"'simcc' for {spec.name}")
-        self.conv1 = nn.Conv2d(3, layout.width, 7, stride=2, padding=3, bias=False)
+        conv_stride, pool_stride = stem_strides(spec.own_stem_stride)
+        self.conv1 = nn.Conv2d(3, layout.width, 7, stride=conv_stride, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(layout.width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(3, stride=pool_stride, padding=1)
 
         channels = layout.width
         layers = []
@@ -66,7 +69,7 @@ class ResNet(PoseNetwork):
         initialize(self)
 
     def features(self, images: Tensor) -> Tensor:
-        """The last map in front of the head, (B, C, H / 4, W / 4), or (B, C, H / 32, W / 32) upsample-free."""
+        """The last map in front of the head: of the stem's stride, or of eight times that upsample-free."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.deconv_layers(x)

@@ -13,6 +13,7 @@ from cdkd_ext.joints import JointSet
 
 COLOR_ORDERS = ("rgb", "bgr")
 DEFAULT_PADDING = 1.25
+STEM_STRIDES = (4, 2, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class ModelOptions:
     Args:
         name: a name of `cdkd_ext.list_models()`.
         input_size: (height, width) of the crops in pixels, square or not; multiples of 32.
-        head: "simcc", or "heatmap" for one map per joint at a quarter of the input's resolution.
+        head: "simcc", or "heatmap" for one map per joint, of the input's resolution divided by the stem's stride.
         split_ratio: SimCC bins per pixel; an axis of n pixels has int(n * split_ratio) bins.
         channels_per_joint: feature maps per joint behind a SimCC head. The published upsample-free networks have 32,
             at 256x192 28.
@@ -30,6 +31,8 @@ class ModelOptions:
             training targets are not centred on cells either.
         color_order: what the first convolution expects. Images are always given as RGB; "bgr" is for the published
             ResNet weights (SimpleBaselines, SimCC), which were trained on OpenCV's order.
+        stem_stride: 4, 2 or 1, by which the first layers divide the resolution; None is the network's own, 2 of the
+            `lowres` networks and 4 of the others. The tensors of a backbone are the same with each.
     """
 
     name: str
@@ -39,6 +42,12 @@ class ModelOptions:
     channels_per_joint: int = 1
     decoding: Literal["quarter", "dark"] = "quarter"
     color_order: Literal["rgb", "bgr"] = "rgb"
+    stem_stride: Literal[4, 2, 1] | None = None
+
+    @property
+    def own_stem_stride(self) -> int:
+        """`stem_stride`, or what None stands for."""
+        return self.stem_stride or (2 if self.name.startswith("lowres") else 4)
 
     def spec(self, joints: JointSet, padding: float = DEFAULT_PADDING) -> ModelSpec:
         """Return the description of this network for a set of joints and crops `padding` times as large as the box."""
@@ -86,6 +95,7 @@ class ModelSpec(ModelOptions):
         )
         check_option("decoding", self.decoding, DECODINGS)
         check_option("color_order", self.color_order, COLOR_ORDERS)
+        check_option("stem_stride", self.stem_stride, (*STEM_STRIDES, None))
         ratio = self.split_ratio
         check_type("split_ratio", ratio, (int, float), "a number")
         check(0 < ratio < float("inf"), "split_ratio", ratio, "a positive number of bins per pixel")
@@ -117,7 +127,11 @@ class ModelSpec(ModelOptions):
 
         How heatmaps are decoded is no matter of weights, nor are SimCC's options of a heatmap network's.
         """
-        ignored = {"decoding"} | ({"split_ratio", "channels_per_joint"} if self.head != "simcc" else set())
+        if self.own_stem_stride != other.own_stem_stride:
+            return "stem_stride"
+        ignored = {"decoding", "stem_stride"} | (
+            {"split_ratio", "channels_per_joint"} if self.head != "simcc" else set()
+        )
         names = [field.name for field in fields(ModelOptions) if field.name not in ignored]
         return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
 

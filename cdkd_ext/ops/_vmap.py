@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -44,12 +44,19 @@ def one_by_one(op: Callable[..., Any]) -> Rule:
     return rule
 
 
-def as_rows(op: Callable[..., Any], tensors: int = 2) -> Rule:
-    """Rule for an op of rows: the mapped axis becomes the first of those that lead to the rows of some arguments."""
+def as_rows(op: Callable[..., Any], tensors: int = 2, *, also: Sequence[int] = ()) -> Rule:
+    """Rule for an op of rows: the mapped axis becomes the first of those that lead to the rows of some arguments.
+
+    These are the first ones, so many `tensors`, and those at the places `also`, which may be None.
+    """
+    places = (*range(tensors), *also)
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any, **options: Any) -> tuple[Any, Any]:
-        rows = (_leading(x, dim, info.batch_size) for x, dim in zip(args[:tensors], in_dims, strict=False))
-        result = op(*rows, *args[tensors:], **options)
+        rows = list(args)
+        for place in places:
+            if place < len(args) and args[place] is not None:
+                rows[place] = _leading(args[place], in_dims[place], info.batch_size)
+        result = op(*rows, **options)
         return result, _map(lambda x: 0 if x.shape[:1] == (info.batch_size,) else None, result)
 
     return rule

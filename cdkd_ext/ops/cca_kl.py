@@ -1,7 +1,8 @@
-"""Cross-class alignment: a student learns from a teacher that has more classes."""
+"""Cross-class alignment: a student learns from a teacher that has other classes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from cdkd_ext.ops._tensors import (
     check_bins,
     check_device,
     check_dtype,
+    check_tensor,
     fail_shape,
 )
 from cdkd_ext.ops._vmap import as_rows, one_by_one, register_vmap
@@ -25,28 +27,44 @@ from cdkd_ext.ops._vmap import as_rows, one_by_one, register_vmap
 
 @named
 def cca_kl(
-    student_logits: Tensor, teacher_logits: Tensor, tau: float | Tensor, *, phase: str = "paper"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tau: float | Tensor,
+    *,
+    phase: str = "paper",
+    offset: float | None = None,
+    weights: Tensor | None = None,
+    probabilities: bool = False,
 ) -> Tensor:
-    """Align the student's classes with the teacher's finer ones (CDKD, Eq. 6 and 7).
+    """Align the student's classes with the teacher's (CDKD, Eq. 6 and 7).
 
     The teacher's probabilities softmax(z_t / τ) of N_t bins are merged into the student's N_s classes, and
-    each row's loss is τ² · KL(merged ‖ softmax(z_s / τ)). The ratio N_t / N_s need not be an integer.
+    each row's loss is τ² · KL(merged ‖ softmax(z_s / τ)). Any two counts fit: with m = N_t / N_s, class j takes the
+    teacher's mass in [j·m - offset, (j + 1)·m - offset), where bin i is spread evenly over [i, i + 1). What an offset
+    leaves outside goes to the first and the last class.
 
     Args:
         student_logits: (…, N_s), float32, float64, bfloat16 or float16.
-        teacher_logits: (…, N_t) with N_t >= N_s and the same leading sizes; may be of another floating type.
-            Gets no gradient.
+        teacher_logits: (…, N_t) with the same leading sizes; may be of another floating type. Gets no gradient.
         tau: temperature, positive: a number or a tensor of one element, which then gets a gradient.
-        phase: "paper" merges bins [j·m, (j + 1)·m) into class j (Eq. 6); "centered" moves these intervals
-            down by (m - 1) / 2, so that a class's bins are centred on the class's own coordinate.
+        phase: "paper" is an offset of 0 (Eq. 6); "centered" one of (m - 1) / 2, negative where m < 1, so that a
+            class's bins are centred on the class's own coordinate.
+        offset: how far the intervals are moved down, in teacher bins: any finite number, instead of `phase`.
+        weights: (…,) factors on the rows, of a floating type; None for ones. A row of weight 0 is not read, whatever
+            it holds: its loss and its gradient are exactly 0. Others are plain factors, negative ones too, and NaN
+            makes the row NaN. Get no gradient.
+        probabilities: the teacher's rows hold probabilities p >= 0 that need not sum to one, and p^(1/τ) takes the
+            place of exp(z_t / τ): the same as logits log p, without an infinity at p = 0.
 
     Returns:
-        The loss of each row, (…,): float32, or float64 if either input is. Infinite where the student
-        excludes (-inf) what the teacher does not; NaN where a row holds a NaN.
+        The loss of each row, (…,): float32, or float64 if the student or the teacher is. Infinite where the student
+        excludes (-inf) what the teacher does not; NaN where a row holds a NaN, a negative probability or no positive
+        one.
 
     Raises:
         TypeError: something is no tensor, or not of a floating type.
-        ValueError: shapes that do not fit, tau <= 0, an unknown phase, tensors on different devices.
+        ValueError: shapes that do not fit, tau <= 0, an unknown phase, an offset that is not finite or given beside
+            the phase "centered", tensors on different devices.
 
     Example:
         >>> student = torch.randn(2, 17, 48, requires_grad=True)
@@ -54,8 +72,12 @@ def cca_kl(
         >>> loss.shape
         torch.Size([2, 17])
         >>> loss.mean().backward()
+        >>> marginals = torch.rand(2, 17, 16)  # a heatmap's, summed over one axis
+        >>> cca_kl(student, marginals, 1.0, offset=-0.125, weights=torch.rand(2, 17), probabilities=True).shape
+        torch.Size([2, 17])
     """
-    return _call(student_logits, teacher_logits, as_scalar("tau", tau, student_logits), phase)
+    scalar = as_scalar("tau", tau, student_logits)
+    return _call(student_logits, teacher_logits, scalar, weights, phase, offset, probabilities)
 
 
 _op = torch.ops.cdkd.cca_kl.default
@@ -68,18 +90,45 @@ class _CcaKl(Derivative):
     twin = "cca_kl_gradients"
 
     @staticmethod
-    def result(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> Tensor:
-        return _op(student_logits, teacher_logits, tau, phase=phase)
+    def result(
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        tau: Tensor,
+        weights: Tensor | None,
+        phase: str,
+        offset: float | None,
+        probabilities: bool,
+    ) -> Tensor:
+        options = {"phase": phase, "offset": offset, "probabilities": probabilities}
+        return _op(student_logits, teacher_logits, tau, weights, **options)
 
     @staticmethod
-    def forward(
-        needs: Sequence[bool], student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str
-    ) -> tuple[Tensor, ...]:
-        return _gradients(student_logits, teacher_logits, tau, phase, needs[2])
+    def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
+        return _gradients(*args, needs[2])
 
     @staticmethod
-    def reference(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> Tensor:
-        return reference.cca_kl(student_logits, teacher_logits, tau, phase=phase)
+    def reference(
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        tau: Tensor,
+        weights: Tensor | None,
+        phase: str,
+        offset: float | None,
+        probabilities: bool,
+    ) -> Tensor:
+        return reference.cca_kl(
+            student_logits,
+            teacher_logits,
+            tau,
+            phase=phase,
+            offset=offset,
+            weights=weights,
+            probabilities=probabilities,
+        )
+
+    @staticmethod
+    def inputs_to_keep(*args: Any) -> tuple[Tensor, ...]:
+        return args[:4]  # with a None in place of weights
 
     @staticmethod
     def keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -97,7 +146,7 @@ class _CcaKl(Derivative):
         )
 
     @staticmethod
-    def jvp(ctx: Any, student: Tensor | None, teacher: None, tau: Tensor | None, phase: None) -> Tensor:
+    def jvp(ctx: Any, student: Tensor | None, teacher: None, tau: Tensor | None, *_: None) -> Tensor:
         return _tangent(*ctx.saved_tensors, student, tau)
 
 
@@ -116,18 +165,27 @@ _tangent = first_order("cca_kl", _loss_tangent)
 
 
 @torch.library.register_fake("cdkd::cca_kl")
-def _fake(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str = "paper") -> Tensor:
-    _check(student_logits, teacher_logits, tau, phase)
+def _fake(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tau: Tensor,
+    weights: Tensor | None = None,
+    phase: str = "paper",
+    offset: float | None = None,
+    probabilities: bool = False,
+) -> Tensor:
+    _check(student_logits, teacher_logits, tau, phase, offset)
+    if weights is not None:
+        check_tensor("weights", weights, student_logits.shape[:-1], like=student_logits)
     return student_logits.new_empty(
         student_logits.shape[:-1], dtype=accumulator_type(student_logits, teacher_logits)
     )
 
 
 @torch.library.register_fake("cdkd::cca_kl_gradients")
-def _fake_gradients(
-    student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str, wants_tau: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    loss = _fake(student_logits, teacher_logits, tau, phase)
+def _fake_gradients(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    student_logits, wants_tau = args[0], args[-1]
+    loss = _fake(*args[:-1])
     student_gradient = student_logits.new_empty(student_logits.shape)
     return loss, student_gradient, loss.new_empty(loss.shape if wants_tau else (0,))
 
@@ -137,24 +195,27 @@ def _fake_backward(gradient: Tensor, student_gradient: Tensor, tau_gradient: Ten
     return torch.empty_like(student_gradient), tau_gradient.new_empty((), dtype=torch.float64)
 
 
-def _check(student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str) -> None:
+def _check(
+    student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str, offset: float | None
+) -> None:
     check_bins("student_logits", student_logits)
     check_device("teacher_logits", teacher_logits, student_logits)
     check_bins("teacher_logits", teacher_logits)
-    *rows, classes = student_logits.shape
-    *teacher_rows, bins = teacher_logits.shape
-    if teacher_rows != rows:
+    rows = student_logits.shape[:-1]
+    if teacher_logits.shape[:-1] != rows:
         fail_shape("teacher_logits", teacher_logits, (*rows, "bins"))
-    check(bins >= classes, "teacher_logits", f"{bins} bins", f"at least the student's {classes} bins")
     check_device("tau", tau, student_logits)
     check_dtype("tau", tau)
     check(tau.numel() == 1, "tau", tau.numel(), "one element")
     check_option("phase", phase, ("paper", "centered"))
+    if offset is not None:
+        check(-math.inf < offset < math.inf, "offset", offset, "a finite number of teacher bins")
+        check(phase == "paper", "offset", offset, "None with phase 'centered'")
 
 
 def _map_rows(op: Any) -> Any:
     """Rule of vmap: one call, unless each sample has a temperature of its own."""
-    rows, single = as_rows(op), one_by_one(op)
+    rows, single = as_rows(op, also=(3,)), one_by_one(op)
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any, **options: Any) -> tuple[Any, Any]:
         chosen = rows if in_dims[2] is None and info.batch_size > 0 else single

@@ -16,26 +16,39 @@ from torch import Tensor
 
 
 def cca_kl(
-    student_logits: Tensor, teacher_logits: Tensor, tau: float | Tensor, *, phase: str = "paper"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tau: float | Tensor,
+    *,
+    phase: str = "paper",
+    offset: float | None = None,
+    weights: Tensor | None = None,
+    probabilities: bool = False,
 ) -> Tensor:
-    """τ² · KL(merged teacher ‖ student) per row: (…, N_s), (…, N_t) -> (…,)."""
-    classes = student_logits.shape[-1]
+    """τ² · KL(merged teacher ‖ student) per row, times its weight: (…, N_s), (…, N_t) -> (…,)."""
+    student, teacher = _wide(student_logits), _wide(teacher_logits.detach())
+    if weights is not None:  # what a row of weight 0 holds is not looked at
+        nothing = (weights.detach() == 0)[..., None]
+        student, teacher = torch.where(nothing, 0, student), torch.where(nothing, 1, teacher)
     if not isinstance(tau, Tensor):
         tau = torch.tensor(tau, dtype=torch.float64, device=student_logits.device)
     tau = tau.reshape(())
-    merge = merge_matrix(teacher_logits.shape[-1], classes, phase).to(student_logits.device)  # (N_t, N_s)
-    log_student = torch.log_softmax(_wide(student_logits) / tau, -1)  # (…, N_s)
-    teacher = torch.softmax(_wide(teacher_logits.detach()) / tau, -1)  # (…, N_t)
-    merged = teacher @ merge.to(teacher.dtype)  # (…, N_s)
-    return tau.to(merged.dtype) ** 2 * _relative_entropy(merged, log_student)
+    merge = merge_matrix(teacher.shape[-1], student.shape[-1], phase, offset).to(student.device)  # (N_t, N_s)
+    log_student = torch.log_softmax(student / tau, -1)  # (…, N_s)
+    powers = _powers(teacher, tau) if probabilities else torch.softmax(teacher / tau, -1)  # (…, N_t)
+    merged = powers @ merge.to(powers.dtype)  # (…, N_s)
+    loss = tau.to(merged.dtype) ** 2 * _relative_entropy(merged, log_student)
+    return loss if weights is None else loss * weights.detach().to(loss.dtype)
 
 
-def merge_matrix(bins: int, classes: int, phase: str = "paper") -> Tensor:
+def merge_matrix(bins: int, classes: int, phase: str = "paper", offset: float | None = None) -> Tensor:
     """Fraction of each teacher bin that falls in each student class: (N_t, N_s) float64, rows sum to one."""
     ratio = bins / classes
-    shift = (ratio - 1) / 2 if phase == "centered" else 0.0
-    edges = torch.arange(classes + 1, dtype=torch.float64) * ratio - shift  # (N_s + 1,)
-    edges[0], edges[-1] = 0, bins  # what a shift leaves outside goes to the first or the last class
+    if offset is None:
+        offset = (ratio - 1) / 2 if phase == "centered" else 0.0
+    edges = torch.arange(classes + 1, dtype=torch.float64) * ratio - offset  # (N_s + 1,)
+    edges[0], edges[-1] = 0, bins  # what an offset leaves outside goes to the first or the last class
+    edges = edges.clamp(0, bins)
     left = torch.arange(bins, dtype=torch.float64)[:, None]  # (N_t, 1)
     return (torch.minimum(left + 1, edges[1:]) - torch.maximum(left, edges[:-1])).clamp(min=0)
 
@@ -211,6 +224,15 @@ def simcc_kl(
 def _wide(x: Tensor) -> Tensor:
     """Float32, or float64 as it is."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def _powers(p: Tensor, tau: Tensor) -> Tensor:
+    """p^(1/τ) over its sum along the last axis: the softmax at τ of the logits log p, which p = 0 makes -inf."""
+    none = p == 0
+    log_p = torch.where(none, 1, p).log()
+    largest = torch.where(none, -math.inf, log_p).amax(-1, keepdim=True)
+    powers = torch.where(none, 0, (torch.where(none, 0, log_p - largest) / tau).exp())
+    return powers / powers.sum(-1, keepdim=True)
 
 
 def _relative_entropy(p: Tensor, log_q: Tensor) -> Tensor:

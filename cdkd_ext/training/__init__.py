@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from cdkd_ext.training.files import read_config, save_config
     from cdkd_ext.training.loop import InterruptedRun, NonFiniteLossError, Trainer
-    from cdkd_ext.training.run import distill, prepare_views, train
+    from cdkd_ext.training.run import distill, distill_students, prepare_views, train
 
 __all__ = [
     "CCAConfig",
@@ -39,6 +39,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "distill",
+    "distill_students",
     "prepare_views",
     "read_config",
     "save_config",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 _LATE = {
-    **dict.fromkeys(("distill", "prepare_views", "train"), "run"),
+    **dict.fromkeys(("distill", "distill_students", "prepare_views", "train"), "run"),
     **dict.fromkeys(("InterruptedRun", "NonFiniteLossError", "Trainer"), "loop"),
     **dict.fromkeys(("read_config", "save_config"), "files"),
 }

@@ -16,6 +16,7 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation import evaluate_people
@@ -75,11 +76,22 @@ def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
 
 
 def build_task(
-    config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
+    config: TrainingConfig,
+    people: People,
+    spec: ModelSpec,
+    accelerator: Accelerator,
+    shared: FrozenTeacher | None = None,
 ) -> tuple[DistillationTask, FrozenTeacher | None]:
     """Create the student with its losses, and load the teacher if there is one.
 
     The numbers drawn for the student's fresh weights come first, those for the projectors last.
+
+    Args:
+        config: the run.
+        people: whose joints are those of the networks.
+        spec: of the student.
+        accelerator: the devices.
+        shared: a teacher that was loaded from the same file, to be asked in place of another copy.
 
     Raises:
         InputError: a checkpoint cannot be read, its joints are not the data's, or the networks do not fit.
@@ -88,7 +100,9 @@ def build_task(
     if config.model.weights:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
-    teacher = load_teacher(config, people.joints, accelerator)
+    # loaded in any case: what it draws, the projectors are drawn after
+    loaded = load_teacher(config, people.joints, accelerator)
+    teacher = shared or loaded
     label_loss = config.label_loss.build(student)
     if teacher is None:
         return DistillationTask(student, label_loss=label_loss), None
@@ -208,14 +222,22 @@ def _fewest_values(network: PoseNetwork) -> int:
 
 
 def build_loader(
-    config: TrainingConfig,
-    dataset: PoseDataset,
+    configs: Sequence[TrainingConfig],
+    datasets: Sequence[PoseDataset],
     chosen: Sequence[int],
     teacher: FrozenTeacher | None,
     accelerator: Accelerator,
 ) -> EpochLoader:
-    """This process's batches of the chosen people, of fixed views where the run has them."""
-    samples = build_samples(config, dataset, teacher, accelerator)
+    """This process's batches of the chosen people, of fixed views where the run has them.
+
+    Args:
+        configs: of the run, or of several that share all that concerns the data.
+        datasets: of the runs.
+        chosen: indices of the people.
+        teacher: whose outputs for fixed views are stored.
+        accelerator: the processes.
+    """
+    config = configs[0]
     order = EpochBatches(
         chosen,
         config.batch_size,
@@ -227,7 +249,31 @@ def build_loader(
     on_gpu = accelerator.device.type == "cuda"
     # stored views are read faster than another process could send them; but this one has a GPU to keep busy
     workers = config.data.workers if on_gpu or not config.data.views else 0
+    samples = _shared_samples(configs, datasets, teacher, accelerator)
     return EpochLoader(samples, order, workers=workers, pin_memory=on_gpu)
+
+
+def _shared_samples(
+    configs: Sequence[TrainingConfig],
+    datasets: Sequence[PoseDataset],
+    teacher: FrozenTeacher | None,
+    accelerator: Accelerator,
+) -> PoseDataset | FixedViews | StoredCrops | SharedImages | SharedBatches:
+    """The samples of one run, or those of several together."""
+    data = configs[0].data
+    if len(configs) == 1:
+        return build_samples(configs[0], datasets[0], teacher, accelerator)
+    if not data.views and not data.stored_crops:
+        return SharedImages(datasets)
+    # the first one's teacher outputs are for all; without a folder of its own the cache is the first run's
+    cached = [replace(config, output=configs[0].output) for config in configs]
+    teachers = [teacher, *([None] * (len(datasets) - 1))]
+    return SharedBatches(
+        [
+            build_samples(config, dataset, own, accelerator)
+            for config, dataset, own in zip(cached, datasets, teachers, strict=True)
+        ]
+    )
 
 
 def build_validation(

@@ -10,41 +10,28 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, send_to_device
+from accelerate.utils import broadcast
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
-from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
-from cdkd_ext.errors import InputError, Terminated, one_line
+from cdkd_ext.data.batches import Batch, EpochLoader
+from cdkd_ext.errors import Terminated
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.finite import FiniteWatch
-from cdkd_ext.training.progress import TrainingDisplay
+from cdkd_ext.training.progress import scalars_of
 from cdkd_ext.training.schedule import learning_rate
-from cdkd_ext.training.signals import HeldSignals, signals_held
+from cdkd_ext.training.signals import signals_held
 from cdkd_ext.training.state import NAME, load_optimizer, save_state
+from cdkd_ext.training.stops import InterruptedRun, NonFiniteLossError
 from cdkd_ext.training.task import DistillationTask
+from cdkd_ext.training.together import train_together
+
+__all__ = ["InterruptedRun", "NonFiniteLossError", "Record", "Trainer"]
 
 Record = dict[str, Any]
-
-
-class NonFiniteLossError(ArithmeticError):
-    """A term of the loss became infinite or NaN."""
-
-
-class InterruptedRun(Exception):  # noqa: N818 (not an error: the user asked for it)
-    """Ctrl-C, or SIGTERM raised as `cdkd_ext.errors.Terminated`; the last checkpoint is kept.
-
-    Args:
-        message: where it stopped and what is kept.
-        terminated: whether it was SIGTERM.
-    """
-
-    def __init__(self, message: str, *, terminated: bool = False) -> None:
-        super().__init__(message)
-        self.terminated = terminated
 
 
 class Evaluator(Protocol):
@@ -95,6 +82,27 @@ class EpochProgress:
         return EpochProgress(taken, taken * people_per_step, sums, self.seconds)
 
 
+class Clock:
+    """The seconds of an epoch's steps and their rate; what was spent before resuming counts as time alone.
+
+    Args:
+        before: seconds that were spent on the epoch before.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
+        self._started = time.perf_counter()
+        self._people = 0
+        self.rate = 0.0
+
+    def seconds(self, people: int) -> float:
+        """Count some more people and return the epoch's seconds so far."""
+        elapsed = time.perf_counter() - self._started
+        self._people += people
+        self.rate = self._people / elapsed
+        return self._before + elapsed
+
+
 class Trainer:
     """Trains a task and keeps its run's folder: last and best checkpoint, state, metrics, TensorBoard events.
 
@@ -126,8 +134,11 @@ class Trainer:
         self.history: list[Record] = []
         self.best: float | None = None
         self.step = 0
+        self.epochs_done = 0
         self._place = 0  # of the current step among all of the training's, at today's batch size
         self._progress = EpochProgress()
+        self._clock = Clock()
+        self._writer: SummaryWriter | None = None
         self._checkpoint: str | None = None  # what was kept last, in words
 
     def run(self, state: dict[str, Any] | None = None) -> Record:
@@ -142,93 +153,95 @@ class Trainer:
             LostWorkerError: a loading process was killed; says where the last checkpoint is.
             InputError: an image cannot be read, or the output folder not be written; says where the last checkpoint is.
         """
-        first = 0 if state is None else self._restore(state)
-        main = self.accelerator.is_main_process
-        writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step) if main else None
-        epochs, steps = self.config.epochs, len(self.loader)
-        try:
-            with lost_workers_named(), TrainingDisplay(epochs * steps, quiet=not main) as display:
-                display.start(first * steps + self._progress.steps)
-                for epoch in range(first, epochs):
-                    record = self._train_epoch(epoch, display)
-                    if (epoch + 1) % self.config.evaluate_every == 0 or epoch + 1 == epochs:
-                        record |= self._validate(epoch)
-                    self.history.append(record)
-                    self._save(epoch, record)
-                    scalars = {
-                        name: value for name, value in record.items() if isinstance(value, (int, float))
-                    }
-                    display.epoch(epoch, epochs, (epoch + 1) * steps, scalars)
-                    if writer is not None:
-                        # in the middle of its queue they would leave a thread waiting
-                        with signals_held(signal.SIGINT, signal.SIGTERM):
-                            for name, value in scalars.items():
-                                writer.add_scalar(name, value, self.step)
-        except KeyboardInterrupt as error:
-            terminated = isinstance(error, Terminated)
-            word = "terminated" if terminated else "interrupted"
-            message = f"{word} in step {self.step}; {self._kept()}"
-            raise InterruptedRun(message, terminated=terminated) from None
-        except InputError as error:
-            kind = LostWorkerError if isinstance(error, LostWorkerError) else InputError
-            raise kind(f"{one_line(error)}; {self._kept()}") from error
-        finally:
-            if writer is not None:
-                writer.close()
-        return self.history[-1]
+        return train_together([self], [state])[0]
 
-    def _train_epoch(self, epoch: int, display: TrainingDisplay) -> Record:
+    def start(self, state: dict[str, Any] | None = None) -> None:
+        """Take a state, or begin, and open the events' file."""
+        if state is not None:
+            self._restore(state)
+        if self.accelerator.is_main_process:
+            self._writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step)
+
+    def close(self) -> None:
+        """Close the events' file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    @property
+    def steps_taken(self) -> int:
+        """Steps of the current epoch that were taken, before resuming too."""
+        return self._progress.steps
+
+    def begin_epoch(self) -> None:
+        """Switch to training; what follows until `finish_epoch` counts as the epoch's time."""
         self.wrapped.train()
-        steps, progress = len(self.loader), self._progress
-        before, started, samples, rate = progress.seconds, time.perf_counter(), 0, 0.0
-        with signals_held(signal.SIGTERM, once=True) as held:
-            for index, batch in enumerate(self.loader.epoch(epoch, progress.steps), progress.steps):
-                # not the steps that were taken: before resuming, an epoch may have had another number of them
-                self._place = epoch * steps + index
-                losses = self._step_unless_left(batch, held)
-                progress.add(losses, self.loader.people_per_step)
-                samples += len(batch["index"]) * self.accelerator.num_processes
-                progress.seconds = before + time.perf_counter() - started
-                rate = samples / (progress.seconds - before)
-                self._keep_within(epoch, held)
-                if display.live and index % 10 == 0:
-                    values = {name: float(value) for name, value in losses.items()}
-                    display.step(self._place + 1, epoch, values, rate)
-            if held:
-                self._keep_within(epoch, held)
+        self._clock = Clock(self._progress.seconds)
+
+    def train_batch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Take the current epoch's next step on a batch that is on the device; returns the losses."""
+        # not the steps that were taken: before resuming, an epoch may have had another number of them
+        self._place = epoch * len(self.loader) + self._progress.steps
+        losses = self._train_step(batch)
+        self._progress.add(losses, self.loader.people_per_step)
+        self._progress.seconds = self._clock.seconds(len(batch["index"]) * self.accelerator.num_processes)
+        return losses
+
+    @property
+    def rate(self) -> float:
+        """People per second in this epoch, since the run was begun or resumed."""
+        return self._clock.rate
+
+    def due(self) -> bool:
+        """Whether a checkpoint within the epoch is due after the last step."""
+        every = self.config.checkpoint_every
+        return every > 0 and (self._place + 1) % every == 0
+
+    def keep(self, epoch: int) -> None:
+        """Keep a checkpoint within an epoch."""
+        self._stop_if(self._finite.report())
+        self._write(epoch)
+
+    def finish_epoch(self, epoch: int) -> Record:
+        """Measure the student where it is time to, and keep the epoch; returns its record."""
+        record = self._trained(epoch)
+        config = self.config
+        if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
+            record |= self._validate(epoch)
+        self.history.append(record)
+        self._save(epoch, record)
+        if self._writer is not None:
+            # in the middle of its queue they would leave a thread waiting
+            with signals_held(signal.SIGINT, signal.SIGTERM):
+                for name, value in scalars_of(record).items():
+                    self._writer.add_scalar(name, value, self.step)
+        return record
+
+    def kept(self) -> str:
+        """What is kept of the run."""
+        if self._checkpoint is None:
+            return "no epoch was finished, so there is no checkpoint yet"
+        return f"the checkpoint of {self._checkpoint} is kept"
+
+    def kept_and_next(self) -> str:
+        """What is kept of the run, and how to go on with it."""
+        command = f"`cdkd {self.config.command} --resume {self.output}`"
+        rest = f"{command} begins again" if self._checkpoint is None else f"go on with {command}"
+        return f"{self.kept()}; {rest}"
+
+    def _trained(self, epoch: int) -> Record:
         # before anything of this epoch is kept
         self._stop_if(self._finite.report())
-        means = {name: float(value) / steps for name, value in progress.sums.items()}
+        progress = self._progress
+        means = {name: float(value) / len(self.loader) for name, value in progress.sums.items()}
         return {
             "epoch": epoch + 1,
             "step": self.step,
             **means,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "samples_per_second": rate,
+            "samples_per_second": self._clock.rate,
             "seconds": progress.seconds,
         }
-
-    def _step_unless_left(self, batch: Batch, held: HeldSignals) -> dict[str, Tensor]:
-        try:
-            return self._train_step(batch)
-        except RuntimeError:
-            if not self.accelerator.is_main_process:
-                # the first process was terminated too: it has kept its state and gone
-                held.release()
-            raise
-
-    def _keep_within(self, epoch: int, held: HeldSignals) -> None:
-        """Keep a checkpoint after a step where it is time to; the first process ends here where it is terminated.
-
-        The others go on until they miss it: without them it could not finish its step.
-        """
-        if not self.accelerator.is_main_process:
-            return
-        every = self.config.checkpoint_every
-        if held or (every and (self._place + 1) % every == 0):
-            self._stop_if(self._finite.report())
-            self._write(epoch)
-            held.release()
 
     def _validate(self, epoch: int) -> Record:
         if self.accelerator.num_processes > 1:
@@ -242,7 +255,6 @@ class Trainer:
             raise
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
-        batch = self.loader.on_device(send_to_device(batch, self.accelerator.device, non_blocking=True))
         config = self.config
         rate = learning_rate(config.optimizer, self._place, len(self.loader), config.epochs)
         for group in self.optimizer.param_groups:
@@ -285,17 +297,12 @@ class Trainer:
 
     def _stop_if(self, problem: str | None) -> None:
         if problem is not None:
-            raise NonFiniteLossError(f"{problem}; {self._kept()}")
-
-    def _kept(self) -> str:
-        command = f"`cdkd {self.config.command} --resume {self.output}`"
-        if self._checkpoint is None:
-            return f"no epoch was finished, so there is no checkpoint yet; {command} begins again"
-        return f"the checkpoint of {self._checkpoint} is kept; go on with {command}"
+            raise NonFiniteLossError(f"{problem}; {self.kept_and_next()}")
 
     def _save(self, epoch: int, record: Record) -> None:
         """Keep a whole epoch."""
         self._progress = EpochProgress()
+        self.epochs_done = epoch + 1
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             self._checkpoint = _in_words(epoch + 1, 0)
@@ -329,19 +336,18 @@ class Trainer:
         metrics = {f"best_{self.validation.metric}": self.best, "epochs": self.history}
         write_json(metrics, self.output / "metrics.json")
 
-    def _restore(self, state: dict[str, Any]) -> int:
+    def _restore(self, state: dict[str, Any]) -> None:
         self.task.load_state_dict(state["task"])
         load_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.history, self.best, self.step = state["history"], state["best"], state["step"]
-        epoch, kept = int(state["epoch"]), EpochProgress(**state.get("progress", {}))
-        self._checkpoint = _in_words(epoch, kept.steps)
+        self.epochs_done, kept = int(state["epoch"]), EpochProgress(**state.get("progress", {}))
+        self._checkpoint = _in_words(self.epochs_done, kept.steps)
         self._progress = kept.on(self.accelerator.device, self.loader.people_per_step, len(self.loader))
         if self.accelerator.is_main_process and self.history:
             # the process may have been killed between the state and the metrics
             self._write_metrics()
-        return epoch
 
 
 def _in_words(epochs: int, steps: int) -> str:

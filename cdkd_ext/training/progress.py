@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -59,12 +61,20 @@ class TrainingDisplay:
             self._task, completed=step, description=description, status=f"{status} {rate:.0f} samples/s"
         )
 
-    def epoch(self, epoch: int, epochs: int, step: int, record: dict[str, float]) -> None:
-        """Print one line for a finished epoch."""
+    def epoch(self, epoch: int, epochs: int, step: int, record: dict[str, float], name: str = "") -> None:
+        """Print one line for a finished epoch, behind the name of the run if it is one of several."""
         elapsed = time.perf_counter() - self._started
         left = elapsed / max(1, step - self._first_step) * (self.total - step)
         values = "  ".join(f"{name} {value:.4g}" for name, value in record.items())
-        self.console.print(f"epoch {epoch + 1}/{epochs}  {values}  left {_duration(left)}", highlight=False)
+        self.console.print(
+            f"{name and name + '  '}epoch {epoch + 1}/{epochs}  {values}  left {_duration(left)}",
+            highlight=False,
+        )
+
+
+def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a record."""
+    return {name: value for name, value in record.items() if isinstance(value, (int, float))}
 
 
 def _duration(seconds: float) -> str:

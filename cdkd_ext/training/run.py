@@ -1,17 +1,22 @@
-"""The two training commands: from a configuration to a finished run."""
+"""The training commands: from a configuration to a finished run."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from cdkd_ext.data.loading import load_people
+from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
+from cdkd_ext.models import ModelSpec
+from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training.build import (
     build_dataset,
     build_loader,
@@ -27,7 +32,10 @@ from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
+from cdkd_ext.training.shared import check_shared, save_students
 from cdkd_ext.training.state import FILES, NAME, begins_again, check_fits, copy_run, read_run
+from cdkd_ext.training.task import DistillationTask
+from cdkd_ext.training.together import train_together
 
 
 def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = False) -> Record:
@@ -57,38 +65,7 @@ def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = Fal
         train(TrainingConfig(output="runs/teacher", model=ModelConfig(input_size=(64, 64)), data=data))
         ```
     """
-    config.validate()
-    output = Path(config.output)
-    accelerator = make_accelerator(config.cpu, config.precision)
-    source = _source(output, resume)
-    if source is not None and begins_again(source):
-        accelerator.print(f"resume: {source} has no checkpoint yet: it begins with the first step")
-        source = None
-    state = None if source is None else read_run(source, config.epochs)
-    # the first process draws the people and builds the caches, the others find them
-    with accelerator.main_process_first():
-        people = load_people(config.data, output)
-    spec = student_spec(config, people.joints)
-    set_seed(config.seed)
-    task, teacher = build_task(config, people, spec, accelerator)
-    if source is not None and state is not None:
-        check_fits(state, source, spec, task.state_dict())
-    dataset = build_dataset(config, people, spec, teacher)
-    chosen = choose_people(config, dataset, teacher)
-    check_batch(config, task.student, len(chosen))
-    validation = build_validation(config, people, spec, accelerator)
-    if accelerator.is_main_process:
-        remove_leftovers(*(output / name for name in FILES))
-        save_config(config, output / "config.yaml")
-        if source is not None and source.resolve() != output.resolve():
-            copy_run(source, output)
-    loader = build_loader(config, dataset, chosen, teacher, accelerator)
-    trainer = Trainer(config, task, loader, validation, accelerator)
-    accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")
-    with tf32(config.tf32):
-        record = trainer.run(state)
-    accelerator.print(f"{describe(record)}; checkpoints in {output}")
-    return record
+    return _train([config], [resume], config.seed)[0]
 
 
 def distill(config: DistillationConfig, *, resume: bool | str | os.PathLike[str] = False) -> Record:
@@ -104,6 +81,128 @@ def distill(config: DistillationConfig, *, resume: bool | str | os.PathLike[str]
         ```
     """
     return train(config, resume=resume)
+
+
+def distill_students(
+    configs: Sequence[DistillationConfig],
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    folder: str | os.PathLike[str] | None = None,
+) -> list[Record]:
+    """Distil several students at once: images are read once and the teacher is asked once for all of them.
+
+    A student ends at the same bits as it would alone, if its own seed is the common one.
+
+    Args:
+        configs: a run each, with an output of its own. They may differ in the network, the losses, the optimiser, the
+            seed of fresh weights, and what concerns the validation; all else is shared and must be the same.
+        seed: of the order of the people and of their augmentation.
+        resume: go on from what the outputs hold; those that have come less far catch up first.
+        folder: where to write which runs belong together, for `cdkd distill --resume FOLDER`.
+
+    Returns:
+        The record of each student's last epoch.
+
+    Raises:
+        InputError: as `train` does; also when something differs that is shared.
+        NonFiniteLossError: a student's loss became infinite or NaN, which ends all.
+        InterruptedRun: Ctrl-C.
+
+    Example:
+        ```python
+        from cdkd_ext.data import DataConfig
+        from cdkd_ext.training import DistillationConfig, ModelConfig, distill_students
+
+        data = DataConfig(root="coco", train="train.json", val="val.json")
+        distill_students([
+            DistillationConfig(
+                output=f"runs/student{size}", teacher="runs/teacher", data=data, model=ModelConfig(input_size=(size, size))
+            )
+            for size in (32, 64)
+        ])
+        ```
+    """
+    check(len(configs) > 0, "configs", "none", "at least one student")
+    check_shared(configs)
+    return _train(configs, [resume] * len(configs), seed, None if folder is None else Path(folder))
+
+
+def _train(
+    configs: Sequence[TrainingConfig],
+    resume: Sequence[bool | str | os.PathLike[str]],
+    seed: int,
+    folder: Path | None = None,
+) -> list[Record]:
+    for config in configs:
+        config.validate()
+    first = configs[0]
+    accelerator = make_accelerator(first.cpu, first.precision)
+    outputs = [Path(config.output) for config in configs]
+    sources = [_begun(_source(output, own), accelerator) for output, own in zip(outputs, resume, strict=True)]
+    states = [
+        None if source is None else read_run(source, config.epochs)
+        for source, config in zip(sources, configs, strict=True)
+    ]
+    # the first process draws the people and builds the caches, the others find them
+    with accelerator.main_process_first():
+        people = load_people(first.data, outputs[0])
+    specs = [student_spec(config, people.joints) for config in configs]
+    tasks, teacher = _build_tasks(configs, people, specs, accelerator)
+    for task, spec, source, state in zip(tasks, specs, sources, states, strict=True):
+        if source is not None and state is not None:
+            check_fits(state, source, spec, task.state_dict())
+    # what is drawn for a view, and in which order, is the same for all
+    drawn = [replace(config, seed=seed) for config in configs]
+    datasets = [build_dataset(own, people, spec, teacher) for own, spec in zip(drawn, specs, strict=True)]
+    chosen = choose_people(first, datasets[0], teacher)
+    for config, task in zip(configs, tasks, strict=True):
+        check_batch(config, task.student, len(chosen))
+    if accelerator.is_main_process:
+        _begin_folders(configs, sources)
+        if folder is not None:
+            save_students(folder, seed, [config.output for config in configs])
+    loader = build_loader(drawn, datasets, chosen, teacher, accelerator)
+    trainers = [
+        Trainer(config, task, loader, build_validation(config, people, spec, accelerator), accelerator)
+        for config, task, spec in zip(configs, tasks, specs, strict=True)
+    ]
+    accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")
+    with tf32(first.tf32):
+        records = train_together(trainers, states, teacher if len(trainers) > 1 else None)
+    for output, record in zip(outputs, records, strict=True):
+        accelerator.print(f"{describe(record)}; checkpoints in {output}")
+    return records
+
+
+def _build_tasks(
+    configs: Sequence[TrainingConfig], people: People, specs: Sequence[ModelSpec], accelerator: Accelerator
+) -> tuple[list[DistillationTask], FrozenTeacher | None]:
+    """Each run's student with its losses, from its own seed, and the teacher of all."""
+    tasks: list[DistillationTask] = []
+    teacher: FrozenTeacher | None = None
+    for config, spec in zip(configs, specs, strict=True):
+        set_seed(config.seed)
+        task, teacher = build_task(config, people, spec, accelerator, teacher)
+        tasks.append(task)
+    return tasks, teacher
+
+
+def _begin_folders(configs: Sequence[TrainingConfig], sources: Sequence[Path | None]) -> None:
+    """Write each run's configuration, and copy what it goes on from."""
+    for config, source in zip(configs, sources, strict=True):
+        output = Path(config.output)
+        remove_leftovers(*(output / name for name in FILES))
+        save_config(config, output / "config.yaml")
+        if source is not None and source.resolve() != output.resolve():
+            copy_run(source, output)
+
+
+def _begun(source: Path | None, accelerator: Accelerator) -> Path | None:
+    if source is None or not begins_again(source):
+        return source
+    accelerator.print(f"resume: {source} has no checkpoint yet: it begins with the first step")
+    return None
 
 
 def prepare_views(config: TrainingConfig) -> None:

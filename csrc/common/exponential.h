@@ -58,4 +58,14 @@ CDKD_INLINE float log_positive(float x) {
 
 CDKD_INLINE double log_positive(double x) { return log(x); }
 
+// log(x) for x >= 0 of any size: -inf at 0, inf at inf. NaN for negative numbers and NaN.
+CDKD_INLINE float log_nonnegative(float x) {
+  const bool small = x < 1.17549435e-38f;  // not normal: 2^24 times as large it is
+  const float result = log_positive(small ? x * 16777216.f : x) - (small ? 16.6355323f : 0.f);
+  if (x > 0) return x > 3.40282347e38f ? x : result;
+  return x == 0 ? -HUGE_VALF : NAN;
+}
+
+CDKD_INLINE double log_nonnegative(double x) { return log(x); }
+
 }  // namespace cdkd

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "common/exponential.h"
 #include "cpu/vector.h"
@@ -83,6 +84,22 @@ CDKD_INLINE Vector<double, bytes> log_positive(const Vector<double, bytes>& x) {
   Vector<double, bytes> result;
   for (int lane = 0; lane < VectorOf<double, bytes>::lanes; ++lane) result[lane] = std::log(x[lane]);
   return result;
+}
+
+// log(x) for x >= 0 of any size: -inf at 0, inf at inf. NaN for negative numbers and NaN.
+template <int bytes>
+CDKD_INLINE Vector<float, bytes> log_nonnegative(const Vector<float, bytes>& x) {
+  using V = Vector<float, bytes>;
+  const V infinity = V{} + std::numeric_limits<float>::infinity();
+  const auto small = x < V{} + std::numeric_limits<float>::min();  // not normal: 2^24 times as large it is
+  const V result = log_positive<bytes>(small ? x * 16777216.f : x) - (small ? V{} + 16.6355323f : V{});
+  const V special = x == V{} ? -infinity : V{} + std::numeric_limits<float>::quiet_NaN();
+  return x > V{} ? (x < infinity ? result : x) : special;
+}
+
+template <int bytes>
+CDKD_INLINE Vector<double, bytes> log_nonnegative(const Vector<double, bytes>& x) {
+  return log_positive<bytes>(x);
 }
 
 }  // namespace cdkd::cpu

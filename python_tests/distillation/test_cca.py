@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cdkd_ext.distillation import CCA
 from cdkd_ext.errors import InputError
+from cdkd_ext.ops import reference
 
 
 def row_loss(student: Tensor, teacher: Tensor, tau: float, m: int) -> Tensor:
@@ -79,12 +81,46 @@ def test_half_precision_student_of_a_float32_teacher(
     assert student.logits_x.grad.abs().sum() > 0
 
 
+def test_a_teacher_with_fewer_bins_moved_by_an_offset_per_axis(make_outputs: Callable[..., Any]) -> None:
+    student, teacher = make_outputs(bins=(12, 8)), make_outputs(bins=(6, 8))
+    loss = CCA(offset=(-0.25, 1.5))(student, teacher, 2.0)
+    rows_x = reference.cca_kl(student.logits_x, teacher.logits_x, 2.0, offset=-0.25)
+    rows_y = reference.cca_kl(student.logits_y, teacher.logits_y, 2.0, offset=1.5)
+    torch.testing.assert_close(loss, (rows_x + rows_y).mean())
+    torch.testing.assert_close(
+        CCA(offset=1.5)(student, student, 1.0), CCA(offset=(1.5, 1.5))(student, student, 1.0)
+    )
+
+
+def test_probabilities_in_place_of_logits(make_outputs: Callable[..., Any]) -> None:
+    student, teacher = make_outputs(bins=(6, 4)), make_outputs(bins=(12, 8))
+    powers = teacher._replace(logits_x=3 * teacher.logits_x.exp(), logits_y=teacher.logits_y.exp())
+    expected = CCA("centered")(student, teacher, 1.5)
+    torch.testing.assert_close(CCA("centered")(student, powers, 1.5, probabilities=True), expected)
+
+
+def test_joints_without_weight_may_hold_anything(make_outputs: Callable[..., Any]) -> None:
+    student, teacher = make_outputs(bins=(6, 4)), make_outputs(bins=(12, 8))
+    weights = torch.ones(3, 2)
+    weights[1, 0] = 0
+    expected = CCA()(student, teacher, 1.0, weights)
+    with torch.no_grad():
+        student.logits_x[1, 0], teacher.logits_y[1, 0, 3] = math.nan, math.nan
+    loss = CCA()(student, teacher, 1.0, weights)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert student.logits_x.grad.isfinite().all() and not student.logits_x.grad[1, 0].any()
+
+
 def test_refusals(make_outputs: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="phase: expected one of 'paper', 'centered'"):
         CCA("printed")
     student = make_outputs(bins=(12, 8))
-    with pytest.raises(InputError, match=r"teacher\.logits_x: expected at least the student's 12 bins"):
-        CCA()(student, make_outputs(bins=(6, 8)), 1.0)
+    with pytest.raises(InputError, match=r"offset: expected None with phase 'centered', got 0\.5"):
+        CCA("centered", offset=0.5)
+    for offset in (math.nan, (0.5, math.inf), (0.5,), (1, 2, 3), (), "left", (0.5, "up")):
+        with pytest.raises(InputError, match=r"offset: expected a finite number of teacher bins, or two"):
+            CCA(offset=offset)
     with pytest.raises(InputError, match=r"teacher\.logits_x: expected shape \(3, 2, N\)"):
         CCA()(student, make_outputs(joints=4), 1.0)
     with pytest.raises(InputError, match="weights: expected weights of at least 0"):

@@ -17,16 +17,18 @@ def test_names_are_sorted_and_known() -> None:
     assert {"hrnet_w32", "hrnet_w48"} <= set(names)
 
 
+@pytest.mark.parametrize("stem_stride", [None, 4, 2, 1])
 @pytest.mark.parametrize("name", [name for name in list_models() if name.endswith("_small")])
-def test_small_models_run_on_rectangles_and_learn(name: str) -> None:
+def test_small_models_run_on_rectangles_and_learn(name: str, stem_stride: int | None) -> None:
     torch.manual_seed(0)
-    model = create_model(name, input_size=(64, 32), num_joints=5, split_ratio=1.5)
+    model = create_model(name, input_size=(64, 32), num_joints=5, split_ratio=1.5, stem_stride=stem_stride)
     output = model(torch.randn(2, 3, 64, 32))
-    assert output.feature.shape == (2, 5, 16, 8)
+    stride = stem_stride or (2 if name.startswith("lowres") else 4)
+    assert output.feature.shape == (2, 5, 64 // stride, 32 // stride)
     assert output.logits_x.shape == (2, 5, 48)
     assert output.logits_y.shape == (2, 5, 96)
     assert (model.input_size, model.num_joints, model.split_ratio) == ((64, 32), 5, 1.5)
-    assert (model.name, model.head, model.feature_size) == (name, "simcc", (16, 8))
+    assert (model.name, model.head, model.feature_size) == (name, "simcc", (64 // stride, 32 // stride))
     (output.logits_x.square().mean() + output.logits_y.square().mean()).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []

@@ -43,13 +43,27 @@ def normal(*shape: int, dtype: torch.dtype, seed: int, scale: float = 1.0) -> to
     return (torch.randn(*shape, dtype=torch.float64, generator=generator) * scale).to(dtype)
 
 
-def cca_kl(classes: int, bins: int, phase: str, tau_dtype: torch.dtype | None = None) -> Any:
+def cca_kl(
+    classes: int,
+    bins: int,
+    phase: str = "paper",
+    *,
+    offset: float | None = None,
+    weights: tuple[float, ...] = (),
+    probabilities: bool = False,
+) -> Any:
     def inputs(dtype: torch.dtype, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         student = normal(batch, 3, classes, dtype=dtype, seed=0, scale=2).requires_grad_()
         teacher = normal(batch, 3, bins, dtype=dtype, seed=1, scale=2)
         accumulator = torch.float64 if dtype == torch.float64 else torch.float32
-        tau = torch.tensor(1.7, dtype=tau_dtype or accumulator, requires_grad=True)
-        return (student, teacher, tau), {"phase": phase}
+        tau = torch.tensor(1.7, dtype=accumulator, requires_grad=True)
+        options: dict[str, Any] = {"phase": phase} if offset is None else {"offset": offset}
+        if weights:
+            options["weights"] = torch.tensor(weights).to(dtype).expand(batch, 3).clone()
+        if probabilities:
+            teacher, options["probabilities"] = teacher.clamp(min=0), True
+            teacher[..., 1] = 0.5
+        return (student, teacher, tau), options
 
     return inputs
 
@@ -116,6 +130,7 @@ CASES = [
     Case("cca_kl", "paper", cca_kl(12, 48, "paper")),
     Case("cca_kl", "centered", cca_kl(12, 48, "centered")),
     Case("cca_kl", "fractional", cca_kl(15, 40, "centered")),
+    Case("cca_kl", "fewer", cca_kl(33, 11, offset=-0.4, weights=(0.5, 0.0, -2.0), probabilities=True)),
     Case("simcc_kl", "hard", simcc_kl(37)),
     Case("simcc_kl", "smoothed", simcc_kl(37, label_smoothing=0.2)),
     Case("simcc_kl", "gaussian", simcc_kl(37, sigma=1.5)),

@@ -38,6 +38,7 @@ for bins, classes in ((768, 192), (67, 19), (64, 64)):
     for case in (
         cases.Case("cca_kl", "paper", cases.cca_kl(classes, bins, "paper")),
         cases.Case("cca_kl", "centered", cases.cca_kl(classes, bins, "centered")),
+        cases.Case("cca_kl", "fewer", cases.cca_kl(bins, classes, offset=0.3, weights=(1.0, 0.0, 2.0), probabilities=True)),
         cases.Case("simcc_kl", "smoothed", cases.simcc_kl(bins, label_smoothing=0.2)),
         cases.Case("simcc_kl", "gaussian", cases.simcc_kl(bins, sigma=1.5)),
         cases.Case("simcc_decode", "plain", cases.simcc_decode(bins, classes, 2.0, flip=False, affine=False, score="max")),

@@ -208,10 +208,6 @@ MISFITS = {
         lambda: (network(), network(64, input_size=(64, 96))),
         r"teacher: expected the aspect ratio of the student's crops of \(32, 32\), got crops of \(64, 96\)",
     ),
-    "bins": (
-        lambda: (network(64), network(32)),
-        r"teacher: expected at least the student's \(128, 128\), got \(64, 64\) bins",
-    ),
     "nothing to learn by": (
         lambda: (network(head="heatmap"), network(64, channels_per_joint=2)),
         "teacher: expected a term that the student learns by, got neither SAPE",

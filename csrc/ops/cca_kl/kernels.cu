@@ -22,17 +22,23 @@ CDKD_DEVICE A finite_below(A x) {
   return x < lowest ? lowest : x;
 }
 
+// What the teacher's rows hold as logits.
+struct TeacherLogit {
+  bool probabilities;
+
+  template <class A>
+  CDKD_DEVICE A operator()(A value) const {
+    return probabilities ? log_nonnegative(value) : value;
+  }
+};
+
 template <bool wants_moment, class A, bool staged>
-CDKD_DEVICE ClassSums<A> sum_class(const Logits<A, staged>& teacher, const ClassBins<A>& bins, A max,
-                                   A scale) {
+CDKD_DEVICE ClassSums<A> sum_class(const Logits<A, staged, TeacherLogit>& teacher, const ClassBins<A>& bins,
+                                   A max, A scale) {
   ClassSums<A> sums{0, 0};
-  for (int i = static_cast<int>(bins.first); i <= static_cast<int>(bins.last); ++i) {
+  for (int i = bins.first; i <= bins.last; ++i) {
     const A z = (teacher[i] - max) * scale;
-    const bool whole = bins.first == bins.last;
-    const A share = whole             ? A(1)
-                    : i == bins.first ? bins.first_share
-                    : i == bins.last  ? bins.last_share
-                                      : A(1);
+    const A share = i == bins.first ? bins.first_share : i == bins.last ? bins.last_share : A(1);
     const A part = share * exp_nonpositive(z);
     sums.mass += part;
     if (wants_moment) sums.moment += part * finite_below(z);
@@ -57,6 +63,15 @@ CDKD_INLINE CcaKlLayout cca_kl_layout(const CcaKl& call, bool wants_tau, bool st
   return layout;
 }
 
+// The results of a row that has no weight.
+template <class A>
+CDKD_DEVICE void write_nothing(const CcaKl& call, int64_t row, Group block) {
+  if (call.student_gradient.data) write_row<A>(call.student_gradient, row, block, [](int) { return A(0); });
+  if (block.thread > 0) return;
+  store(static_cast<A*>(call.loss) + row, A(0));
+  if (call.tau_gradient) store(static_cast<A*>(call.tau_gradient) + row, A(0));
+}
+
 template <class A, bool wants_student, bool wants_tau, bool staged>
 __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl_kernel(const CcaKl call) {
   CDKD_DYNAMIC_SHARED(memory);
@@ -72,18 +87,25 @@ __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl
   A tau = read_scalar<A>(call.tau, 0);
   if (!(tau > 0 && tau <= std::numeric_limits<A>::max())) tau = std::numeric_limits<A>::quiet_NaN();
   const A scale = 1 / tau;
+  const A part = static_cast<A>(call.offset_part);
 
   for (int64_t row = blockIdx.x; row < call.rows; row += gridDim.x) {
-    const Logits<A, staged> teacher{call.teacher, row, shared + layout.teacher};
+    const A weight = call.weights.data ? read_scalar<A>(call.weights, row) : A(1);
+    if (weight == 0) {
+      write_nothing<A>(call, row, block);
+      continue;
+    }
+    const TeacherLogit logit{call.probabilities};
+    const Logits<A, staged, TeacherLogit> teacher{call.teacher, row, shared + layout.teacher, logit};
     const Logits<A, staged> student{call.student, row, shared + layout.student};
     A max[] = {teacher.stage(block), student.stage(block)};
     reduce_block(max, scratch, Larger());
 
     const auto class_sums = [&](int j) {
-      const int64_t edges = 2 * static_cast<int64_t>(bins) * classes;
-      const ClassBins<A> range = edges <= 0x7fffffff
-                                     ? class_bins<A, uint32_t>(j, bins, classes, call.centered)
-                                     : class_bins<A, int64_t>(j, bins, classes, call.centered);
+      const int64_t edges = static_cast<int64_t>(bins) * classes;
+      const ClassBins<A> range = edges <= 0xffffffff
+                                     ? class_bins<A, uint32_t>(j, bins, classes, call.offset_whole, part)
+                                     : class_bins<A, int64_t>(j, bins, classes, call.offset_whole, part);
       return sum_class<wants_tau>(teacher, range, max[0], scale);
     };
     A sum[] = {0, 0};  // of the teacher's, of the student's exponentials
@@ -98,7 +120,8 @@ __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl
 
     const A teacher_norm = 1 / sum[0];
     const A student_norm = 1 / sum[1];
-    const A offset = log_positive(sum[1]) - log_positive(sum[0]);
+    const A slope_scale = tau * weight;
+    const A log_norms = log_positive(sum[1]) - log_positive(sum[0]);
     const A tiny = std::numeric_limits<A>::min();
     // Σ q log(q / p_s), Σ (p_s - q) z_s, Σ q z_t, Σ q z_t log(q / p_s)
     A terms[4] = {0, 0, 0, 0};
@@ -107,7 +130,7 @@ __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl
       const A z = (student[j] - max[1]) * scale;
       const A q = sums.mass * teacher_norm;
       const A log_q = log_positive(sums.mass > tiny ? sums.mass : tiny);
-      const A log_ratio = sums.mass == 0 ? A(0) : log_q - z + offset;
+      const A log_ratio = sums.mass == 0 ? A(0) : log_q - z + log_norms;
       terms[0] += q * log_ratio;
       if (wants_student) {
         const A difference = exp_nonpositive(z) * student_norm - q;
@@ -118,9 +141,9 @@ __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl
           terms[3] += q_z * log_ratio;
         }
         if (staged) {
-          student.copy[j] = tau * difference;
+          student.copy[j] = slope_scale * difference;
         } else {
-          write_element(call.student_gradient, row, j, tau * difference);
+          write_element(call.student_gradient, row, j, slope_scale * difference);
         }
       }
     }
@@ -134,10 +157,10 @@ __global__ void __launch_bounds__(256, blocks_per_multiprocessor<A>(256)) cca_kl
     if (staged && wants_student)
       write_row<A>(call.student_gradient, row, block, [&](int j) { return student.copy[j]; });
     if (block.thread == 0) {
-      store(static_cast<A*>(call.loss) + row, tau * tau * terms[0]);
+      store(static_cast<A*>(call.loss) + row, slope_scale * tau * terms[0]);
       if (wants_tau)
         store(static_cast<A*>(call.tau_gradient) + row,
-              tau * (2 * terms[0] - terms[1] - terms[3] + terms[0] * terms[2]));
+              slope_scale * (2 * terms[0] - terms[1] - terms[3] + terms[0] * terms[2]));
     }
     __syncthreads();  // the next row takes the memory
   }

@@ -1,5 +1,6 @@
 // Sum a row of teacher bins into the student's classes.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 #include "class_bins.h"
@@ -7,15 +8,21 @@
 
 namespace cdkd::cpu {
 
-// Zeros in front of a row of bins, a cache line of floats: the first centered class reaches half a class
-// below bin 0.
-constexpr int64_t kZerosInFront = 16;
+// Zeros in front of a row of bins and behind it, a cache line of floats: as far as blocks reach beyond.
+constexpr int64_t kMargin = 16;
 
-// Ratios that halving and a last division by three bring to one: the fast way.
-inline bool merges_in_blocks(int64_t bins, int64_t classes) {
-  if (bins % classes) return false;
-  int64_t ratio = bins / classes;
-  if (ratio / 2 > kZerosInFront) return false;
+// The intervals of all classes are blocks of `ratio` bins, `reach` - 1/2 bins down if `half`, else `reach`.
+struct Blocks {
+  int64_t ratio;
+  int64_t reach;
+  bool half;
+};
+
+// Ratios that halving and a last division by three bring to one, and shifts by half bins: the fast way.
+inline bool merges_in_blocks(int64_t bins, int64_t classes, const Blocks& blocks, double offset_part) {
+  if (bins % classes || (offset_part != 0 && offset_part != 0.5)) return false;
+  if (blocks.reach <= -kMargin || blocks.reach > kMargin) return false;
+  int64_t ratio = blocks.ratio;
   while (ratio % 2 == 0) ratio /= 2;
   return ratio == 1 || ratio == 3;
 }
@@ -69,26 +76,26 @@ CDKD_INLINE void sum_blocks(const A* bins, int64_t classes, int64_t ratio, A* wo
   }
 }
 
-// The centered interval of class j is the block from j·m - m/2, if first every bin of an even m takes the
-// mean of itself and the next one. `bins` needs kZerosInFront zeros in front; `work` holds 2 · (kZerosInFront
-// + N_t).
+// A block that begins half a bin lower is one of the means of each bin and the next. What lies below the first
+// block or above the last belongs to them. `bins` has its margins; `work` holds 2 · (N_t + 2 · kMargin).
 template <int bytes, class A>
-CDKD_INLINE void merge_blocks(const A* bins, int64_t classes, int64_t ratio, bool centered, A* work,
-                              A* merged) {
-  if (!centered) return sum_blocks<bytes>(bins, classes, ratio, work, merged);
-  const int64_t count = classes * ratio;
-  const int64_t reach = ratio / 2;
-  const A* blocks = bins;
-  if (ratio % 2 == 0) {
-    A* means = work + kZerosInFront;
-    work += kZerosInFront + count;
+CDKD_INLINE void merge_blocks(const A* bins, int64_t classes, const Blocks& blocks, A* work, A* merged) {
+  const int64_t reach = blocks.reach;
+  if (reach == 0 && !blocks.half) return sum_blocks<bytes>(bins, classes, blocks.ratio, work, merged);
+  const int64_t count = classes * blocks.ratio;
+  const int64_t begin = std::min<int64_t>(-reach, blocks.half ? -1 : 0);
+  const int64_t end = std::max(count - reach, count);
+  const A* from = bins;
+  if (blocks.half) {
+    A* means = work + kMargin;
+    work += count + 2 * kMargin;
 #pragma omp simd
-    for (int64_t i = -reach; i < count - 1; ++i) means[i] = A(0.5) * (bins[i] + bins[i + 1]);
-    means[count - 1] = A(0.5) * bins[count - 1];  // the next one would be zero
-    blocks = means;
+    for (int64_t i = begin; i < end; ++i) means[i] = A(0.5) * (bins[i] + bins[i + 1]);
+    from = means;
   }
-  sum_blocks<bytes>(blocks - reach, classes, ratio, work, merged);
-  for (int64_t i = count - reach; i < count; ++i) merged[classes - 1] += blocks[i];
+  sum_blocks<bytes>(from - reach, classes, blocks.ratio, work, merged);
+  for (int64_t i = begin; i < -reach; ++i) merged[0] += from[i];
+  for (int64_t i = count - reach; i < count; ++i) merged[classes - 1] += from[i];
 }
 
 // Any ratio, by the shares of each class.
