@@ -104,12 +104,10 @@ def test_the_lock_of_a_folder_ends_with_its_process_though_forked_ones_go_on(tmp
 def test_a_writer_that_fails_is_one_line_and_the_old_file_stays(tmp_path, number):
     path = tmp_path / "file.txt"
     path.write_text("first")
-    with pytest.raises(
-        InputError, match=f"file.txt: expected a disk that takes it, got {os.strerror(number)}"
-    ):
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError(number, os.strerror(number))
+    message = f"file.txt: expected a disk that takes it, got {os.strerror(number)}"
+    with pytest.raises(InputError, match=message), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
     assert path.read_text() == "first" and os.listdir(tmp_path) == ["file.txt"]
 
 

@@ -445,8 +445,8 @@ def test_an_image_that_disappears_is_one_line_and_the_checkpoint_stays(
             (root / "train").rename(root / "elsewhere")
         return original(self, batch)
 
-    monkeypatch.setattr(Trainer, "_train_step", train_step)
-    with pytest.raises(InputError) as stopped:
+    with monkeypatch.context() as patch, pytest.raises(InputError) as stopped:
+        patch.setattr(Trainer, "_train_step", train_step)
         train(replace(config, epochs=2))
     message = str(stopped.value)
     assert re.fullmatch(
