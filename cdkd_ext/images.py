@@ -118,6 +118,21 @@ def encode_image(image: Image, suffix: str, *, jpeg_quality: int = 95) -> bytes:
     return encoded.tobytes()
 
 
+def decode_image(content: bytes) -> Image:
+    """Return the image that `encode_image` encoded: RGB uint8 (H, W, 3).
+
+    Raises:
+        InputError: the bytes are of no image.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)
+    except cv2.error:
+        image = None
+    if image is None:
+        fail("content", f"{len(content)} other bytes", "an encoded image")
+    return image.astype(np.uint8, copy=False)
+
+
 def save_image(image: Image, path: str | os.PathLike[str]) -> None:
     """Write an image to a file; the suffix decides the format.
 

@@ -20,6 +20,7 @@ LAYERS = [
     ["teachers"],
     ["distillation"],
     ["data"],
+    ["detectors"],
     ["synthetic"],
     ["checkpoints"],
     ["models"],

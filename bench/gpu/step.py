@@ -112,7 +112,7 @@ def steps(sizes: Mapping[str, int], device: torch.device) -> dict[str, Callable[
 
 def half(output: TeacherOutput) -> TeacherOutput:
     """An output as it is stored."""
-    return TeacherOutput(*(None if value is None else value.half() for value in output))  # type: ignore[arg-type]
+    return TeacherOutput(*(None if value is None else value.half() for value in output))
 
 
 def on_host(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def on_host(batch: Mapping[str, Any]) -> dict[str, Any]:
         return value.cpu().pin_memory() if torch.cuda.is_available() else value.cpu()
 
     return {
-        name: TeacherOutput(*(None if part is None else move(part) for part in value))  # type: ignore[arg-type]
+        name: TeacherOutput(*(None if part is None else move(part) for part in value))
         if isinstance(value, TeacherOutput)
         else move(value)
         for name, value in batch.items()

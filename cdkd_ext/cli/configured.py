@@ -15,16 +15,9 @@ from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError
 from cdkd_ext.errors import InputError, check, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
-from cdkd_ext.training import (
-    DistillationConfig,
-    InterruptedRun,
-    NonFiniteLossError,
-    TrainingConfig,
-    read_config,
-    train,
-)
+from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
 
-ConfigOf = TypeVar("ConfigOf", bound=TrainingConfig)
+Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def configured_parser(name: str) -> ArgumentParser:
@@ -55,9 +48,7 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
     Raises:
         CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
     """
-    parser = training_parser(name, config_class)
-    options = parse(parser, expand(arguments))
-    config = _filled(config_class, options)
+    config, options = parse_configuration(training_parser(name), config_class, arguments)
     if options.resume and not any(argument.partition("=")[0] == "--output" for argument in arguments):
         # not where the run says that it is: it may have been moved or copied
         config = replace(config, output=options.resume)
@@ -65,37 +56,17 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
         train(config, resume=options.resume or False)
 
 
-def training_parser(name: str, config_class: type[TrainingConfig]) -> ArgumentParser:
-    """The parser of `cdkd train` or `cdkd distill`."""
+def training_parser(name: str) -> ArgumentParser:
+    """The parser of `cdkd train` or `cdkd distill`, so far without the configuration's options."""
     parser = configured_parser(name)
-    parser.add_argument("--config", action="config", help="YAML file of the options below")
-    parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
     parser.add_argument("--resume", type=str, help="folder of a run to go on with, there or in --output")
-    if config_class is DistillationConfig:
+    if name == "distill":
         parser.add_argument(
             "--students",
             nargs="+",
             help="YAML files of options, one for each student of one loader and teacher",
         )
-    parser.add_class_arguments(config_class)
     return parser
-
-
-def training_config(
-    parser: ArgumentParser, config_class: type[ConfigOf], arguments: Sequence[str]
-) -> ConfigOf:
-    """The configuration that arguments describe.
-
-    Raises:
-        InputError: an option is unknown, has a value of another type, or lacks one.
-    """
-    return _filled(config_class, parse(parser, expand(arguments)))
-
-
-def _filled(config_class: type[ConfigOf], options: Namespace) -> ConfigOf:
-    config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
-    _check_filled(config)
-    return config
 
 
 @contextmanager
@@ -111,6 +82,23 @@ def naming_stops() -> Iterator[None]:
         raise CommandError(str(error), 3) from error
     except InterruptedRun as error:
         raise CommandError(str(error), TERMINATED if error.terminated else INTERRUPTED) from error
+
+
+def parse_configuration(
+    parser: ArgumentParser, config_class: type[Config], arguments: Sequence[str]
+) -> tuple[Config, Namespace]:
+    """Add a configuration's options to a parser and parse; return the configuration, and all options.
+
+    Raises:
+        InputError: an option is unknown or has a value of another type, or nothing where it needs one.
+    """
+    parser.add_argument("--config", action="config", help="YAML file of the options below")
+    parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
+    parser.add_class_arguments(config_class)
+    options = parse(parser, expand(arguments))
+    config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
+    _check_filled(config)
+    return config, options
 
 
 def _check_filled(config: Any, place: str = "") -> None:

@@ -44,6 +44,14 @@ COMMANDS = {
         "train a student with a teacher",
         "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
     ),
+    "teacher": Command(
+        "try a teacher that is not of this package on a few people",
+        "cdkd teacher check movenet.onnx --data.root lsp --people 16",
+    ),
+    "cache": Command(
+        "plan or build the store of a teacher's outputs that many students learn from",
+        "cdkd cache plan --data.root coco --data.views 1 --teacher runs/teacher",
+    ),
     "eval": Command(
         "measure a checkpoint's PCKh or COCO average precision",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cdkd_ext.cli.configured import naming_stops, training_config, training_parser
+from cdkd_ext.cli.configured import naming_stops, parse_configuration, training_parser
 from cdkd_ext.errors import check
 from cdkd_ext.training import DistillationConfig, distill_students, read_config
 from cdkd_ext.training.shared import NAME, read_students
@@ -46,16 +46,15 @@ def run_students(files: Sequence[str], arguments: Sequence[str]) -> None:
         InputError: a file cannot be read, or students differ in what they share.
         CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
     """
-    parser = training_parser("distill", DistillationConfig)
     arguments, resumed = _without_resume(arguments)
-    common = training_config(parser, DistillationConfig, arguments)
+    common = _config(arguments)
     configs = []
     for file in files:
         given = read_config(file)
         options = ["--config", json.dumps(given, default=str)]
         # of a run to go on with, what is typed changes it
         own = [*options, *arguments] if resumed else [*arguments, *options]
-        config = training_config(parser, DistillationConfig, own)
+        config = _config(own)
         if resumed:
             config = replace(config, output=str(Path(file).parent))
         elif "output" not in given:
@@ -65,6 +64,10 @@ def run_students(files: Sequence[str], arguments: Sequence[str]) -> None:
     seed = read_students(resumed)[0] if resumed else common.seed
     with naming_stops():
         distill_students(configs, seed=seed, resume=bool(resumed), folder=resumed or common.output)
+
+
+def _config(arguments: Sequence[str]) -> DistillationConfig:
+    return parse_configuration(training_parser("distill"), DistillationConfig, arguments)[0]
 
 
 def _resumed(arguments: Sequence[str]) -> list[str] | None:

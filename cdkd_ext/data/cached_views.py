@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,19 +48,31 @@ class StoredArrays:
         return {name: torch.from_numpy(array[index, view]) for name, array in self._arrays.items()}
 
 
+class StoredViews(Protocol):
+    """What reads stored views: `StoredArrays` or `ShardedViews`."""
+
+    def __len__(self) -> int:
+        """Number of people."""
+        ...
+
+    def read(self, keys: Sequence[Key]) -> dict[str, Tensor]:
+        """Return the fields of the (index, view) keys, stacked."""
+        ...
+
+
 class FixedViews(Dataset[Batch]):
     """Batches of stored samples.
 
     Args:
-        folder: where `build_student_views` wrote.
+        views: where `build_student_views` wrote, or what reads the views.
         teacher_outputs: returns the stored output of a teacher for (index, view) keys, the batch's
             ``teacher_output``; None where there is no teacher.
     """
 
     def __init__(
-        self, folder: Path, teacher_outputs: Callable[[Sequence[Key]], object] | None = None
+        self, views: Path | StoredViews, teacher_outputs: Callable[[Sequence[Key]], object] | None = None
     ) -> None:
-        self._views = StoredArrays(folder)
+        self._views: StoredViews = StoredArrays(views) if isinstance(views, Path) else views
         self._teacher_outputs = teacher_outputs
 
     def __len__(self) -> int:
@@ -143,11 +155,20 @@ def image_fingerprint(persons: Sequence[Person]) -> bytes:
     return digest.digest()
 
 
-def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) -> str:
+def _people(dataset: PoseDataset) -> hashlib._Hash:
+    """A digest of everybody's image, box and annotations, of the joints, and of how crops are made of them."""
     digest = hashlib.sha256(image_fingerprint(dataset.persons))
     for person in dataset.persons:
         for values in (person.box, person.keypoints, person.annotated):
             digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+    # which joints change places in a mirrored view, and which decide about crops of half a body
+    joints = [dataset.joints.flip_permutation, dataset.joints.upper_body, CROPS_VERSION]
+    digest.update(json.dumps(joints).encode())
+    return digest
+
+
+def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) -> str:
+    digest = _people(dataset)
     digest.update(dataset.labelled.tobytes())
     settings = {
         "size": dataset.size,
@@ -155,10 +176,6 @@ def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) 
         "seed": dataset.seed,
         "labelled_fraction": dataset.labelled_fraction,
         "padding": dataset.padding,
-        # which joints change places in a mirrored view, and which decide about crops of half a body
-        "flip": dataset.joints.flip_permutation,
-        "upper_body": dataset.joints.upper_body,
-        "crops": CROPS_VERSION,
         "views": views,
         **identity,
     }
@@ -192,7 +209,8 @@ def _write_arrays(
 ) -> None:
     arrays: dict[str, np.memmap] = {}
     with lost_workers_named():
-        for keys, samples in _chunks(dataset, views, workers):
+        all_keys = [(index, view) for index in range(len(dataset)) for view in range(views)]
+        for keys, samples in _chunks(dataset, all_keys, workers):
             index, view = np.asarray(keys).T
             for name, tensor in compute(samples).items():
                 values = tensor.numpy()
@@ -204,9 +222,8 @@ def _write_arrays(
         array.flush()
 
 
-def _chunks(dataset: PoseDataset, views: int, workers: int) -> DataLoader[_Chunk]:
-    keys = [(index, view) for index in range(len(dataset)) for view in range(views)]
-    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+def _chunks(dataset: PoseDataset, keys: Sequence[Key], workers: int) -> DataLoader[_Chunk]:
+    chunks = [list(keys[start : start + CHUNK]) for start in range(0, len(keys), CHUNK)]
     return DataLoader(_Keyed(dataset), batch_size=None, sampler=chunks, num_workers=workers)
 
 

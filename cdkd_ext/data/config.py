@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cdkd_ext.data.augmentation import Augmentation
+from cdkd_ext.detectors import DetectionOptions
 
 
 @dataclass
@@ -13,16 +14,16 @@ class DataConfig:
     Args:
         root: folder that the paths below start from; None draws people into the output folder.
         format: "coco" for COCO-format keypoint files with any joints, "mpii" for MPII's train.json and valid.json.
-        train: training annotations (JSON).
+        train: training annotations (JSON); None leaves the footage of `images` alone to train on.
         train_images: folder of the training images.
-        val: validation annotations (JSON).
+        val: validation annotations (JSON); None trains without validation, and the last checkpoint is the best.
         val_images: folder of the validation images.
         joints: "coco", "mpii", or a YAML file of the joint set, for COCO-format files whose category does not
             say it.
         category: name or id of the people's category in COCO-format files; None takes all that share the joints, or
             the one called person.
         boxes: a detector's boxes for the validation images, in COCO's results format; None uses the annotated ones.
-        min_box_score: detected boxes with a smaller score are left out.
+        min_box_score: boxes of a file with a smaller score are left out.
         clip_boxes: cut annotated COCO boxes to the image as the published COCO code does.
         head_boxes: MPII's official gt_valid.mat, with the head rectangles of the validation people.
         metric: "pckh", "AP" (COCO's), "auto" (PCKh where people have a head length, else AP), or "none" for an
@@ -35,17 +36,34 @@ class DataConfig:
         augmentation: random scale, rotation, flip and half-body crops.
         views: 0 augments afresh in every epoch; n > 0 draws n fixed views per person once, which also lets the
             teacher's outputs be computed once.
+        teacher_cache: how the teacher's outputs for fixed views are stored: "dense" in half precision, or "compact" in some 3
+            KB per view for 17 joints, in shards that several processes fill (`cdkd cache`); SAPE's feature maps are stored as
+            half floats in both.
+        view_images: the student's fixed crops, "raw" or "jpeg" (quality 95, about half the room at 32×32); with "jpeg" or a
+            compact teacher cache they lie in shards as well.
         stored_crops: decode each image once, store one uint8 crop per person, half as large again as the largest
             network's, and warp it on the training's device: what keeps a GPU busy. Not together with `views`.
         cache: folder for stored crops, fixed views and teacher outputs, shared by runs; None uses the output folder.
         workers: processes that load images.
+        images: footage without labels for distillation: images, folders, globs and videos, or a list of these; beside the
+            labelled people, or alone where there is no root.
+        image_boxes: boxes of the footage's people: a file in COCO's results format or of lines `image,x,y,w,h[,score]`, or
+            "whole" where each image shows one person.
+        detector: the ONNX file of a person detector that finds the footage's people.
+        detection: how the detector's file is read, and which of its boxes are kept.
+        frames: frames of each video, evenly over its length.
+        every: take every n-th frame of each video instead; 0 goes by `frames`.
+        near_duplicates: images of the footage whose perceptual hash differs from an earlier one's in so many of 256 bits
+            or fewer are left out; below 0 all stay.
+        unlabelled_share: share of each batch that is people without labels, of the footage or of the data set; None takes
+            people as they come.
     """
 
     root: str | None = None
     format: Literal["coco", "mpii"] = "coco"
-    train: str = "train/annotations.json"
+    train: str | None = "train/annotations.json"
     train_images: str = "train/images"
-    val: str = "val/annotations.json"
+    val: str | None = "val/annotations.json"
     val_images: str = "val/images"
     joints: str | None = None
     category: str | None = None
@@ -60,6 +78,16 @@ class DataConfig:
     padding: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     views: int = 0
+    teacher_cache: Literal["dense", "compact"] = "dense"
+    view_images: Literal["raw", "jpeg"] = "raw"
     stored_crops: bool = False
     cache: str | None = None
     workers: int = 2
+    images: list[str] | str | None = None
+    image_boxes: str | None = None
+    detector: str | None = None
+    detection: DetectionOptions = field(default_factory=DetectionOptions)
+    frames: int = 200
+    every: int = 0
+    near_duplicates: int = 4
+    unlabelled_share: float | None = None

@@ -83,6 +83,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         labelled_fraction: part of the people, chosen by `seed`, who keep their labels. The choice for a
             smaller fraction lies within the choice for a larger one; above 0 it is at least one person.
         padding: factor around the box.
+        footage: people without annotations, behind the others; they do not change whose labels are chosen.
     """
 
     def __init__(
@@ -96,9 +97,11 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int = 0,
         labelled_fraction: float = 1.0,
         padding: float = 1.25,
+        footage: Sequence[Person] = (),
     ) -> None:
-        check(len(persons) > 0, "persons", "none", "at least one person")
-        for i, person in enumerate(persons):
+        everybody = (*persons, *footage)
+        check(len(everybody) > 0, "persons", "none", "at least one person")
+        for i, person in enumerate(everybody):
             shape = person.keypoints.shape
             check(shape == (len(joints), 2), f"persons[{i}].keypoints", shape, f"shape ({len(joints)}, 2)")
         self.size = _image_size("size", size)
@@ -115,13 +118,14 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         check(seed >= 0, "seed", seed, "a non-negative integer")
         check(0 <= labelled_fraction <= 1, "labelled_fraction", labelled_fraction, "a number in [0, 1]")
         check(padding > 0, "padding", padding, "a positive number")
-        self.persons = tuple(persons)
+        self.persons = everybody
         self.joints = joints
         self.augmentation = augmentation
         self.seed = operator.index(seed)
         self.padding = padding
         self.labelled_fraction = labelled_fraction
-        self.labelled = _choose_labelled(self.persons, self.seed, labelled_fraction)
+        chosen = _choose_labelled(tuple(persons), self.seed, labelled_fraction)
+        self.labelled = np.concatenate([chosen, np.zeros(len(footage), dtype=bool)])
         self._flip = np.array(joints.flip_permutation)
         self._upper_body = np.array(joints.upper_body)
 
@@ -147,7 +151,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
             InputError: it cannot be read; the message names the file.
         """
         person = self.persons[index]
-        return read_image(person.image_path, person.image_size)
+        return read_image(person.image_path, person.image_size, upright=person.upright)
 
     def crops(self, image: Image, drawn: View, *, teacher: bool = True) -> dict[str, torch.Tensor]:
         """Return the sample of a view of a person, given the person's image; `teacher`: with the teacher's crop."""
@@ -201,7 +205,7 @@ def _choose_labelled(persons: tuple[Person, ...], seed: int, fraction: float) ->
     count = max(round(fraction * len(persons)), 1) if fraction > 0 else 0
     labelled = np.zeros(len(persons), dtype=bool)
     labelled[order[:count]] = True
-    return labelled & np.array([person.annotated.any() for person in persons])
+    return labelled & np.array([person.annotated.any() for person in persons], dtype=bool)
 
 
 def _to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,8 @@ from typing import Literal
 from cdkd_ext.data.coco import load_coco_detections, load_coco_persons
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.footage import Footage, check_footage, load_footage
+from cdkd_ext.data.frames import Progress, no_progress
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.errors import check, check_option, fail
@@ -19,11 +22,19 @@ from cdkd_ext.synthetic import draw_people
 
 @dataclass(frozen=True)
 class People:
-    """The annotated people of a training run."""
+    """The people of a training run.
+
+    Attributes:
+        train: the annotated people to train on; none where there is footage alone.
+        val: the people to validate on, if there are any.
+        joints: the joint set of all of them.
+        footage: people without annotations.
+    """
 
     train: list[Person]
-    val: EvaluationSet
+    val: EvaluationSet | None
     joints: JointSet
+    footage: Footage | None = None
 
 
 def prepare_synthetic(folder: Path, count: int, *, seed: int = 0, workers: int = 1) -> Path:
@@ -48,6 +59,8 @@ def load_validation(config: DataConfig) -> EvaluationSet:
         InputError: there is no root, a file is missing or malformed, or nothing can be measured on the people.
     """
     root = _existing_root(config)
+    if config.val is None:
+        fail("data.val", "nothing", "the annotations to validate on")
     check_option("data.format", config.format, ("coco", "mpii"))
     annotations, images = root / config.val, root / config.val_images
     reference = "head_size of the annotations"
@@ -112,20 +125,61 @@ def _metric(
     return "pckh"
 
 
-def load_people(config: DataConfig, output: Path) -> People:
-    """Read the annotations; draws synthetic people into `output` where there is no root.
+def load_people(
+    config: DataConfig,
+    output: Path,
+    *,
+    teacher_joints: Callable[[], JointSet | None] | None = None,
+    progress: Progress = no_progress,
+) -> People:
+    """Read the annotations, and find the people of the footage.
+
+    Where there is neither a root nor footage, synthetic people are drawn into `output`; frames of videos and what a
+    detector finds go into the folder `footage` of the cache, or of `output`.
+
+    Args:
+        config: the data.
+        output: folder of the run.
+        teacher_joints: gives the teacher's joints, which are the footage's where nothing else tells them.
+        progress: called while footage is looked through.
 
     Raises:
-        InputError: a file is missing or malformed, or the two files' joints differ.
+        InputError: a file is missing or malformed, the two files' joints differ, or the footage shows nobody.
     """
-    if config.root is None:
+    if config.images:
+        check_footage(config)
+    elif config.root is None:
         workers = max(config.workers, 1)
         drawn = prepare_synthetic(output / "synthetic", config.synthetic_people, workers=workers)
         config = replace(config, root=str(drawn))
-    root = _existing_root(config)
     # first what is quick to read and shows most mistakes
-    val = load_validation(config)
-    check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
+    val = load_validation(config) if config.root is not None and config.val is not None else None
+    if val is not None:
+        check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
+    train, joints = _labelled_people(config, val)
+    if not config.images:
+        expected = "annotations to train on, or footage (--data.images)"
+        check(train, "data.train", "nothing", expected)
+    if joints is None:
+        joints = _given_joints(config) or (teacher_joints() if teacher_joints is not None else None)
+    if joints is None:
+        fail(
+            "data.joints",
+            "nothing",
+            "the joints of people without annotations, which the teacher does not name",
+        )
+    footage = None
+    if config.images:
+        folder = (Path(config.cache) if config.cache else output) / "footage"
+        footage = load_footage(config, folder, joints, progress=progress)
+    return People(train, val, joints, footage)
+
+
+def _labelled_people(config: DataConfig, val: EvaluationSet | None) -> tuple[list[Person], JointSet | None]:
+    """The annotated people to train on, and the joints of these or of the validation people."""
+    if config.root is None or config.train is None:
+        return [], None if val is None else val.joints
+    root = _existing_root(config)
     annotations, images = root / config.train, root / config.train_images
     if config.format == "mpii":
         train, joints = load_mpii_persons(annotations, images, min_keypoints=config.min_keypoints)
@@ -139,13 +193,14 @@ def load_people(config: DataConfig, output: Path) -> People:
             category=config.category,
             require_keypoints=False,
         )
-    check(
-        joints.names == val.joints.names,
-        f"{root / config.val}: categories[0].keypoints",
-        ", ".join(val.joints.names),
-        f"the joints of {annotations} ({', '.join(joints.names)})",
-    )
-    return People(train, val, joints)
+    if val is not None:
+        check(
+            joints.names == val.joints.names,
+            f"{val.annotation_file}: categories[0].keypoints",
+            ", ".join(val.joints.names),
+            f"the joints of {annotations} ({', '.join(joints.names)})",
+        )
+    return train, joints
 
 
 def _existing_root(config: DataConfig) -> Path:
@@ -188,4 +243,5 @@ def training_set(
         seed=seed,
         labelled_fraction=config.labelled_fraction,
         padding=padding,
+        footage=people.footage.persons if people.footage else (),
     )

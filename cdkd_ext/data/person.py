@@ -32,6 +32,7 @@ class Person:
         head_size: the reference length of PCKh in pixels; nan where the file has none.
         image_size: (height, width) that the file claims for the image, if it does.
         score: the detector's confidence in the box; 1 for an annotated one.
+        upright: whether the box is in the image as its EXIF orientation tag turns it, not as stored.
     """
 
     image_path: Path
@@ -44,6 +45,7 @@ class Person:
     head_size: float
     image_size: tuple[int, int] | None = None
     score: float = 1.0
+    upright: bool = False
 
 
 @dataclass(frozen=True)

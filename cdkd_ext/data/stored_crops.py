@@ -158,7 +158,7 @@ class _Unaugmented(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         use_one_thread_in_workers()
         person = self.dataset.persons[index]
-        image = read_image(person.image_path, person.image_size)
+        image = read_image(person.image_path, person.image_size, upright=person.upright)
         matrix = _stored_matrix(self.dataset, index, self.margin)
         crop = warp_crop(image, matrix, stored_size(self.dataset, self.margin))
         return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))

@@ -4,7 +4,7 @@ from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
 from cdkd_ext.distillation.heatmap import HeatmapLoss
 from cdkd_ext.distillation.loss import DistillationLoss
-from cdkd_ext.distillation.outputs import DescribedNetwork, TeacherOutput
+from cdkd_ext.distillation.outputs import DescribedNetwork, TeacherOutput, TeacherSpec
 from cdkd_ext.distillation.sape import SAPE
 from cdkd_ext.distillation.sau import SAU
 from cdkd_ext.distillation.simcc import SimCCLoss
@@ -20,6 +20,7 @@ __all__ = [
     "HeatmapLoss",
     "SimCCLoss",
     "TeacherOutput",
+    "TeacherSpec",
     "cosine_ramp",
     "gradient_reversal",
 ]

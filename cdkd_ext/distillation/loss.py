@@ -98,7 +98,8 @@ class DistillationLoss(nn.Module):
 
         Args:
             student: feature (B, J, h, w), and for SimCC logits (B, J, N) per axis.
-            teacher: the teacher's, with logits for CCA; None only if there is neither SAPE nor CCA.
+            teacher: the teacher's, with logits for CCA, whose joints count as its confidence says; None only if there
+                is neither SAPE nor CCA.
             keypoints: (B, J, 2) x and y in pixels of the student's crop.
             annotated: (B, J), 1 for annotated joints and 0 for others.
             labelled: (B,), 0 for samples that train through the distillation terms alone.
@@ -124,11 +125,16 @@ class DistillationLoss(nn.Module):
                 check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
                 return {"total": total, **terms}
             if self.sape is not None:
-                terms["sape"] = self.sape(student.feature, teacher.feature)
+                feature = teacher.feature
+                check(feature is not None, "teacher.feature", None, "a feature map for SAPE")
+                terms["sape"] = self.sape(student.feature, feature)
                 terms["alpha"] = _value(self.alpha, progress, total)
                 total = total + terms["alpha"] * terms["sape"]
             if self.cca is not None:
                 weights = torch.where(labelled[:, None] > 0, annotated, 1) if self.annotated_weights else None
+                if teacher.confidence is not None:
+                    check_tensor("teacher.confidence", teacher.confidence, (batch, joints))
+                    weights = teacher.confidence if weights is None else weights * teacher.confidence
                 terms["tau"] = _value(self.tau, progress, total)
                 terms["cca"] = self.cca(student, teacher, terms["tau"], weights)
                 if isinstance(self.tau, ETHT):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from cdkd_ext.errors import check
+from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec
+from cdkd_ext.models.spec import DEFAULT_PADDING
 
 
 class DescribedNetwork(Protocol):
@@ -24,13 +28,87 @@ class DescribedNetwork(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """What is fixed about a teacher's outputs, whatever network they come from.
+
+    Along an axis of n pixels with N bins, bin i stands for pixel ``bin_origin + i * n / N`` of the teacher's crop. Pixel
+    centres are integers, and a crop n times as large has coordinates n times as large.
+
+    Args:
+        input_size: (height, width) of the teacher's crops in pixels.
+        num_joints: J.
+        joints: names and mirror pairs of the J joints, where they are known.
+        num_bins: bins of the axes (x, y); None of a teacher without distributions.
+        bin_origin: the coordinates (x, y) of bin 0 in pixels.
+        feature_channels: channels of the feature map; 0 without one.
+        feature_size: (h, w) of the feature map; (0, 0) without one.
+        padding: how much larger than a person's box the crop is.
+
+    Example:
+        >>> from cdkd_ext.distillation import TeacherSpec
+        >>> spec = TeacherSpec(input_size=(256, 256), num_joints=17, num_bins=(64, 64), bin_origin=(1.5, 1.5))
+        >>> spec.offset((64, 64))  # 32 pixels, two bins each
+        (0.375, 0.375)
+    """
+
+    input_size: tuple[int, int]
+    num_joints: int
+    joints: JointSet | None = None
+    num_bins: tuple[int, int] | None = None
+    bin_origin: tuple[float, float] = (0.0, 0.0)
+    feature_channels: int = 0
+    feature_size: tuple[int, int] = (0, 0)
+    padding: float = DEFAULT_PADDING
+
+    @classmethod
+    def of(cls, network: DescribedNetwork) -> TeacherSpec:
+        """What is fixed about the outputs of a network of this package."""
+        spec = network.spec
+        return cls(
+            input_size=spec.input_size,
+            num_joints=spec.num_joints,
+            joints=spec.joints,
+            num_bins=spec.num_bins if spec.head == "simcc" else None,
+            feature_channels=spec.feature_channels,
+            feature_size=network.feature_size,
+            padding=spec.padding,
+        )
+
+    def offset(self, classes: tuple[int, int]) -> tuple[float, float]:
+        """How far `ops.cca_kl` has to move its intervals, in teacher bins per axis, for these bins to meet a student's.
+
+        With m = N_t / N_s and bin 0 at s student classes it is (m - 1) / 2 + s * m. The student's class 0 stands for
+        pixel 0, and its classes are as wide as its crop over their number.
+
+        Args:
+            classes: the student's (x, y).
+
+        Raises:
+            InputError: the teacher has no bins.
+        """
+        check(self.num_bins is not None, "teacher", "no bins", "a teacher with distributions")
+        assert self.num_bins is not None
+        offsets = []
+        # sizes are (height, width)
+        for bins, own, origin, pixels in zip(
+            self.num_bins, classes, self.bin_origin, self.input_size[::-1], strict=True
+        ):
+            ratio = bins / own
+            offsets.append((ratio - 1) / 2 + origin * own / pixels * ratio)
+        return offsets[0], offsets[1]
+
+
 class TeacherOutput(NamedTuple):
     """What a teacher says about a batch of crops, from the network or the stored arrays to the losses.
 
     Attributes:
-        feature: last feature map (B, C, H, W); of a heatmap teacher the heatmaps.
-        logits_x: (B, J, N_x), one class per horizontal bin; None of a heatmap teacher.
-        logits_y: (B, J, N_y), one class per vertical bin; None of a heatmap teacher.
+        feature: last feature map (B, C, H, W); of a heatmap network of this package the heatmaps; None without one.
+        logits_x: (B, J, N_x), one class per horizontal bin; None of a heatmap network of this package. Of any other
+            teacher they are the logarithms of a normalised distribution, in which -inf may stand.
+        logits_y: (B, J, N_y), one class per vertical bin, as `logits_x`.
+        confidence: (B, J) in [0, 1], how sure the teacher is of each joint, 0 where it says nothing; None where it is
+            equally sure of all.
 
     Example:
         >>> import torch
@@ -39,18 +117,20 @@ class TeacherOutput(NamedTuple):
         True
     """
 
-    feature: Tensor
+    feature: Tensor | None = None
     logits_x: Tensor | None = None
     logits_y: Tensor | None = None
+    confidence: Tensor | None = None
 
     def to(self, device: torch.device | str) -> TeacherOutput:
         """The same on another device; copies nothing that is there already."""
-        moved = (None if value is None else value.to(device, non_blocking=True) for value in self)
-        return TeacherOutput(*moved)  # type: ignore[arg-type]
+        return TeacherOutput(
+            *(None if value is None else value.to(device, non_blocking=True) for value in self)
+        )
 
     def widened(self) -> TeacherOutput:
         """The same with 16-bit floats, as outputs are stored, in float32; other types stay."""
         halves = (torch.float16, torch.bfloat16)
         return TeacherOutput(
-            *(value.float() if value is not None and value.dtype in halves else value for value in self)  # type: ignore[arg-type]
+            *(value.float() if value is not None and value.dtype in halves else value for value in self)
         )

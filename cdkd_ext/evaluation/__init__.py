@@ -10,9 +10,12 @@ from cdkd_ext.evaluation.coco import (
 from cdkd_ext.evaluation.evaluate import evaluate_checkpoint, evaluate_people
 from cdkd_ext.evaluation.metrics import describe, measure, submission, table
 from cdkd_ext.evaluation.pckh import PckhResult, pckh
+from cdkd_ext.evaluation.teacher_check import TeacherCheck, check_teacher
 
 __all__ = [
     "PckhResult",
+    "TeacherCheck",
+    "check_teacher",
     "coco_keypoint_ap",
     "coco_results",
     "describe",

@@ -2,45 +2,128 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from cdkd_ext.checkpoints import load_model
-from cdkd_ext.checkpoints.native import file_hash
+from cdkd_ext.checkpoints.native import file_hash, read_spec
+from cdkd_ext.errors import check
+from cdkd_ext.files import read_yaml
+from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
+from cdkd_ext.onnx_file import OnnxFile
+from cdkd_ext.teachers.description import TeacherDescription
+from cdkd_ext.teachers.foreign import ForeignTeacher
 from cdkd_ext.teachers.frozen import FrozenTeacher
+from cdkd_ext.teachers.options import TeacherOptions
+from cdkd_ext.teachers.presets import read_preset, recognized_preset
 
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """A checkpoint of this package whose network teaches.
+    """A network that teaches: a checkpoint of this package, an ONNX file, or a YAML file that describes one.
+
+    A YAML file has the fields of `TeacherDescription`, ``file``, the ONNX file beside it, and perhaps ``preset``, whose
+    fields it changes.
 
     Args:
-        path: the checkpoint, or the folder of a run (its best checkpoint).
-        precision: see `FrozenTeacher`.
+        path: the file, or the folder of a run (its best checkpoint).
+        precision: of a checkpoint; see `FrozenTeacher`.
+        options: how a network that is not of this package teaches.
 
     Example:
         ```python
         teacher = TeacherFile("runs/teacher", precision="auto").load()
+        teacher = TeacherFile("movenet.onnx", options=TeacherOptions(flip=True)).load()
         ```
     """
 
     path: str
     precision: str = "float32"
+    options: TeacherOptions = field(default_factory=TeacherOptions)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the network is not of this package, which the file's suffix tells."""
+        return Path(self.path).suffix.lower() in (".onnx", ".yaml", ".yml")
 
     def network(self) -> PoseNetwork:
-        """Read the network.
+        """Read the network of a checkpoint.
 
         Raises:
             InputError: the file is missing or is no checkpoint of this package.
         """
         return load_model(self.path, "teacher")
 
-    def load(self, device: torch.device | str | None = None) -> FrozenTeacher:
-        """Read and freeze the network; raises as `network` does."""
-        return FrozenTeacher(self.network(), device, self.precision)
+    def padding(self) -> float:
+        """How much larger than a person's box the teacher's crops are; raises as `load` does."""
+        if self.is_foreign:
+            return self._described()[1].padding
+        path = Path(self.path)
+        return read_spec(path / "best.safetensors" if path.is_dir() else path, "teacher").padding
 
-    def identity(self, teacher: FrozenTeacher) -> str:
-        """What tells the outputs of this file's teacher from those of another: the file's hash and the precision."""
-        return f"{file_hash(self.path)} {teacher.precision}"
+    def load(
+        self,
+        device: torch.device | str | None = None,
+        joints: JointSet | None = None,
+        *,
+        student_bins: tuple[int, int] | None = None,
+    ) -> FrozenTeacher | ForeignTeacher:
+        """Read the network.
+
+        Args:
+            device: where a checkpoint's network runs; onnxruntime chooses by itself, but stays on the CPU with "cpu".
+            joints: the student's joints, which those of a network that is not of this package are matched with.
+            student_bins: the student's classes (x, y); see `ForeignTeacher`.
+
+        Raises:
+            InputError: a file is missing or malformed, the network is not as described, or no joint matches.
+        """
+        if not self.is_foreign:
+            return FrozenTeacher(self.network(), device, self.precision)
+        path, description = self._described()
+        cpu = device is None or torch.device(device).type == "cpu"
+        file = OnnxFile(path, threads=self.options.threads, cpu=cpu)
+        return ForeignTeacher.from_onnx(file, description, joints, self.options, student_bins=student_bins)
+
+    def identity(self, teacher: FrozenTeacher | ForeignTeacher) -> str:
+        """What tells the outputs of this file's teacher from those of another: the file's hash, and how it is asked."""
+        if isinstance(teacher, FrozenTeacher):
+            return f"{file_hash(self.path)} {teacher.precision}"
+        # how many threads compute is no matter of the outputs
+        asked = {**asdict(teacher.options), "threads": None, "preset": None}
+        spec = asdict(teacher.teacher_spec)
+        told = json.dumps([asdict(teacher.description), asked, spec, teacher.joint_map.sources], default=str)
+        return f"{file_hash(self._described()[0])} {told}"
+
+    def _described(self) -> tuple[Path, TeacherDescription]:
+        """The ONNX file and its description."""
+        path = Path(self.path)
+        check(path.is_file(), "teacher", self.path, "an existing file")
+        if path.suffix.lower() == ".onnx":
+            return path, self._of_preset(path)
+        values = read_yaml(path)
+        check(isinstance(values, dict), f"teacher {path}", type(values).__name__, "a mapping of fields")
+        check(
+            self.options.preset is None,
+            "teacher_options.preset",
+            self.options.preset,
+            f"nothing beside {path}",
+        )
+        file = values.pop("file", None)
+        check(isinstance(file, str) and file, f"{path}: file", repr(file), "the name of an ONNX file")
+        return path.parent / file, TeacherDescription.from_dict(_with_preset(values), str(path))
+
+    def _of_preset(self, path: Path) -> TeacherDescription:
+        name = self.options.preset or recognized_preset(list(OnnxFile(path, cpu=True).outputs), str(path))
+        return TeacherDescription.from_dict(read_preset(name), f"preset {name}")
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a YAML file, upon those of the preset that it names."""
+    preset = values.pop("preset", None)
+    return values if preset is None else {**read_preset(preset), **values}

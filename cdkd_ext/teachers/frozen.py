@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext._C import cpu_features
-from cdkd_ext.distillation.outputs import TeacherOutput
+from cdkd_ext.distillation.outputs import TeacherOutput, TeacherSpec
 from cdkd_ext.errors import check_option, check_type
 from cdkd_ext.models import ModelSpec, PoseNetwork, inference_copy
 from cdkd_ext.teachers.captured import CapturedFunction
@@ -33,6 +33,7 @@ class FrozenTeacher:
     Attributes:
         spec: the network's description.
         feature_size: (h, w) of its last feature map.
+        teacher_spec: sizes, bins and joints of its outputs.
         device: where it runs.
         precision: "float32", "bfloat16" or "float16".
 
@@ -61,6 +62,7 @@ class FrozenTeacher:
         self.precision = precision
         self.spec: ModelSpec = network.spec
         self.feature_size: tuple[int, int] = network.feature_size
+        self.teacher_spec = TeacherSpec.of(network)
         frozen = inference_copy(network, getattr(torch, precision))
         self._network = CapturedFunction(frozen)
 

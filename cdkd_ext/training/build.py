@@ -16,6 +16,8 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.mixed_batches import MixedBatches
+from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
 from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import check, fail
@@ -23,9 +25,18 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.teachers import FrozenTeacher, StoredOutputs, build_teacher_outputs
+from cdkd_ext.teachers import (
+    CompactOutputs,
+    ForeignTeacher,
+    FrozenTeacher,
+    StoredOutputs,
+    build_compact_outputs,
+    build_teacher_outputs,
+)
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
+
+AnyTeacher = FrozenTeacher | ForeignTeacher
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,26 @@ class Validation:
         )
 
 
+class LastIsBest:
+    """Stands for the validation of a run without validation people: the later checkpoint is the better one."""
+
+    metric = "epoch"
+
+    def __call__(self, student: PoseNetwork) -> dict[str, Any]:
+        """Return no metrics: every record holds its epoch."""
+        return {}
+
+
+def teacher_joints(config: TrainingConfig) -> JointSet | None:
+    """The joints that the run's teacher names, if it has one that does.
+
+    Raises:
+        InputError: its file cannot be read.
+    """
+    file = config.teacher_file()
+    return None if file is None else file.network().spec.joints
+
+
 def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
     """The description of the student: its crops' padding is the configured one, else its weights', else the teacher's.
 
@@ -71,7 +102,7 @@ def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
     if weights and describes_itself(weights):
         return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
     if teacher is not None:
-        return config.model.spec(joints, teacher.network().spec.padding)
+        return config.model.spec(joints, teacher.padding())
     return config.model.spec(joints)
 
 
@@ -80,8 +111,8 @@ def build_task(
     people: People,
     spec: ModelSpec,
     accelerator: Accelerator,
-    shared: FrozenTeacher | None = None,
-) -> tuple[DistillationTask, FrozenTeacher | None]:
+    shared: AnyTeacher | None = None,
+) -> tuple[DistillationTask, AnyTeacher | None]:
     """Create the student with its losses, and load the teacher if there is one.
 
     The numbers drawn for the student's fresh weights come first, those for the projectors last.
@@ -100,9 +131,11 @@ def build_task(
     if config.model.weights:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
-    # loaded in any case: what it draws, the projectors are drawn after
-    loaded = load_teacher(config, people.joints, accelerator)
-    teacher = shared or loaded
+    teacher = shared
+    if shared is None or isinstance(shared, FrozenTeacher):
+        # loaded in any case: what it draws, the projectors are drawn after
+        loaded = load_teacher(config, spec, people.joints, accelerator)
+        teacher = shared or loaded
     label_loss = config.label_loss.build(student)
     if teacher is None:
         return DistillationTask(student, label_loss=label_loss), None
@@ -110,22 +143,30 @@ def build_task(
     return DistillationTask(student, teacher, label_loss=label_loss, **terms), teacher
 
 
-def load_teacher(config: TrainingConfig, joints: JointSet, accelerator: Accelerator) -> FrozenTeacher | None:
+def load_teacher(
+    config: TrainingConfig, student: ModelSpec, joints: JointSet, accelerator: Accelerator
+) -> AnyTeacher | None:
     """Load the run's teacher onto the accelerator's device; None where there is none.
 
+    The joints of a network that is not of this package are matched by name, and the matches printed.
+
     Raises:
-        InputError: the file cannot be read, or its joints are not `joints`.
+        InputError: the file cannot be read, or its joints are not `joints` and cannot be matched with them.
     """
     file = config.teacher_file()
     if file is None:
         return None
-    teacher = file.load(accelerator.device)
-    check_joints("teacher", file.path, teacher.spec.joints, joints)
+    bins = student.num_bins if student.head == "simcc" else None
+    teacher = file.load(accelerator.device, joints, student_bins=bins)
+    if isinstance(teacher, ForeignTeacher):
+        accelerator.print(f"joints of {file.path}: {teacher.joint_map}")
+    else:
+        check_joints("teacher", file.path, teacher.spec.joints, joints)
     return teacher
 
 
 def build_dataset(
-    config: TrainingConfig, people: People, spec: ModelSpec, teacher: FrozenTeacher | None
+    config: TrainingConfig, people: People, spec: ModelSpec, teacher: AnyTeacher | None
 ) -> PoseDataset:
     """The training people, cropped for the student and for the teacher if there is one."""
     return training_set(
@@ -135,16 +176,18 @@ def build_dataset(
         padding=spec.padding,
         # fixed views are shared by runs of different seeds
         seed=config.seed if config.data.views == 0 else 0,
-        teacher_size=None if teacher is None else teacher.spec.input_size,
+        teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
     )
 
 
 def build_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
-    cache, views, workers = _cache(config), config.data.views, config.data.workers
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
     file = config.teacher_file()
+    if config.data.teacher_cache == "compact" or config.data.view_images == "jpeg":
+        return _build_sharded_views(config, dataset, teacher, accelerator)
     with accelerator.main_process_first():
         stored = build_student_views(dataset, views, cache, workers=workers)
         if file is None or teacher is None:
@@ -154,24 +197,47 @@ def build_views(
     return FixedViews(stored, StoredOutputs(outputs))
 
 
+def _build_sharded_views(
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
+) -> FixedViews:
+    """As `build_views`, in shards: all processes of the run fill them together."""
+    cache, views, workers = cache_folder(config), config.data.views, config.data.workers
+    images = config.data.view_images
+    stored = ShardedViews(build_sharded_views(dataset, views, cache, images=images, workers=workers))
+    file = config.teacher_file()
+    if file is None or teacher is None:
+        return FixedViews(stored)
+    identity = file.identity(teacher)
+    if config.data.teacher_cache == "compact":
+        features = config.uses_features()
+        outputs = build_compact_outputs(
+            dataset, views, cache, teacher, identity, features=features, workers=workers
+        )
+        return FixedViews(stored, CompactOutputs(outputs))
+    with accelerator.main_process_first():
+        outputs = build_teacher_outputs(dataset, views, cache, teacher, identity, workers=workers)
+    return FixedViews(stored, StoredOutputs(outputs))
+
+
 def build_samples(
-    config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
 ) -> PoseDataset | FixedViews | StoredCrops:
     """Where the run's samples come from: fixed views, stored crops, or the images themselves."""
     if config.data.views:
         return build_views(config, dataset, teacher, accelerator)
     if config.data.stored_crops:
         with accelerator.main_process_first():
-            folder = build_stored_crops(dataset, _cache(config), workers=config.data.workers)
+            folder = build_stored_crops(dataset, cache_folder(config), workers=config.data.workers)
         return StoredCrops(dataset, folder)
     return dataset
 
 
-def _cache(config: TrainingConfig) -> Path:
+def cache_folder(config: TrainingConfig) -> Path:
+    """Where a run's stored crops, fixed views and teacher outputs lie."""
     return Path(config.data.cache) if config.data.cache else Path(config.output) / "views"
 
 
-def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: FrozenTeacher | None) -> list[int]:
+def choose_people(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None) -> list[int]:
     """Indices of the people to train on: without a teacher there is nothing to learn from a person without labels.
 
     Raises:
@@ -224,28 +290,20 @@ def _fewest_values(network: PoseNetwork) -> int:
 def build_loader(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
-    chosen: Sequence[int],
-    teacher: FrozenTeacher | None,
+    order: EpochBatches,
+    teacher: AnyTeacher | None,
     accelerator: Accelerator,
 ) -> EpochLoader:
-    """This process's batches of the chosen people, of fixed views where the run has them.
+    """This process's batches in their order, of fixed views where the run has them.
 
     Args:
         configs: of the run, or of several that share all that concerns the data.
         datasets: of the runs.
-        chosen: indices of the people.
+        order: of the batches.
         teacher: whose outputs for fixed views are stored.
         accelerator: the processes.
     """
     config = configs[0]
-    order = EpochBatches(
-        chosen,
-        config.batch_size,
-        seed=config.seed,
-        views=config.data.views,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
     on_gpu = accelerator.device.type == "cuda"
     # stored views are read faster than another process could send them; but this one has a GPU to keep busy
     workers = config.data.workers if on_gpu or not config.data.views else 0
@@ -256,7 +314,7 @@ def build_loader(
 def _shared_samples(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
-    teacher: FrozenTeacher | None,
+    teacher: AnyTeacher | None,
     accelerator: Accelerator,
 ) -> PoseDataset | FixedViews | StoredCrops | SharedImages | SharedBatches:
     """The samples of one run, or those of several together."""
@@ -276,8 +334,32 @@ def _shared_samples(
     )
 
 
+def build_order(
+    config: TrainingConfig, dataset: PoseDataset, chosen: Sequence[int], accelerator: Accelerator
+) -> EpochBatches:
+    """Which of the chosen people form which batch of this process.
+
+    Raises:
+        InputError: the share of people without labels cannot be had.
+    """
+    share, size = config.data.unlabelled_share, config.batch_size
+    options = {
+        "seed": config.seed,
+        "views": config.data.views,
+        "rank": accelerator.process_index,
+        "processes": accelerator.num_processes,
+    }
+    if share is None:
+        return EpochBatches(chosen, size, **options)
+    labelled = [index for index in chosen if dataset.labelled[index]]
+    unlabelled = [index for index in chosen if not dataset.labelled[index]]
+    return MixedBatches(labelled, unlabelled, size, share=share, **options)
+
+
 def build_validation(
     config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
-) -> Validation:
+) -> Validation | LastIsBest:
     """What measures the student, on crops as in training."""
+    if people.val is None:
+        return LastIsBest()
     return Validation(replace(people.val, padding=spec.padding), config, accelerator)

@@ -16,12 +16,13 @@ from cdkd_ext.distillation import (
     DescribedNetwork,
     HeatmapLoss,
     SimCCLoss,
+    TeacherSpec,
 )
-from cdkd_ext.errors import check, check_option
+from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.models import ModelOptions, list_models
-from cdkd_ext.teachers import TeacherFile
+from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
-from cdkd_ext.training.pair import both_simcc, channels_agree
+from cdkd_ext.training.pair import both_simcc, cca_between, channels_agree, sape_between, spec_of
 from cdkd_ext.training.task import DistillationTask
 
 
@@ -180,6 +181,16 @@ class TrainingConfig:
         for name in ("views", "workers"):
             value = getattr(self.data, name)
             check(value >= 0, f"data.{name}", value, "zero or more")
+        check_option("data.teacher_cache", self.data.teacher_cache, ("dense", "compact"))
+        check_option("data.view_images", self.data.view_images, ("raw", "jpeg"))
+        share = self.data.unlabelled_share
+        check(share is None or 0 <= share <= 1, "data.unlabelled_share", share, "a number in [0, 1], or None")
+        if self.data.images and self.teacher_file() is None:
+            fail(
+                "data.images",
+                "footage",
+                "nothing: without a teacher nobody can learn from it (`cdkd distill`)",
+            )
         both = self.data.stored_crops and self.data.views > 0
         check(not both, "data.stored_crops", "true beside data.views", "one of the two")
         self.optimizer.validate()
@@ -190,8 +201,12 @@ class TrainingConfig:
         """The file of the network that teaches, if there is one."""
         return None
 
-    def terms(self, student: DescribedNetwork, teacher: DescribedNetwork) -> dict[str, Any]:
-        """The options of `DistillationTask` that a teacher adds."""
+    def uses_features(self) -> bool:
+        """Whether the student learns from the teacher's feature maps."""
+        return False
+
+    def terms(self, student: DescribedNetwork, teacher: object) -> dict[str, Any]:
+        """The options of `DistillationTask` that a teacher, which says what its outputs are, adds."""
         return {}
 
     def adversarial_optimizer(self, task: DistillationTask) -> torch.optim.Optimizer | None:
@@ -223,23 +238,24 @@ class SAPEConfig:
     center_teacher: bool = True
     mode: Literal["spatial", "flatten"] = "spatial"
 
-    def build(self, student: DescribedNetwork, teacher: DescribedNetwork) -> SAPE | None:
-        """The term between two networks, or None where it is not used.
+    def build(self, student: DescribedNetwork, teacher: object) -> SAPE | None:
+        """The term between two networks, or None where it is not used or the teacher shows no features.
 
         Raises:
             InputError: the channels of the last features differ, or an option is out of range.
         """
-        if not self.enabled:
+        spec = _spec(teacher)
+        if not self.enabled or spec.feature_channels == 0:
             return None
-        own, other = student.spec.feature_channels, teacher.spec.feature_channels
+        own, other = student.spec.feature_channels, spec.feature_channels
         check(
-            channels_agree(student, teacher),
+            channels_agree(student, spec),
             "sape.enabled",
             f"true for {own} channels of the student and {other} of the teacher",
             "as many channels of the last feature on both sides, or false",
         )
         names = ("num_projectors", "kernels", "use_sau", "activation", "center_teacher", "mode")
-        return SAPE.between(student, teacher, **{name: getattr(self, name) for name in names})
+        return sape_between(student, spec, **{name: getattr(self, name) for name in names})
 
 
 @dataclass
@@ -249,7 +265,8 @@ class CCAConfig:
     Args:
         enabled: whether the term is used.
         weight: β in the total loss.
-        phase: "paper" merges bins as printed, "centered" aligns the merged bins' coordinates.
+        phase: "paper" merges bins as printed, "centered" aligns the merged bins' coordinates. Those of a teacher that is
+            not of this package are always aligned.
         annotated_weights: leave out the joints of labelled people that are not annotated.
     """
 
@@ -258,7 +275,7 @@ class CCAConfig:
     phase: Literal["paper", "centered"] = "paper"
     annotated_weights: bool = False
 
-    def build(self, student: DescribedNetwork, teacher: DescribedNetwork) -> CCA | None:
+    def build(self, student: DescribedNetwork, teacher: object) -> CCA | None:
         """The term between two networks, or None where it is not used.
 
         Raises:
@@ -268,12 +285,12 @@ class CCAConfig:
             return None
         which = "student" if student.spec.head == "heatmap" else "teacher"
         check(
-            both_simcc(student, teacher),
+            both_simcc(student, _spec(teacher)),
             "cca.enabled",
             f"true for a {which} with heatmaps",
             "false: CCA aligns SimCC classes, and SAPE works alone",
         )
-        return CCA(self.phase)
+        return cca_between(student, teacher, self.phase)
 
 
 @dataclass
@@ -327,10 +344,11 @@ class DistillationConfig(TrainingConfig):
     """One distillation run: a training run with a teacher.
 
     Args:
-        teacher: checkpoint of the teacher, as `cdkd train` writes it.
+        teacher: checkpoint of the teacher, as `cdkd train` writes it; or an ONNX file, or a YAML file that describes one.
         teacher_precision: of the teacher's backbone: "bfloat16" takes half the time on a CPU with instructions for
             it (AVX-512 BF16) and changes the outputs by about one percent; "auto" is "bfloat16" there and on a GPU
-            ("float16" before compute capability 8.0), and "float32" elsewhere.
+            ("float16" before compute capability 8.0), and "float32" elsewhere. Of a checkpoint of this package alone.
+        teacher_options: how a teacher that is not of this package teaches.
         sape: feature distillation.
         cca: logit distillation.
         temperature: temperature of the logit distillation.
@@ -341,6 +359,7 @@ class DistillationConfig(TrainingConfig):
     output: str = "runs/distill"
     teacher: str = ""
     teacher_precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    teacher_options: TeacherOptions = field(default_factory=TeacherOptions)
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
@@ -350,6 +369,7 @@ class DistillationConfig(TrainingConfig):
         super().validate()
         check_option("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS)
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
+        self.teacher_options.validate()
         check(
             self.sape.enabled or self.cca.enabled,
             "sape.enabled and cca.enabled",
@@ -359,9 +379,13 @@ class DistillationConfig(TrainingConfig):
 
     def teacher_file(self) -> TeacherFile:
         """The file of the network that teaches."""
-        return TeacherFile(self.teacher, self.teacher_precision)
+        return TeacherFile(self.teacher, self.teacher_precision, self.teacher_options)
 
-    def terms(self, student: DescribedNetwork, teacher: DescribedNetwork) -> dict[str, Any]:
+    def uses_features(self) -> bool:
+        """Whether the student learns from the teacher's feature maps."""
+        return self.sape.enabled
+
+    def terms(self, student: DescribedNetwork, teacher: object) -> dict[str, Any]:
         """The distillation terms between two networks, as options of `DistillationTask`."""
         return {
             "sape": self.sape.build(student, teacher),
@@ -375,3 +399,10 @@ class DistillationConfig(TrainingConfig):
     def adversarial_optimizer(self, task: DistillationTask) -> torch.optim.Optimizer | None:
         """The optimiser of θ, α and β where they are learnt."""
         return self.temperature.build_optimizer(task)
+
+
+def _spec(teacher: object) -> TeacherSpec:
+    spec = spec_of(teacher)
+    if spec is None:
+        fail("teacher", type(teacher).__name__, "one that says what its outputs are: `teacher_spec`")
+    return spec

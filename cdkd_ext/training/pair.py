@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from cdkd_ext.distillation import SAPE, DescribedNetwork, HeatmapLoss, SimCCLoss
+from typing import Any, cast
+
+from cdkd_ext.distillation import CCA, SAPE, DescribedNetwork, HeatmapLoss, SimCCLoss, TeacherSpec
 from cdkd_ext.errors import check, check_type
 
 
-def check_pair(student: DescribedNetwork, teacher: DescribedNetwork) -> None:
+def spec_of(teacher: object) -> TeacherSpec | None:
+    """What is fixed about the outputs of a network or a teacher; None where it does not say it."""
+    if hasattr(teacher, "teacher_spec"):
+        return cast(TeacherSpec, teacher.teacher_spec)
+    described = hasattr(teacher, "spec") and hasattr(teacher, "feature_size")
+    return TeacherSpec.of(cast(DescribedNetwork, teacher)) if described else None
+
+
+def check_pair(student: DescribedNetwork, other: TeacherSpec) -> None:
     """Fail unless both networks predict the same joints on crops of the same aspect ratio.
 
     Raises:
         InputError: the number or the names of the joints, or the aspect ratios differ.
     """
-    own, other = student.spec, teacher.spec
+    own = student.spec
     check(
         own.num_joints == other.num_joints,
         "teacher",
@@ -36,14 +46,14 @@ def check_pair(student: DescribedNetwork, teacher: DescribedNetwork) -> None:
     )
 
 
-def channels_agree(student: DescribedNetwork, teacher: DescribedNetwork) -> bool:
+def channels_agree(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
     """Whether both last feature maps have as many channels, which SAPE needs."""
-    return student.spec.feature_channels == teacher.spec.feature_channels
+    return student.spec.feature_channels == teacher.feature_channels
 
 
-def both_simcc(student: DescribedNetwork, teacher: DescribedNetwork) -> bool:
-    """Whether both networks have SimCC heads, whose classes CCA aligns."""
-    return student.spec.head == teacher.spec.head == "simcc"
+def both_simcc(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
+    """Whether the student has a SimCC head and the teacher distributions, which CCA aligns."""
+    return student.spec.head == "simcc" and teacher.num_bins is not None
 
 
 def check_label_loss(student: DescribedNetwork, label_loss: SimCCLoss | HeatmapLoss) -> None:
@@ -71,7 +81,7 @@ def check_label_loss(student: DescribedNetwork, label_loss: SimCCLoss | HeatmapL
         check(size == spec.input_size, "label_loss.input_size", size, f"the student's {spec.input_size}")
 
 
-def check_sape(student: DescribedNetwork, teacher: DescribedNetwork | None, sape: SAPE) -> None:
+def check_sape(student: DescribedNetwork, teacher: TeacherSpec | None, sape: SAPE) -> None:
     """Fail unless the feature term leads from the student's feature map to the teacher's.
 
     Raises:
@@ -82,7 +92,7 @@ def check_sape(student: DescribedNetwork, teacher: DescribedNetwork | None, sape
     check(got == expected, "sape", f"one for a student feature of {got}", f"one for the student's {expected}")
     if teacher is not None:
         got = (sape.channels, *sape.teacher_size)
-        expected = (teacher.spec.feature_channels, *teacher.feature_size)
+        expected = (teacher.feature_channels, *teacher.feature_size)
         check(
             got == expected,
             "sape",
@@ -91,13 +101,28 @@ def check_sape(student: DescribedNetwork, teacher: DescribedNetwork | None, sape
         )
 
 
-def check_cca(student: DescribedNetwork, teacher: DescribedNetwork | None) -> None:
+def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
     """Fail unless both have classes, of which any two counts can be aligned.
 
     Raises:
         InputError: a head is of heatmaps.
     """
-    networks = {"student": student} | ({} if teacher is None else {"teacher": teacher})
-    for which, network in networks.items():
-        head = network.spec.head
-        check(head == "simcc", "cca", f"a CCA for a {which} with heatmaps", "None: CCA aligns SimCC classes")
+    heatmaps = {
+        "student": student.spec.head == "heatmap",
+        "teacher": teacher is not None and teacher.num_bins is None,
+    }
+    for which, refused in heatmaps.items():
+        check(not refused, "cca", f"a CCA for a {which} with heatmaps", "None: CCA aligns SimCC classes")
+
+
+def sape_between(student: DescribedNetwork, teacher: TeacherSpec, **options: Any) -> SAPE:
+    """The feature term between two networks whose channels agree, with the options of `SAPE`."""
+    return SAPE(student.spec.feature_channels, student.feature_size, teacher.feature_size, **options)
+
+
+def cca_between(student: DescribedNetwork, teacher: object, phase: str = "paper") -> CCA:
+    """The logit term: with the phase between networks of this package, with the exact offset of any other teacher's bins."""
+    spec = spec_of(teacher)
+    if spec is None or hasattr(teacher, "spec"):
+        return CCA(phase)
+    return CCA(phase, offset=spec.offset(student.spec.num_bins))

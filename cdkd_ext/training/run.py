@@ -10,16 +10,18 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from cdkd_ext.data.cached_views import FixedViews
 from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
 from cdkd_ext.models import ModelSpec
-from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training.build import (
+    AnyTeacher,
     build_dataset,
     build_loader,
+    build_order,
     build_task,
     build_validation,
     build_views,
@@ -27,11 +29,13 @@ from cdkd_ext.training.build import (
     choose_people,
     load_teacher,
     student_spec,
+    teacher_joints,
 )
 from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
+from cdkd_ext.training.progress import footage_progress
 from cdkd_ext.training.shared import check_shared, save_students
 from cdkd_ext.training.state import FILES, NAME, begins_again, check_fits, copy_run, read_run
 from cdkd_ext.training.task import DistillationTask
@@ -146,7 +150,7 @@ def _train(
     ]
     # the first process draws the people and builds the caches, the others find them
     with accelerator.main_process_first():
-        people = load_people(first.data, outputs[0])
+        people = _people(first, outputs[0])
     specs = [student_spec(config, people.joints) for config in configs]
     tasks, teacher = _build_tasks(configs, people, specs, accelerator)
     for task, spec, source, state in zip(tasks, specs, sources, states, strict=True):
@@ -158,29 +162,31 @@ def _train(
     chosen = choose_people(first, datasets[0], teacher)
     for config, task in zip(configs, tasks, strict=True):
         check_batch(config, task.student, len(chosen))
+    order = build_order(drawn[0], datasets[0], chosen, accelerator)
     if accelerator.is_main_process:
         _begin_folders(configs, sources)
         if folder is not None:
             save_students(folder, seed, [config.output for config in configs])
-    loader = build_loader(drawn, datasets, chosen, teacher, accelerator)
+    loader = build_loader(drawn, datasets, order, teacher, accelerator)
     trainers = [
         Trainer(config, task, loader, build_validation(config, people, spec, accelerator), accelerator)
         for config, task, spec in zip(configs, tasks, specs, strict=True)
     ]
-    accelerator.print(f"validation: {len(people.val.persons)} people, boxes: {people.val.boxes}")
+    accelerator.print(_described(people))
     with tf32(first.tf32):
         records = train_together(trainers, states, teacher if len(trainers) > 1 else None)
     for output, record in zip(outputs, records, strict=True):
-        accelerator.print(f"{describe(record)}; checkpoints in {output}")
+        metrics = "not validated" if people.val is None else describe(record)
+        accelerator.print(f"{metrics}; checkpoints in {output}")
     return records
 
 
 def _build_tasks(
     configs: Sequence[TrainingConfig], people: People, specs: Sequence[ModelSpec], accelerator: Accelerator
-) -> tuple[list[DistillationTask], FrozenTeacher | None]:
+) -> tuple[list[DistillationTask], AnyTeacher | None]:
     """Each run's student with its losses, from its own seed, and the teacher of all."""
     tasks: list[DistillationTask] = []
-    teacher: FrozenTeacher | None = None
+    teacher: AnyTeacher | None = None
     for config, spec in zip(configs, specs, strict=True):
         set_seed(config.seed)
         task, teacher = build_task(config, people, spec, accelerator, teacher)
@@ -205,8 +211,10 @@ def _begun(source: Path | None, accelerator: Accelerator) -> Path | None:
     return None
 
 
-def prepare_views(config: TrainingConfig) -> None:
-    """Store the fixed views of a run, and its teacher's outputs, without training.
+def prepare_views(config: TrainingConfig) -> FixedViews:
+    """Store the fixed views of a run, and its teacher's outputs, without training; return them.
+
+    With a compact teacher cache, several processes may do so for one cache at a time.
 
     Raises:
         InputError: as `train` does; also when `data.views` is 0.
@@ -214,10 +222,28 @@ def prepare_views(config: TrainingConfig) -> None:
     config.validate()
     check(config.data.views > 0, "data.views", config.data.views, "a positive number of views to store")
     accelerator = make_accelerator(config.cpu)
-    people = load_people(config.data, Path(config.output))
+    people = _people(config, Path(config.output))
     spec = student_spec(config, people.joints)
-    teacher = load_teacher(config, people.joints, accelerator)
-    build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
+    teacher = load_teacher(config, spec, people.joints, accelerator)
+    return build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
+
+
+def _people(config: TrainingConfig, output: Path) -> People:
+    with footage_progress() as progress:
+        return load_people(
+            config.data, output, teacher_joints=lambda: teacher_joints(config), progress=progress
+        )
+
+
+def _described(people: People) -> str:
+    """Whom the run validates on, and what its footage holds."""
+    val = people.val
+    lines = ["validation: none, the last checkpoint is the best"]
+    if val is not None:
+        lines = [f"validation: {len(val.persons)} people, boxes: {val.boxes}"]
+    if people.footage is not None:
+        lines.append(f"footage: {people.footage}")
+    return "\n".join(lines)
 
 
 def _source(output: Path, resume: bool | str | os.PathLike[str]) -> Path | None:

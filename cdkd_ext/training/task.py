@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,21 @@ from cdkd_ext.distillation import (
     HeatmapLoss,
     SimCCLoss,
     TeacherOutput,
+    TeacherSpec,
 )
 from cdkd_ext.errors import check, check_type, fail
 from cdkd_ext.models import PoseNetwork, channels_last
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 from cdkd_ext.training.pair import (
     both_simcc,
+    cca_between,
     channels_agree,
     check_cca,
     check_label_loss,
     check_pair,
     check_sape,
+    sape_between,
+    spec_of,
 )
 
 Auto = Literal["auto"]
@@ -42,9 +46,10 @@ class DistillationTask(nn.Module):
 
     Args:
         student: the network that is trained; its weights are laid out channels last.
-        teacher: a `PoseNetwork` or a `FrozenTeacher`; or anything that returns a `TeacherOutput` for its crops,
-            which needs `sape` and `cca` given unless it has the attributes of a `DescribedNetwork`. A network is
-            frozen. None trains from labels alone, or from stored outputs with `sape` or `cca` given.
+        teacher: a `PoseNetwork`, which is frozen, a `FrozenTeacher` or a `ForeignTeacher`; or anything that returns a
+            `TeacherOutput` for its crops, which needs `sape` and `cca` given unless it has a `teacher_spec`, or the
+            attributes of a `DescribedNetwork`. None trains from labels alone, or from stored outputs with `sape` or
+            `cca` given.
         label_loss: the loss from labels; None takes `SimCCLoss` or `HeatmapLoss` for the student's head.
         sape: the feature term, or None; "auto" is SAPE with its defaults where the channels of both last feature maps
             agree.
@@ -92,7 +97,7 @@ class DistillationTask(nn.Module):
     ) -> None:
         super().__init__()
         check_type("student", student, PoseNetwork, "a PoseNetwork")
-        described = _described(teacher)
+        described = spec_of(teacher)
         if described is not None:
             check_pair(student, described)
         label_loss = default_label_loss(student) if label_loss is None else label_loss
@@ -190,29 +195,20 @@ def default_label_loss(student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:
     return HeatmapLoss.of(student) if student.spec.head == "heatmap" else SimCCLoss(student.spec.split_ratio)
 
 
-def _described(teacher: object) -> DescribedNetwork | None:
-    described = hasattr(teacher, "spec") and hasattr(teacher, "feature_size")
-    return cast(DescribedNetwork, teacher) if described else None
-
-
-def _default_sape(
-    student: DescribedNetwork, teacher: object, described: DescribedNetwork | None
-) -> SAPE | None:
+def _default_sape(student: DescribedNetwork, teacher: object, described: TeacherSpec | None) -> SAPE | None:
     if teacher is None:
         return None
     if described is None:
         fail("sape", "'auto' beside a teacher without spec and feature_size", "a SAPE, or None")
-    return SAPE.between(student, described) if channels_agree(student, described) else None
+    return sape_between(student, described) if channels_agree(student, described) else None
 
 
-def _default_cca(
-    student: DescribedNetwork, teacher: object, described: DescribedNetwork | None
-) -> CCA | None:
+def _default_cca(student: DescribedNetwork, teacher: object, described: TeacherSpec | None) -> CCA | None:
     if teacher is None:
         return None
     if described is None:
         fail("cca", "'auto' beside a teacher without spec and feature_size", "a CCA, or None")
-    return CCA() if both_simcc(student, described) else None
+    return cca_between(student, teacher) if both_simcc(student, described) else None
 
 
 def _frozen(teacher: PoseNetwork | Teacher) -> Teacher:

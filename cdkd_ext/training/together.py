@@ -96,7 +96,7 @@ def train_together(
         NonFiniteLossError: names the step and the term.
         InterruptedRun: Ctrl-C or SIGTERM; says where the last checkpoints are.
         LostWorkerError: a loading process was killed; says where the last checkpoints are.
-        InputError: an image cannot be read, or a folder not be written; says where the last checkpoints are.
+        InputError: an image cannot be read, or an output folder not be written; says where the last checkpoints are.
     """
     first = trainers[0]
     epochs, steps = first.config.epochs, len(first.loader)

@@ -49,7 +49,8 @@ def test_the_teacher_computes_what_its_model_does_under_mixed_precision_too(
     teacher = FrozenTeacher(model, precision=precision)
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         outputs = teacher(given)
-    for value, wanted in zip(outputs, expected, strict=True):
+    assert outputs.confidence is None
+    for value, wanted in zip(outputs[:3], expected, strict=True):
         assert value.dtype == torch.float32
         assert not value.requires_grad and not value.is_inference()
         assert error(value, wanted) < tolerance

@@ -1,0 +1,276 @@
+"""People of footage without annotations: where they are, so that a teacher can show a student what it sees there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cdkd_ext.data.box_file import ScoredBox, match_boxes, read_boxes
+from cdkd_ext.data.config import DataConfig
+from cdkd_ext.data.frames import Frame, FrameList, Progress, list_frames, no_progress
+from cdkd_ext.data.near_duplicates import BITS, NearDuplicates, difference_hash
+from cdkd_ext.data.person import Person
+from cdkd_ext.detectors import Detector
+from cdkd_ext.errors import InputError, check, fail
+from cdkd_ext.files import write_json
+from cdkd_ext.images import Image, read_image
+from cdkd_ext.joints import JointSet
+
+_logger = logging.getLogger(__name__)
+_SHOWN = 3
+_SECONDS_BETWEEN_SAVES = 30.0
+WHOLE = "whole"
+
+
+@dataclass
+class Footage:
+    """The people of some footage, and what was left out.
+
+    Attributes:
+        persons: at least one; none of their joints is annotated.
+        images: how many images there are without near-duplicates and broken ones.
+        duplicates: how many images look almost like an earlier one.
+        broken: images and videos that could not be read, in words.
+    """
+
+    persons: list[Person]
+    images: int
+    duplicates: int
+    broken: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.persons)} people in {self.images} images"]
+        if self.duplicates:
+            parts.append(f"left out {self.duplicates} near-duplicates")
+        if self.broken:
+            more = ", ..." if len(self.broken) > _SHOWN else ""
+            parts.append(f"could not read {len(self.broken)} ({', '.join(self.broken[:_SHOWN])}{more})")
+        return "; ".join(parts)
+
+
+def load_footage(
+    config: DataConfig, folder: Path, joints: JointSet, *, progress: Progress = no_progress
+) -> Footage:
+    """Find the people in the footage of a configuration.
+
+    Frames of videos are extracted into `folder` once; what has been seen in an image is kept there, too, so that a later
+    call with the same detector and options runs it on new images alone.
+
+    Args:
+        config: `images` and all that concerns them.
+        folder: of what is kept.
+        joints: the joint set of the people.
+        progress: called with each frame and image.
+
+    Raises:
+        InputError: there are no images or no people in them, a source, the detector or the file of boxes cannot be read,
+            or boxes name images that are not there.
+    """
+    check_footage(config)
+    detector = Detector(config.detector, config.detection) if config.detector else None
+    given = _given_boxes(config)
+    found = list_frames(
+        config.images or [], folder, frames=config.frames, every=config.every, progress=progress
+    )
+    matched = _matched(config, given, found)
+    seen = _Seen(_file_of_seen(config, folder), detector)
+    try:
+        footage = _people(config, found, seen, matched, joints, progress)
+    finally:
+        seen.save()
+    if footage.broken:
+        more = ", ..." if len(footage.broken) > _SHOWN else ""
+        names = "; ".join(footage.broken[:_SHOWN])
+        _logger.warning(
+            "data.images: left out %d that cannot be read (%s%s)", len(footage.broken), names, more
+        )
+    if not footage.persons:
+        fail("data.images", f"nobody: {footage}", "at least one person in the images")
+    return footage
+
+
+def check_footage(config: DataConfig) -> None:
+    """Check what can be checked of the options without reading a file.
+
+    Raises:
+        InputError: names the option.
+    """
+    check(config.images, "data.images", "nothing", "a folder, a glob, images or videos")
+    got = {"data.detector": config.detector, "data.image_boxes": config.image_boxes}
+    chosen = [name for name, value in got.items() if value]
+    expected = "one of them: a detector's ONNX file, or a file of boxes or `whole` for whole images"
+    check(len(chosen) == 1, " and ".join(got), "both" if chosen else "neither", expected)
+    config.detection.validate("data.detection")
+    check(config.frames > 0, "data.frames", config.frames, "a positive number")
+    check(config.every >= 0, "data.every", config.every, "zero or more")
+    distance = config.near_duplicates
+    check(distance <= BITS, "data.near_duplicates", distance, f"at most {BITS} bits")
+
+
+def _given_boxes(config: DataConfig) -> dict[str | int, list[ScoredBox]] | None:
+    if not config.image_boxes or config.image_boxes == WHOLE:
+        return None
+    return read_boxes(config.image_boxes, category=config.category)
+
+
+def _matched(
+    config: DataConfig, given: dict[str | int, list[ScoredBox]] | None, found: FrameList
+) -> dict[Path, list[ScoredBox]] | None:
+    if given is None:
+        return None
+    names = [frame.name for frame in found.frames]
+    return match_boxes(given, names, found.videos, str(config.image_boxes))
+
+
+def _file_of_seen(config: DataConfig, folder: Path) -> Path:
+    """Where to keep what was seen: a file for each detector with its options."""
+    if not config.detector:
+        return folder / "images.json"
+    digest = hashlib.sha256(Path(config.detector).read_bytes())
+    digest.update(json.dumps(asdict(config.detection), sort_keys=True).encode())
+    return folder / f"boxes-{digest.hexdigest()[:12]}.json"
+
+
+def _people(
+    config: DataConfig,
+    found: FrameList,
+    seen: _Seen,
+    matched: dict[Path, list[ScoredBox]] | None,
+    joints: JointSet,
+    progress: Progress,
+) -> Footage:
+    known = NearDuplicates(config.near_duplicates)
+    footage = Footage([], 0, 0, list(found.unreadable))
+    for done, frame in enumerate(found.frames):
+        progress("images", done + 1, len(found.frames))
+        look = seen.at(frame.path)
+        if look.broken:
+            footage.broken.append(look.broken)
+        elif not known.add(look.bits()):
+            footage.duplicates += 1
+        else:
+            footage.images += 1
+            if matched is not None:
+                boxes = [box for box in matched.get(frame.name, []) if box[4] >= config.min_box_score]
+            else:
+                boxes = seen.boxes(frame.path, look)
+            footage.persons += [_person(frame, i, box, joints) for i, box in enumerate(boxes)]
+    return footage
+
+
+def _person(frame: Frame, index: int, box: ScoredBox, joints: JointSet) -> Person:
+    x, y, width, height, score = box
+    return Person(
+        image_path=frame.path,
+        image_id=str(frame.name),
+        annotation_id=index,
+        box=np.array([x, y, width, height], np.float32),
+        keypoints=np.zeros((len(joints), 2), np.float32),
+        annotated=np.zeros(len(joints), np.float32),
+        area=width * height,
+        head_size=math.nan,
+        score=score,
+        upright=True,
+    )
+
+
+@dataclass
+class _Look:
+    """What was seen in an image; kept as JSON."""
+
+    stamp: list[int]
+    size: tuple[int, int] = (0, 0)
+    hash: str = ""
+    broken: str = ""
+    boxes: list[ScoredBox] | None = None
+
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """The perceptual hash."""
+        return np.frombuffer(bytes.fromhex(self.hash), np.uint8)
+
+
+class _Seen:
+    """What was seen in images, kept in a file from which a later call goes on.
+
+    Args:
+        path: the file.
+        detector: finds the people; None takes whole images.
+    """
+
+    def __init__(self, path: Path, detector: Detector | None) -> None:
+        self._path, self._detector = path, detector
+        self._looks: dict[str, _Look] = {}
+        self._changed, self._saved = False, time.monotonic()
+        # of the image that was read last
+        self._image: tuple[Path, Image] | None = None
+        if path.exists():
+            try:
+                content = json.loads(path.read_text())
+                self._looks = {name: _Look(**look) for name, look in content.items()}
+            except (ValueError, TypeError, AttributeError):
+                _logger.warning("%s is damaged and is written anew", path)
+
+    def at(self, path: Path) -> _Look:
+        """Size and hash of an image, or why it cannot be read."""
+        key, stamp = str(path.absolute()), _stamp(path)
+        look = self._looks.get(key)
+        if look is not None and look.stamp == stamp:
+            return look
+        look = _Look(stamp)
+        try:
+            image = self._read(path)
+        except InputError as error:
+            look.broken = str(error)
+        else:
+            look.size = image.shape[0], image.shape[1]
+            look.hash = difference_hash(image).tobytes().hex()
+        return self._keep(key, look)
+
+    def boxes(self, path: Path, look: _Look) -> list[ScoredBox]:
+        """People in an image that `at` could read."""
+        if self._detector is None:
+            return [(0.0, 0.0, float(look.size[1]), float(look.size[0]), 1.0)]
+        if look.boxes is None:
+            boxes, scores = self._detector(self._read(path))
+            look.boxes = [
+                (x, y, width, height, score)
+                for (x, y, width, height), score in zip(boxes.tolist(), scores.tolist(), strict=True)
+            ]
+            self._keep(str(path.absolute()), look)
+        return look.boxes
+
+    def save(self) -> None:
+        """Write what is new."""
+        if self._changed:
+            write_json({name: asdict(look) for name, look in self._looks.items()}, self._path, indent=None)
+            self._changed, self._saved = False, time.monotonic()
+
+    def _keep(self, key: str, look: _Look) -> _Look:
+        self._looks[key] = look
+        self._changed = True
+        if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
+            self.save()
+        return look
+
+    def _read(self, path: Path) -> Image:
+        if self._image is None or self._image[0] != path:
+            self._image = path, read_image(path, upright=True)
+        return self._image[1]
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes with a file's content."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        fail(str(path), error.strerror or "an unreadable file", "an image")
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,62 @@
+"""How a teacher of another origin teaches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from cdkd_ext.errors import check, check_option
+
+TARGETS = ("marginals", "keypoints")
+
+
+@dataclass
+class TeacherOptions:
+    """How a network that is not of this package teaches; a checkpoint of this package has no use for them.
+
+    Args:
+        preset: the description of an ONNX file by name; None recognises it by its outputs. A YAML file needs none.
+        targets: "marginals" are the distributions that the teacher gives, "keypoints" are Gaussians around the places
+            that it says (pseudo-labels). A network of keypoints has Gaussians in either case.
+        cut: cells of a heatmap on either side of its peak that count; a map's mass far away is clutter. -1 keeps all.
+        sharpen: power that the distributions are raised to; 2 halves a Gaussian's variance.
+        sigma: standard deviation of a Gaussian around a keypoint, in bins of the student.
+        widen: with the targets "marginals", by how much a keypoint of score 0 has a wider Gaussian than one of score 1:
+            its standard deviation is sigma * (1 + widen * (1 - score)).
+        flip: average with what the teacher says of the mirror image, which takes twice the time: it mixes up left and
+            right less often.
+        confidence: weight each joint by the teacher's confidence; without, all that it says counts in full.
+        min_confidence: joints below it teach nothing.
+        threads: of onnxruntime on a CPU; None leaves the choice to it.
+    """
+
+    preset: str | None = None
+    targets: Literal["marginals", "keypoints"] = "marginals"
+    cut: int = 4
+    sharpen: float = 1.0
+    sigma: float = 1.0
+    widen: float = 1.0
+    flip: bool = False
+    confidence: bool = True
+    min_confidence: float = 0.0
+    threads: int | None = None
+
+    def validate(self, place: str = "teacher_options") -> None:
+        """Check the numbers; `place` is what messages call these options.
+
+        Raises:
+            InputError: names the field.
+        """
+        check_option(f"{place}.targets", self.targets, TARGETS)
+        check(self.cut >= -1, f"{place}.cut", self.cut, "a number of cells, or -1 for all")
+        for name in ("sharpen", "sigma"):
+            value = getattr(self, name)
+            check(0 < value < math.inf, f"{place}.{name}", value, "a positive number")
+        check(0 <= self.widen < math.inf, f"{place}.widen", self.widen, "zero or more")
+        check(
+            0 <= self.min_confidence <= 1,
+            f"{place}.min_confidence",
+            self.min_confidence,
+            "a number in [0, 1]",
+        )

@@ -1,0 +1,240 @@
+"""The people of footage: from whole images, files and detectors, each seen once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import cdkd_ext.data.footage as footage_module
+from cdkd_ext.data import DataConfig, PoseDataset
+from cdkd_ext.data.footage import load_footage
+from cdkd_ext.detectors import DetectionOptions, Detector
+from cdkd_ext.errors import InputError
+from cdkd_ext.images import read_image, save_image
+from cdkd_ext.joints import COCO_JOINTS
+
+
+def scene(seed: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Three images, of which the second shows what the first does, and a broken one."""
+    folder = tmp_path / "images"
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save_image(scene(seed), folder / f"{name}.png")
+    (folder / "d.jpg").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    """A detector that finds two people in every image, at the same places of its input of 64 x 64."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    boxes = np.array([[[4, 12, 20, 40], [30, 20, 60, 56]]], np.float32)
+    constants = [
+        numpy_helper.from_array(boxes, "where"),
+        numpy_helper.from_array(np.array([[0.5, 0.9]], np.float32), "sure"),
+    ]
+    nodes = [helper.make_node("Identity", [a], [b]) for a, b in (("where", "boxes"), ("sure", "scores"))]
+    infos = [
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 2, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 2]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 64, 64])
+    graph = helper.make_graph(nodes, "detector", [image], infos, constants)
+    path = tmp_path / "detector.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the images that are read from now on, and of those that the detector sees."""
+    seen: list[str] = []
+    read, detect = footage_module.read_image, Detector.__call__
+
+    def reading(path, *arguments, **options):
+        seen.append(Path(path).name)
+        return read(path, *arguments, **options)
+
+    def detecting(self, image):
+        seen.append("detect")
+        return detect(self, image)
+
+    monkeypatch.setattr(footage_module, "read_image", reading)
+    monkeypatch.setattr(Detector, "__call__", detecting)
+    return seen
+
+
+def load(images: Path | str, **options):
+    folder = options.pop("folder", Path(images).parent / "cache")
+    return load_footage(DataConfig(images=str(images), **options), folder, COCO_JOINTS)
+
+
+def test_whole_images(images: Path) -> None:
+    footage = load(images, image_boxes="whole")
+    assert str(footage).startswith("2 people in 2 images; left out 1 near-duplicates; could not read 1 (")
+    assert footage.duplicates == 1 and len(footage.broken) == 1 and "d.jpg" in footage.broken[0]
+    assert [person.image_path.name for person in footage.persons] == ["a.png", "c.png"]
+    for person in footage.persons:
+        np.testing.assert_array_equal(person.box, np.array([0, 0, 64, 48], np.float32))
+        assert person.keypoints.shape == (17, 2) and person.annotated.shape == (17,)
+        assert not person.annotated.any() and person.score == 1 and person.upright
+    assert len(load(images, image_boxes="whole", near_duplicates=-1).persons) == 3
+
+
+def test_boxes_of_a_file(images: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("a.png,1,2,30,40,0.9\na.png,5,6,7,8,0.2\nb.png,1,2,3,4\nd.jpg,1,2,3,4\n")
+    footage = load(images, image_boxes=str(boxes))
+    # the near-duplicate and the broken image are left out with their boxes; c.png shows nobody
+    assert [(person.image_path.name, person.annotation_id) for person in footage.persons] == [
+        ("a.png", 0),
+        ("a.png", 1),
+    ]
+    assert footage.images == 2
+    np.testing.assert_array_equal(footage.persons[0].box, np.array([1, 2, 30, 40], np.float32))
+    assert len(load(images, image_boxes=str(boxes), min_box_score=0.5).persons) == 1
+    boxes.write_text("a.png,1,2,30,40\nz.png,1,2,3,4\n")
+    with pytest.raises(InputError, match=r"boxes\.csv: expected boxes of the images.* not there: 'z\.png'"):
+        load(images, image_boxes=str(boxes))
+
+
+def test_what_a_detector_finds(images: Path, detector: Path) -> None:
+    footage = load(images, detector=str(detector))
+    assert [person.image_path.name for person in footage.persons] == ["a.png", "a.png", "c.png", "c.png"]
+    # the input has 8 rows above the image
+    np.testing.assert_allclose(footage.persons[0].box, [30, 12, 30, 36])
+    np.testing.assert_allclose(footage.persons[1].box, [4, 4, 16, 28])
+    np.testing.assert_allclose([person.score for person in footage.persons[:2]], [0.9, 0.5])
+    assert len(load(images, detector=str(detector), detection=DetectionOptions(min_score=0.6)).persons) == 2
+
+
+def test_every_image_is_looked_at_once(images: Path, detector: Path, looks: list[str]) -> None:
+    first = load(images, detector=str(detector))
+    # read once for hash and detector; the near-duplicate meets no detector
+    assert looks == ["a.png", "detect", "b.png", "c.png", "detect", "d.jpg"]
+    looks.clear()
+    again = load(images, detector=str(detector))
+    assert looks == [] and str(again) == str(first)
+    for one, other in zip(first.persons, again.persons, strict=True):
+        np.testing.assert_array_equal(one.box, other.box)
+    # a new image alone; then one that changed
+    save_image(scene(2), images / "e.png")
+    load(images, detector=str(detector))
+    assert looks == ["e.png", "detect"]
+    looks.clear()
+    save_image(scene(3, (50, 64)), images / "c.png")
+    load(images, detector=str(detector))
+    assert looks == ["c.png", "detect"]
+    looks.clear()
+    # other options may find others
+    load(images, detector=str(detector), detection=DetectionOptions(overlap=0.5))
+    assert looks.count("detect") == 3
+
+
+def test_an_interruption_keeps_what_was_seen(images: Path, detector: Path, looks: list[str]) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    config = DataConfig(images=str(images), detector=str(detector))
+    with pytest.raises(KeyboardInterrupt):
+        load_footage(config, images.parent / "cache", COCO_JOINTS, progress=interrupt)
+    assert looks == ["a.png", "detect", "b.png"]
+    looks.clear()
+    load(images, detector=str(detector))
+    assert looks == ["c.png", "detect", "d.jpg"]
+
+
+def test_damaged_notes_are_written_anew(images: Path, looks: list[str]) -> None:
+    load(images, image_boxes="whole")
+    (notes,) = (images.parent / "cache").glob("*.json")
+    for content in ("{", "[]", '{"a": {"no": 1}}', '{"a": 1}'):
+        notes.write_text(content)
+        looks.clear()
+        assert len(load(images, image_boxes="whole").persons) == 2 and len(looks) == 4
+    assert len(json.loads(notes.read_text())) == 4
+
+
+def test_a_video_is_footage(tmp_path: Path, detector: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for i in range(30):
+        writer.write(scene(i // 10))
+    writer.release()
+    footage = load(video, detector=str(detector), frames=15)
+    # three scenes
+    assert footage.images == 3 and footage.duplicates == 12
+    assert footage.persons[0].image_id == str(video / "000001.jpg")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("clip.mp4/000001.jpg,1,2,3,4\nclip.mp4/000002.jpg,1,2,3,4\n")
+    assert len(load(video, image_boxes=str(boxes), frames=15).persons) == 1
+
+
+def test_crops_show_images_upright(tmp_path: Path) -> None:
+    """Whoever took the photograph held the camera sideways, and boxes are in the image as it is looked at."""
+    path = tmp_path / "images/a.jpg"
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[:, :20] = 255
+    save_image(stored, path)
+    content = path.read_bytes()
+    # an EXIF segment with nothing but the orientation 6: turned a quarter clockwise
+    tag = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    segment = b"Exif\0\0" + tag
+    path.write_bytes(
+        content[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + content[2:]
+    )
+    assert read_image(path, upright=True).shape == (60, 40, 3)
+    persons = load(tmp_path / "images", image_boxes="whole").persons
+    np.testing.assert_array_equal(persons[0].box, np.array([0, 0, 40, 60], np.float32))
+    dataset = PoseDataset([], COCO_JOINTS, size=(60, 40), padding=1.0, footage=persons)
+    image = dataset[0]["image"].float()
+    assert image[:, :18].mean() > 240 and image[:, 22:].mean() < 15
+    assert dataset[0]["labelled"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"data\.detector and data\.image_boxes: expected one of them: .*, got neither"),
+        ({"detector": "a.onnx", "image_boxes": "whole"}, r"data\.detector and data\.image_boxes: .*, got both"),
+        ({"detector": "none.onnx"}, r"none\.onnx: expected an ONNX file, got no such file"),
+        ({"image_boxes": "none.csv"}, r"none\.csv: expected a readable file of boxes"),
+        ({"image_boxes": "whole", "every": -1}, r"data\.every: expected zero or more"),
+        ({"image_boxes": "whole", "near_duplicates": 300}, r"data\.near_duplicates: expected at most 256 bits, got 300"),
+        (
+            {"image_boxes": "whole", "detection": DetectionOptions(min_score=2)},
+            r"data\.detection\.min_score: expected",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_are_wrong(images: Path, options, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load(images, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody(images: Path, detector: Path) -> None:
+    strict = DetectionOptions(min_score=0.95)
+    message = r"data\.images: expected at least one person in the images, got nobody: 0 people in 2 images; left out 1"
+    with pytest.raises(InputError, match=message):
+        load(images, detector=str(detector), detection=strict)
+
+
+def test_broken_images_alone(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(b"no image")
+    with pytest.raises(
+        InputError, match=r"data\.images: .* got nobody: 0 people in 0 images; could not read 1 \(.*a\.jpg"
+    ):
+        load(tmp_path / "images", image_boxes="whole")
