@@ -152,6 +152,7 @@ def image_fingerprint(persons: Sequence[Person]) -> bytes:
             except OSError:  # reading it will tell
                 described[path] = f"{path}\0"
         digest.update(described[path].encode())
+        digest.update(b"upright" if person.upright else b"stored")
     return digest.digest()
 
 
