@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -9,7 +10,7 @@ import pytest
 
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.errors import InputError
-from cdkd_ext.files import new_folder, read_yaml, replacing, write_json
+from cdkd_ext.files import new_folder, read_yaml, remove_leftovers, replacing, write_json
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
 
@@ -69,6 +70,45 @@ def test_a_writer_that_replaces_the_file_does_not_decide_its_permissions(tmp_pat
         "weights.safetensors": 0o644,
         "model.safetensors": 0o644,
     }
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    left = [".state-0123abcd.pt", ".views-0123abcd"]
+    stays = ["state.pt", ".state-0123abcd", ".state-0123abcd.txt", ".state-xyz.pt", ".other-0123abcd.pt"]
+    for name in [*left, *stays]:
+        (tmp_path / name).mkdir() if "views" in name else (tmp_path / name).touch()
+    (tmp_path / left[1] / "half").touch()
+    with new_folder(tmp_path / "views") as living:
+        remove_leftovers(tmp_path / "state.pt", tmp_path / "views", tmp_path / "nowhere" / "file")
+        assert living.is_dir()
+    assert sorted(os.listdir(tmp_path)) == sorted([*stays, "views"])
+
+
+def test_the_lock_of_a_folder_ends_with_its_process_though_forked_ones_go_on(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "views") as folder:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.read(reading, 1)
+            os._exit(0)
+        (tmp_path / "kept").mkdir()
+        folder.rename(tmp_path / "kept" / ".views-0123abcd")
+        raise RuntimeError
+    remove_leftovers(tmp_path / "kept" / "views")
+    assert os.listdir(tmp_path / "kept") == []
+    os.write(writing, b".")
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_writer_that_fails_is_one_line_and_the_old_file_stays(tmp_path, number):
+    path = tmp_path / "file.txt"
+    path.write_text("first")
+    message = f"file.txt: expected a disk that takes it, got {os.strerror(number)}"
+    with pytest.raises(InputError, match=message), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+    assert path.read_text() == "first" and os.listdir(tmp_path) == ["file.txt"]
 
 
 def test_json_has_null_for_what_was_not_measured_and_refuses_infinity(tmp_path):

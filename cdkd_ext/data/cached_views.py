@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cdkd_ext.data.batches import Batch, Key, lost_workers_named
+from cdkd_ext.data.crops import VERSION as CROPS_VERSION
 from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.person import Person
 from cdkd_ext.errors import InputError
 from cdkd_ext.files import new_folder, remove_leftovers
 
@@ -137,18 +139,38 @@ def store_views(
     return target
 
 
-def _people(dataset: PoseDataset) -> hashlib._Hash:
-    """A digest of everybody's image, box and annotations."""
+def image_fingerprint(persons: Sequence[Person]) -> bytes:
+    """What changes when an image that stored crops were made of does: the paths, sizes and times of all files."""
     digest = hashlib.sha256()
+    described: dict[Path, str] = {}
+    for person in persons:
+        path = Path(person.image_path)
+        if path not in described:
+            try:
+                status = path.stat()
+                described[path] = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0"
+            except OSError:  # reading it will tell
+                described[path] = f"{path}\0"
+        digest.update(described[path].encode())
+        digest.update(b"upright" if person.upright else b"stored")
+    return digest.digest()
+
+
+def _people(dataset: PoseDataset) -> hashlib._Hash:
+    """A digest of everybody's image, box and annotations, of the joints, and of how crops are made of them."""
+    digest = hashlib.sha256(image_fingerprint(dataset.persons))
     for person in dataset.persons:
-        digest.update(str(person.image_path).encode() + b" upright" * person.upright)
         for values in (person.box, person.keypoints, person.annotated):
             digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+    # which joints change places in a mirrored view, and which decide about crops of half a body
+    joints = [dataset.joints.flip_permutation, dataset.joints.upper_body, CROPS_VERSION]
+    digest.update(json.dumps(joints).encode())
     return digest
 
 
 def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) -> str:
     digest = _people(dataset)
+    digest.update(dataset.labelled.tobytes())
     settings = {
         "size": dataset.size,
         "augmentation": asdict(dataset.augmentation) if dataset.augmentation else None,

@@ -154,6 +154,7 @@ def load_coco_detections(
             head_size=math.nan,
             image_size=files[image_id].size,
             score=score,
+            category_id=detection.identity("category_id"),
         )
         persons.append(person)
     expected = (
@@ -345,4 +346,5 @@ def _person(
         area=annotation.number("area") if annotation.has("area") else float(box[2] * box[3]),
         head_size=annotation.number("head_size") if annotation.has("head_size") else math.nan,
         image_size=files[image_id].size,
+        category_id=annotation.identity("category_id") if annotation.has("category_id") else None,
     )

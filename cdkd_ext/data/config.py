@@ -28,6 +28,8 @@ class DataConfig:
         head_boxes: MPII's official gt_valid.mat, with the head rectangles of the validation people.
         metric: "pckh", "AP" (COCO's), "auto" (PCKh where people have a head length, else AP), or "none" for an
             evaluation that only predicts, such as for COCO's test-dev.
+        upright: turn the data set's images as their EXIF orientation tags say, where the annotations are of images so turned;
+            without it pixels are taken as they are stored, which is COCO's convention.
         min_keypoints: training people with fewer annotated joints are left out; with 0, people without any distil.
         synthetic_people: how many training people to draw where there is no root; an eighth as many for validation.
         labelled_fraction: share of the training people whose labels are used; the others only distil.
@@ -72,6 +74,7 @@ class DataConfig:
     clip_boxes: bool = False
     head_boxes: str | None = None
     metric: Literal["auto", "pckh", "AP", "none"] = "auto"
+    upright: bool = False
     min_keypoints: int = 0
     synthetic_people: int = 6000
     labelled_fraction: float = 1.0

@@ -17,6 +17,14 @@ import numpy.typing as npt
 
 from cdkd_ext.errors import check
 
+# part of the fingerprints of stored crops; to be raised when a change here changes a pixel
+VERSION = 1
+_LARGEST_SIDE = 32_767  # of what OpenCV 4 warps
+_FEWER = (
+    f"one that shows at most {_LARGEST_SIDE} pixels of the image's width and height, as OpenCV 4 warps them"
+)
+_AROUND = 2  # pixels that bilinear sampling and its rounding can reach
+
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
@@ -115,7 +123,49 @@ def warp_crop(
 
     Returns:
         (height, width, 3) uint8.
+
+    Raises:
+        InputError: OpenCV 4 cannot warp so many pixels.
     """
     height, width = crop_size
-    crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    if max(image.shape[:2]) > _LARGEST_SIDE:
+        # all others are warped whole: OpenCV 5 rounds coordinates in float32, so a cut can change a value by one
+        image, matrix = cut_for_crop(image, matrix, crop_size)
+        if not image.size:
+            return np.zeros((height, width, 3), np.uint8)
+    try:
+        crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    except cv2.error:
+        check(
+            max(image.shape[:2]) <= _LARGEST_SIDE,
+            "crop",
+            f"one of {image.shape[1]}x{image.shape[0]} pixels",
+            _FEWER,
+        )
+        raise
     return crop.astype(np.uint8, copy=False)
+
+
+def cut_for_crop(
+    image: npt.NDArray[np.uint8], matrix: FloatArray, crop_size: tuple[int, int]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Cut the part out of an image that a crop shows, with the pixels around it that are sampled too.
+
+    Args:
+        image: (H, W, 3) uint8.
+        matrix: (2, 3), image pixels to crop pixels.
+        crop_size: (height, width).
+
+    Returns:
+        A view of the part, empty if the crop shows none of the image, and the (2, 3) map from its pixels to those of
+        the crop.
+    """
+    height, width = crop_size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=np.float64)
+    shown = transform_points(corners, invert_affine(matrix))
+    size = (image.shape[1], image.shape[0])
+    left, top = np.clip(np.floor(shown.min(0)) - _AROUND, 0, size).astype(int)
+    right, bottom = np.clip(np.ceil(shown.max(0)) + _AROUND, 0, size).astype(int)
+    moved = np.array(matrix, dtype=np.float64)
+    moved[:, 2] += moved[:, :2] @ (left, top)
+    return image[top:bottom, left:right], moved

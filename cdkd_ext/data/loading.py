@@ -97,7 +97,14 @@ def load_validation(config: DataConfig) -> EvaluationSet:
             )
     metric = _metric(config, persons, joints, annotations)
     return EvaluationSet(
-        persons, joints, metric, annotations, boxes, reference, config.padding, config.category
+        _turned(persons, config),
+        joints,
+        metric,
+        annotations,
+        boxes,
+        reference,
+        config.padding,
+        config.category,
     )
 
 
@@ -200,7 +207,12 @@ def _labelled_people(config: DataConfig, val: EvaluationSet | None) -> tuple[lis
             ", ".join(val.joints.names),
             f"the joints of {annotations} ({', '.join(joints.names)})",
         )
-    return train, joints
+    return _turned(train, config), joints
+
+
+def _turned(persons: list[Person], config: DataConfig) -> list[Person]:
+    """The people in images that are turned where the configuration says so."""
+    return [replace(person, upright=True) for person in persons] if config.upright else persons
 
 
 def _existing_root(config: DataConfig) -> Path:

@@ -32,6 +32,7 @@ class Person:
         head_size: the reference length of PCKh in pixels; nan where the file has none.
         image_size: (height, width) that the file claims for the image, if it does.
         score: the detector's confidence in the box; 1 for an annotated one.
+        category_id: of the person's category in the annotation file, if it tells one.
         upright: whether the box is in the image as its EXIF orientation tag turns it, not as stored.
     """
 
@@ -45,6 +46,7 @@ class Person:
     head_size: float
     image_size: tuple[int, int] | None = None
     score: float = 1.0
+    category_id: int | str | None = None
     upright: bool = False
 
 

@@ -171,8 +171,12 @@ def _disk_named(folder: Path) -> Iterator[None]:
     """Turn what a disk raises into one line."""
     try:
         yield
-    except OSError as error:
+    except (InputError, OSError) as error:
+        # `replacing` has made one line of it already
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        if not isinstance(cause, OSError):
+            raise
         kept = "; whole shards are kept, and the same command goes on from there"
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
         expected = f"room on the disk{kept}" if full else "a writable folder"
-        raise InputError(f"{folder}: expected {expected}, got {error.strerror or error}") from error
+        raise InputError(f"{folder}: expected {expected}, got {cause.strerror or cause}") from error

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cdkd_ext.data.batches import Batch, Key, lost_workers_named
-from cdkd_ext.data.cached_views import new_array
+from cdkd_ext.data.cached_views import image_fingerprint, new_array
+from cdkd_ext.data.crops import VERSION as CROPS_VERSION
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
 from cdkd_ext.data.dataset import PoseDataset, use_one_thread_in_workers
 from cdkd_ext.data.device_crops import crops_on_device
@@ -137,12 +138,11 @@ def build_stored_crops(dataset: PoseDataset, folder: Path, *, margin: float = 1.
 
 
 def _fingerprint(dataset: PoseDataset, margin: float) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(image_fingerprint(dataset.persons))
     for person in dataset.persons:
-        digest.update(str(person.image_path).encode() + b" upright" * person.upright)
         digest.update(np.ascontiguousarray(person.box, dtype=np.float64).tobytes())
     aspect = dataset.size[0] / dataset.size[1]
-    settings = [aspect, stored_size(dataset, margin), dataset.padding, margin]
+    settings = [aspect, stored_size(dataset, margin), dataset.padding, margin, CROPS_VERSION]
     digest.update(json.dumps(settings).encode())
     return digest.hexdigest()[:16]
 

@@ -107,7 +107,7 @@ def coco_results(
     areas: npt.ArrayLike,
     *,
     sigmas: Sequence[float] | npt.ArrayLike | None = COCO_JOINTS.sigmas,
-    category_id: int | str = 1,
+    category_id: int | str | Sequence[int | str] = 1,
     score_threshold: float = HeatmapCodec.score_threshold,
     oks_threshold: float | None = OKS_THRESHOLD,
 ) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def coco_results(
         box_scores: (N,), 1 for annotated boxes.
         areas: (N,) in square pixels, of the regions that were cropped.
         sigmas: (J,); not looked at where there is no `oks_threshold`.
-        category_id: of the person category.
+        category_id: of the person category, or N ids, one for each.
         score_threshold: see `instance_scores`; 0.2 for heatmaps, 0.02 for SimCC.
         oks_threshold: see `oks_nms`; None keeps all people, in their order.
 
@@ -138,6 +138,8 @@ def coco_results(
     check(area.shape == (len(points),), "areas", area.shape, f"shape ({len(points)},)")
     if sigmas is None and oks_threshold is not None:
         fail("sigmas", "none", "one per joint")
+    categories = [category_id] * len(points) if isinstance(category_id, (int, str)) else list(category_id)
+    check(len(categories) == len(points), "category_id", len(categories), f"{len(points)} ids")
     scores = instance_scores(boxes, joints, score_threshold)
     rows = np.concatenate([points.round(_DECIMALS), joints[..., None]], axis=2).reshape(len(points), -1)
     people: dict[int | str, list[int]] = {}
@@ -150,7 +152,7 @@ def coco_results(
             kept = oks_nms(points[members], scores[members], area[members], sigmas, oks_threshold)
             chosen = chosen[kept]
         for i in chosen:
-            result = {"image_id": image_id, "category_id": category_id}
+            result = {"image_id": image_id, "category_id": categories[i]}
             results.append(result | {"keypoints": rows[i].tolist(), "score": float(scores[i])})
     return results
 

@@ -45,6 +45,7 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
         _logger.warning(
             "results: no OKS-NMS, as the joints have no sigmas: a person may be in them several times"
         )
+    unnamed = keypoint_category_id(truth.annotation_file, truth.category)
     regions = [region_from_box(person.box, spec.input_size, padding).size for person in truth.persons]
     return coco_results(
         predictions.keypoints,
@@ -53,7 +54,9 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
         [person.score for person in truth.persons],
         np.prod(regions, axis=1),
         sigmas=truth.joints.sigmas,
-        category_id=keypoint_category_id(truth.annotation_file, truth.category),
+        category_id=[
+            unnamed if person.category_id is None else person.category_id for person in truth.persons
+        ],
         score_threshold=codec_for(spec).score_threshold,
         oks_threshold=OKS_THRESHOLD if comparable else None,
     )

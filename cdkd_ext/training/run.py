@@ -173,12 +173,22 @@ def _train(
         for config, task, spec in zip(configs, tasks, specs, strict=True)
     ]
     accelerator.print(_described(people))
+    accelerator.print(_read_as(first, people))
     with tf32(first.tf32):
         records = train_together(trainers, states, teacher if len(trainers) > 1 else None)
     for output, record in zip(outputs, records, strict=True):
         metrics = "not validated" if people.val is None else describe(record)
         accelerator.print(f"{metrics}; checkpoints in {output}")
     return records
+
+
+def _read_as(config: TrainingConfig, people: People) -> str:
+    """Which joints change places in mirrored images, and which way up images are."""
+    pairs = ", ".join(f"{left} - {right}" for left, right in people.joints.flip_pairs) or "none"
+    pixels = (
+        "turned by their orientation tags" if config.data.upright else "as stored (data.upright turns them)"
+    )
+    return f"joints that mirror each other: {pairs}; images: {pixels}"
 
 
 def _build_tasks(

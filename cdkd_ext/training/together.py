@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
 from cdkd_ext.data.shared_samples import STUDENTS
-from cdkd_ext.errors import InputError, Terminated, one_line
+from cdkd_ext.errors import InputError, Terminated, fail, one_line
 from cdkd_ext.teachers import Teacher
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.progress import TrainingDisplay, scalars_of
@@ -118,6 +118,10 @@ def train_together(
         word = "terminated" if terminated else "interrupted"
         message = f"{word} in step {max(trainer.step for trainer in trainers)}; {_kept(trainers)}"
         raise InterruptedRun(message, terminated=terminated) from None
+    except OSError as error:
+        # of TensorBoard's events, for one
+        got = f"{error.strerror or error}; {_kept(trainers)}"
+        fail(str(error.filename or first.output), got, "a disk that takes and gives files")
     except InputError as error:
         kind = LostWorkerError if isinstance(error, LostWorkerError) else InputError
         raise kind(f"{one_line(error)}; {_kept(trainers)}") from error

@@ -160,6 +160,7 @@ def test_categories_with_the_same_joints(
     tiny_data.edit(_two_categories)
     persons, _ = load_coco_persons(tiny_data.annotations, tiny_data.images, category=category)
     assert [person.annotation_id for person in persons] == expected
+    assert [person.category_id for person in persons] == expected
     assert keypoint_category_id(tiny_data.annotations, category) == (2 if expected == [2] else 1)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from cdkd_ext.data import (
     transform_points,
     warp_crop,
 )
+from cdkd_ext.data.crops import cut_for_crop
 from cdkd_ext.errors import InputError
 
 coordinates = st.floats(-500, 500)
@@ -168,3 +170,48 @@ def test_bad_padding_and_matrix() -> None:
 def test_fit_aspect() -> None:
     assert fit_aspect((10, 40), (256, 192)) == (pytest.approx(40 / 0.75), 40)
     assert fit_aspect((40, 10), (256, 192)) == (40, 30)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_cut_for_a_crop_holds_all_that_it_shows(seed):
+    """Within one of 255: where the origin is decides how OpenCV 5 rounds coordinates."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*rng.integers(1, 500, 2), 3), dtype=np.uint8)
+    center = rng.uniform(-100, 600, 2)
+    height = rng.uniform(1, 500)
+    region = CropRegion(tuple(center), (height, height * 0.75), rng.uniform(-180, 180), bool(rng.integers(2)))
+    matrix = crop_matrix(region, (64, 48))
+    part, moved = cut_for_crop(image, matrix, (64, 48))
+    expected = warp_crop(image, matrix, (64, 48)).astype(int)
+    found = warp_crop(part, moved, (64, 48)) if part.size else np.zeros_like(expected)
+    assert np.abs(found - expected).max() <= 1
+    assert part.base is not None and part.size <= image.size
+
+
+@pytest.mark.parametrize("shape", [(200, 40_000), (40_000, 200)])
+def test_images_longer_than_opencv_4_warps(shape):
+    rng = np.random.default_rng(0)
+    image = np.zeros((*shape, 3), np.uint8)
+    end = (slice(max(0, shape[0] - 300), None), slice(max(0, shape[1] - 300), None))
+    image[end] = rng.integers(0, 256, image[end].shape)
+    offset = np.array([end[1].start, end[0].start])
+    matrix = crop_matrix(CropRegion(tuple(offset + 100.0), (80, 60), 20), (64, 48))
+    own = crop_matrix(CropRegion((100.0, 100.0), (80, 60), 20), (64, 48))
+    whole, alone = (
+        warp_crop(one, map_, (64, 48)).astype(int)
+        for one, map_ in ((image, matrix), (image[end].copy(), own))
+    )
+    assert np.abs(whole - alone).max() <= 1 and alone.std() > 20
+    away = crop_matrix(CropRegion((-1000.0, -1000.0), (80, 60)), (64, 48))
+    assert not warp_crop(image, away, (64, 48)).any()
+
+
+def test_a_crop_that_shows_too_much_for_opencv_4_says_so(monkeypatch):
+    def warp(*arguments, **options):
+        raise cv2.error("SHRT_MAX")
+
+    monkeypatch.setattr(cv2, "warpAffine", warp)
+    image = np.zeros((10, 40_000, 3), np.uint8)
+    matrix = crop_matrix(CropRegion((20_000.0, 5.0), (40_000, 40_000)), (32, 32))
+    with pytest.raises(InputError, match=r"crop: expected one that shows at most 32767 pixels .* 40000x10"):
+        warp_crop(image, matrix, (32, 32))

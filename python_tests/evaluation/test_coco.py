@@ -350,6 +350,16 @@ def test_categories_with_the_same_joints_count_as_one(tmp_path: Path) -> None:
         coco_keypoint_ap(file, results, category="goalkeeper")
 
 
+def test_each_result_has_its_person_s_category() -> None:
+    points = np.arange(3 * 17 * 2, dtype=float).reshape(3, 17, 2)
+    given = (points, np.ones((3, 17)), [1, 1, 2], np.ones(3), np.full(3, 1e-6))
+    results = coco_results(*given, category_id=[5, 7, 5])
+    assert [(result["image_id"], result["category_id"]) for result in results] == [(1, 5), (1, 7), (2, 5)]
+    assert {result["category_id"] for result in coco_results(*given, category_id=7)} == {7}
+    with pytest.raises(InputError, match="category_id: expected 3 ids, got 2"):
+        coco_results(*given, category_id=[5, 7])
+
+
 def test_other_joints_need_sigmas(tmp_path: Path) -> None:
     joints = {"keypoints": ["nose", "left_hand", "right_hand"], "sigmas": [0.05, 0.1, 0.1]}
     person = {

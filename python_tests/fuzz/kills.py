@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,6 +27,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import cdkd_ext.cli.distill
+import cdkd_ext.training.run  # noqa: F401 (once, and not in each forked process)
 from cdkd_ext.cli import main as cdkd
 from cdkd_ext.synthetic.dataset import draw_people
 
@@ -113,6 +116,8 @@ def _forked(
         status = cdkd(list(arguments))
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -156,14 +161,14 @@ class Training:
         """
         output = self.folder / name
         try:
-            _read_all(output)
+            read_all(output)
             found = self._finished(output)
         except Exception as error:
             raise FoundError(
                 f"{name}: {type(error).__name__}: {error}; see {self.folder / name}.log"
             ) from error
         different = [key for key in {*self.expected, *found} if self.expected.get(key) != found.get(key)]
-        left = [path for path in output.rglob("*") if _TEMPORARY.fullmatch(path.name)]
+        left = temporaries(output)
         if different or left:
             raise FoundError(f"{name}: different: {different}; left behind: {left}")
 
@@ -210,12 +215,17 @@ _READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def _read_all(output: Path) -> None:
+def read_all(output: Path) -> None:
     """Read every file of a run that has its final name."""
     for path in output.rglob("*"):
         inside = path.relative_to(output).parts
         if path.suffix in _READERS and not any(_TEMPORARY.fullmatch(part) for part in inside):
             _READERS[path.suffix](path)
+
+
+def temporaries(output: Path) -> list[Path]:
+    """The temporary files and folders of a run."""
+    return [path for path in output.rglob("*") if _TEMPORARY.fullmatch(path.name)]
 
 
 def make_teacher(folder: Path, data: Path) -> Path:

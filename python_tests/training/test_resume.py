@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -427,3 +428,33 @@ def test_an_optimiser_s_options_that_are_given_anew_take_effect(drawn_people, ru
     assert (kernels["weight_decay"], biases["weight_decay"]) == (0.2, 0.0)
     assert kernels["lr"] == biases["lr"] == 3e-4
     assert kernels["decoupled_weight_decay"] == (name == "adamw")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_disappears_is_one_line_and_the_checkpoint_stays(
+    drawn_people, tmp_path, monkeypatch, workers
+):
+    root = tmp_path / "data"
+    shutil.copytree(drawn_people, root)
+    data = DataConfig(root=str(root), workers=workers)
+    config = plain(root, tmp_path / "run", data=data, batch_size=8, checkpoint_every=1)
+    original = Trainer._train_step
+
+    def train_step(self, batch):
+        if self.step == 2 and (root / "train").is_dir():
+            (root / "train").rename(root / "elsewhere")
+        return original(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError) as stopped:
+        patch.setattr(Trainer, "_train_step", train_step)
+        train(replace(config, epochs=2))
+    message = str(stopped.value)
+    assert re.fullmatch(
+        r"\S+\.jpg: expected an image, got No such file or directory; the checkpoint of epoch \d"
+        r"(, step \d,)? is kept; go on with `cdkd train --resume \S+`",
+        message,
+    )
+    (root / "elsewhere").rename(root / "train")
+    train(replace(config, epochs=2), resume=True)
+    train(replace(config, epochs=2, output=str(tmp_path / "whole")))
+    same_run(tmp_path / "whole", tmp_path / "run")

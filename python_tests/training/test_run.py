@@ -97,6 +97,16 @@ def test_a_run_writes_configuration_checkpoints_metrics_and_events(drawn_people,
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_training_says_which_joints_mirror_each_other_and_how_images_are_read(
+    drawn_people, tmp_path, capsys
+):
+    train(plain(drawn_people, tmp_path, epochs=1))
+    printed = capsys.readouterr().out
+    assert printed.count("joints that mirror each other: ") == 1
+    assert "right_ankle - left_ankle" in printed or "left_ankle - right_ankle" in printed
+    assert "images: as stored (data.upright turns them)" in printed
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(drawn_people, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(plain(drawn_people, tmp_path / name, epochs=1, seed=seed))
