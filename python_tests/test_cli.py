@@ -140,7 +140,10 @@ def test_sigterm_before_training_leaves_nothing_half_written(drawn_people, tmp_p
     output = tmp_path / "run"
     assert main(["train", *SMALL, f"--data.root={drawn_people}", f"--output={output}"]) == 143
     lines = capsys.readouterr().err.strip().splitlines()
-    assert lines == ["cdkd: terminated in step 3; no epoch was finished, so there is no checkpoint yet"]
+    kept = (
+        f"no epoch was finished, so there is no checkpoint yet; `cdkd train --resume {output}` begins again"
+    )
+    assert lines == [f"cdkd: terminated in step 3; {kept}"]
     assert not list(output.glob(".*")) and not (output / "state.pt").exists()
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -141,7 +141,7 @@ def _people(dataset: PoseDataset) -> hashlib._Hash:
     """A digest of everybody's image, box and annotations."""
     digest = hashlib.sha256()
     for person in dataset.persons:
-        digest.update(str(person.image_path).encode())
+        digest.update(str(person.image_path).encode() + b" upright" * person.upright)
         for values in (person.box, person.keypoints, person.annotated):
             digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
     return digest

@@ -139,7 +139,7 @@ def build_stored_crops(dataset: PoseDataset, folder: Path, *, margin: float = 1.
 def _fingerprint(dataset: PoseDataset, margin: float) -> str:
     digest = hashlib.sha256()
     for person in dataset.persons:
-        digest.update(str(person.image_path).encode())
+        digest.update(str(person.image_path).encode() + b" upright" * person.upright)
         digest.update(np.ascontiguousarray(person.box, dtype=np.float64).tobytes())
     aspect = dataset.size[0] / dataset.size[1]
     settings = [aspect, stored_size(dataset, margin), dataset.padding, margin]

@@ -98,5 +98,8 @@ def plan(emulation: Emulation, sizes: LaunchSizes) -> Iterator[Pass]:
     yield done(emulation, "cca_kl", student, teacher, tau, loss)
     loss, by_student, by_tau = cca_kl(emulation, student, teacher, tau)
     yield done(emulation, "cca_kl with gradients", student, teacher, tau, loss, by_student, by_tau)
+    weights = np.arange(rows, dtype=np.float32) % 2  # half of the rows are not read
+    loss, *_ = cca_kl(emulation, student, teacher, tau, weights=weights, wants_student=False, wants_tau=False)
+    yield done(emulation, "cca_kl, half of the weights 0", student[1::2], teacher[1::2], tau, weights, loss)
     assert by_student is not None
     yield plan_backward(emulation, "cca_kl backward", by_student, by_tau)

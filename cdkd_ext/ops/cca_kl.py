@@ -99,7 +99,12 @@ class _CcaKl(Derivative):
         offset: float | None,
         probabilities: bool,
     ) -> Tensor:
-        options = {"phase": phase, "offset": offset, "probabilities": probabilities}
+        # only what is not the schema's default: torch parses each, which a call of one row notices
+        options: dict[str, Any] = {} if phase == "paper" else {"phase": phase}
+        if offset is not None:
+            options["offset"] = offset
+        if probabilities:
+            options["probabilities"] = probabilities
         return _op(student_logits, teacher_logits, tau, weights, **options)
 
     @staticmethod

@@ -14,7 +14,7 @@ from cdkd_ext.checkpoints.native import file_hash, read_spec
 from cdkd_ext.errors import check
 from cdkd_ext.files import read_yaml
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models import PoseNetwork
+from cdkd_ext.models import ModelSpec, PoseNetwork
 from cdkd_ext.onnx_file import OnnxFile
 from cdkd_ext.teachers.description import TeacherDescription
 from cdkd_ext.teachers.foreign import ForeignTeacher
@@ -63,8 +63,19 @@ class TeacherFile:
         """How much larger than a person's box the teacher's crops are; raises as `load` does."""
         if self.is_foreign:
             return self._described()[1].padding
+        return self._spec().padding
+
+    def joints(self) -> JointSet | None:
+        """The network's own joints, where a checkpoint names them; raises as `load` does."""
+        if not self.is_foreign:
+            return self._spec().joints
+        path, description = self._described()
+        return ForeignTeacher.from_onnx(OnnxFile(path, cpu=True), description).joint_map.teacher
+
+    def _spec(self) -> ModelSpec:
+        """The description of a checkpoint's network."""
         path = Path(self.path)
-        return read_spec(path / "best.safetensors" if path.is_dir() else path, "teacher").padding
+        return read_spec(path / "best.safetensors" if path.is_dir() else path, "teacher")
 
     def load(
         self,

@@ -87,7 +87,7 @@ def teacher_joints(config: TrainingConfig) -> JointSet | None:
         InputError: its file cannot be read.
     """
     file = config.teacher_file()
-    return None if file is None else file.network().spec.joints
+    return None if file is None else file.joints()
 
 
 def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:

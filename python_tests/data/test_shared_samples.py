@@ -48,9 +48,9 @@ def test_images_are_read_once(datasets: list[PoseDataset], monkeypatch: pytest.M
     reads: list[Path] = []
     read_image = cdkd_ext.data.dataset.read_image
 
-    def counted(path: Path, *size: Any) -> Any:
+    def counted(path: Path, *size: Any, **options: Any) -> Any:
         reads.append(path)
-        return read_image(path, *size)
+        return read_image(path, *size, **options)
 
     monkeypatch.setattr(cdkd_ext.data.dataset, "read_image", counted)
     shared = SharedImages(datasets)

@@ -26,6 +26,11 @@ def cca_kl(emulation: Emulation) -> None:
         # an element late: other threads then write the gradient than have read the logits
         student = normal(rows * classes + 1, dtype=dtype)[1:].reshape(rows, classes)
         run_cca_kl(emulation, student, normal(rows, bins, dtype=dtype), np.array(1.5))
+    weights = np.array([0, 1, 0, 2, 1], np.float32)
+    for classes, bins, offset in ((67, 33, 40.5), (4000, 8500, -40.5), (33, 12, -9.0)):
+        options = {"offset": offset, "weights": weights, "probabilities": True}
+        teacher = abs(normal(5, bins))
+        run_cca_kl(emulation, normal(5, classes), teacher, np.array(1.5), **options)
 
 
 def simcc_kl(emulation: Emulation) -> None:

@@ -147,8 +147,7 @@ def _ordinary_rows(call: Call) -> Tensor:
     """Which rows, joints or samples have only ordinary inputs: they must not be touched by the others."""
     a = call.arguments
     if call.op == "cca_kl":
-        rows = a["student_logits"].dim() - 1
-        return _moderate_rows(a["student_logits"], rows) & _moderate_rows(a["teacher_logits"], rows)
+        return _ordinary_pairs(a)
     if call.op == "simcc_kl":
         rows = a["logits"].dim() - 1
         return _moderate_rows(a["logits"], rows) & (a["target"].double().abs() <= 1e6)
@@ -161,6 +160,16 @@ def _ordinary_rows(call: Call) -> Tensor:
     own = [tensor for name, tensor in call.tensors().items() if name != "feature"]
     samples_ = _moderate_rows(a["feature"], 1) & is_moderate(*own)
     return samples_ & bool(samples_.all()) if a["training"] else samples_
+
+
+def _ordinary_pairs(a: dict[str, Any]) -> Tensor:
+    teacher, rows = a["teacher_logits"], a["student_logits"].dim() - 1
+    good = _moderate_rows(a["student_logits"], rows) & _moderate_rows(teacher, rows)
+    if a.get("weights") is not None:
+        good = good & _moderate_rows(a["weights"], rows)
+    if a.get("probabilities"):
+        good = good & (teacher >= 0).all(-1) & (teacher > 0).any(-1)
+    return good
 
 
 def _ordinary_joints(a: dict[str, Any]) -> Tensor:
@@ -197,8 +206,9 @@ def _is_comparable(call: Call) -> bool:
         return False
     largest = _largest(*floating)
     a = call.arguments
-    if call.op == "cca_kl" and a["student_logits"].shape[-1] * a["teacher_logits"].shape[-1] > _MOST_MERGED:
-        return False
+    if call.op == "cca_kl":
+        merged = a["student_logits"].shape[-1] * a["teacher_logits"].shape[-1]
+        return merged <= _MOST_MERGED and bool(_ordinary_pairs(a).all())
     if call.op == "sau_select":
         exact = _wide(call)
         degenerate = call.arguments["training"] and not exact
@@ -258,7 +268,11 @@ def _scale(call: Call, exact: Tensor) -> float:
     a = call.arguments
     if call.op == "cca_kl":
         tau = a["tau"].item() if isinstance(a["tau"], Tensor) else a["tau"]
-        return (1 + tau + tau**2) * (1 + _largest(a["student_logits"], a["teacher_logits"]))
+        teacher = a["teacher_logits"]
+        if a.get("probabilities"):
+            teacher = torch.where(teacher > 0, teacher, 1).double().log()
+        weight = _largest(a["weights"]) if a.get("weights") is not None else 1.0
+        return (1 + weight) * (1 + tau + tau**2) * (1 + _largest(a["student_logits"], teacher))
     if call.op == "simcc_kl":
         return (
             (1 + 1 / (a.get("sigma") or 1.0))
@@ -297,9 +311,10 @@ def raw_steps(call: Call, rng: random.Random, counts: Counter[str]) -> None:
 def _raw_rows(
     op: str, given: dict[str, Any], backward: Any, rng: random.Random, counts: Counter[str]
 ) -> None:
-    options = {"wants_tau": rng.random() < 0.7} if op == "cca_kl" else {}
-    if op == "simcc_kl":
-        options = {"label_smoothing": 0.0, "sigma": None}
+    options: dict[str, Any] = {"label_smoothing": 0.0, "sigma": None}
+    if op == "cca_kl":
+        options = {"weights": None, "phase": "paper", "offset": None, "probabilities": False}
+        options["wants_tau"] = rng.random() < 0.7
     kept = _raw(getattr(torch.ops.cdkd, f"{op}_gradients"), {**options, **given}, rng, counts)
     if kept:
         loss, *rest = kept

@@ -44,7 +44,7 @@ class Call:
 def _cca_kl(rng: random.Random, make: Maker) -> Arguments:
     rows = [small(rng, 0, 5) for _ in range(rng.randint(0, 3))]
     classes = length(rng)
-    bins = classes * rng.choice((1, 2, 3, 4, 6)) if rng.random() < 0.6 else classes + rng.randint(0, 100)
+    bins = classes * rng.choice((1, 2, 3, 4, 6)) if rng.random() < 0.6 else length(rng)
     values, scale = rng.choice(VALUES), rng.choice((1, 3))
     student = make.tensor(*rows, classes, dtype=random_type(rng), values=values, scale=scale)
     teacher = make.tensor(*rows, bins, dtype=random_type(rng), values=rng.choice(VALUES), scale=scale)
@@ -56,12 +56,20 @@ def _cca_kl(rng: random.Random, make: Maker) -> Arguments:
         exact = torch.full((1,) * rng.randint(0, 2), number, dtype=torch.float64)
         rounded = exact.to(random_type(rng))
         tau = rounded if 0 < rounded.item() < math.inf else exact
-    return {
-        "student_logits": student,
-        "teacher_logits": teacher,
-        "tau": tau,
-        "phase": rng.choice(("paper", "centered")),
-    }
+    options: Arguments = {}
+    if rng.random() < 0.5:
+        options["phase"] = rng.choice(("paper", "centered"))
+    elif rng.random() < 0.8:
+        near = (0, 0.5, -1, -1.5, 3, rng.uniform(-4, 4), rng.uniform(-bins, bins))
+        options["offset"] = rng.choice((*near, 1e300, -1e30, 1e-300, 2.0**31))
+    if rng.random() < 0.4:
+        weights = make.tensor(*rows, dtype=random_type(rng), values=rng.choice(VALUES))
+        options["weights"] = weights.clamp(min=0) if rng.random() < 0.5 else weights  # half of them 0
+    if rng.random() < 0.3:
+        options["probabilities"] = True
+        if rng.random() < 0.8:
+            teacher = teacher.abs() if rng.random() < 0.5 else teacher.clamp(min=0)
+    return {"student_logits": student, "teacher_logits": teacher, "tau": tau, **options}
 
 
 def _simcc_kl(rng: random.Random, make: Maker) -> Arguments:
@@ -193,6 +201,8 @@ _DIFFERENTIABLE = {
 _WRONG_OPTIONS: dict[str, tuple[Any, ...]] = {
     "tau": (0, -1.0, float("nan"), float("inf"), "1", None),
     "phase": ("Paper", "", None, 3),
+    "offset": (float("nan"), float("inf"), "1"),
+    "probabilities": ("yes", None),
     "label_smoothing": (-0.1, 1.0, 1.5, float("nan"), float("inf"), "0", None),
     "sigma": (0.0, -1.0, float("nan"), float("inf"), "1"),
     "split_ratio": (0, -2.0, float("nan"), float("inf"), "2", None),

@@ -58,6 +58,93 @@ def test_by_hand(
 
 
 @EITHER
+@pytest.mark.parametrize(
+    ("offset", "teacher", "student", "merged"),
+    [
+        # m = 2/3: edges at 2/3 and 4/3
+        (0.0, [0.3, 0.7], [0.2, 0.3, 0.5], [0.2, 0.1 + 0.7 / 3, 1.4 / 3]),
+        # edges at 2/3 + 1/6 and 4/3 + 1/6
+        (-1 / 6, [0.3, 0.7], [0.2, 0.3, 0.5], [0.25, 0.4, 0.35]),
+        # m = 1/2, a bin up: the first class takes all that lies below 3/2
+        (-1.0, [0.2, 0.8], [0.1, 0.2, 0.3, 0.4], [0.6, 0.4, 0.0, 0.0]),
+        # m = 2: edge at 2 - 1/4
+        (0.25, [0.1, 0.2, 0.3, 0.4], [0.5, 0.5], [0.25, 0.75]),
+        (7.0, [0.1, 0.2, 0.3, 0.4], [0.5, 0.5], [0.0, 1.0]),
+        (-1e300, [0.1, 0.2, 0.3, 0.4], [0.5, 0.5], [1.0, 0.0]),
+    ],
+)
+def test_offsets_by_hand(
+    cca_kl: Callable[..., Tensor],
+    offset: float,
+    teacher: list[float],
+    student: list[float],
+    merged: list[float],
+) -> None:
+    expected = sum(a * math.log(a / b) for a, b in zip(merged, student, strict=True) if a)
+    assert cca_kl(logits_of(student), logits_of(teacher), 1.0, offset=offset).item() == pytest.approx(
+        expected
+    )
+    unnormalised = 5 * torch.tensor(teacher, dtype=torch.float64)
+    found = cca_kl(logits_of(student), unnormalised, 1.0, offset=offset, probabilities=True)
+    assert found.item() == pytest.approx(expected)
+
+
+@EITHER
+@pytest.mark.parametrize("counts", [(12, 48), (12, 30), (64, 192), (192, 64)])
+def test_phases_are_offsets(cca_kl: Callable[..., Tensor], counts: tuple[int, int]) -> None:
+    student, teacher = (torch.randn(3, count, dtype=torch.float64) for count in counts)
+    ratio = counts[1] / counts[0]
+    for phase, offset in (("paper", 0), ("centered", (ratio - 1) / 2)):
+        expected = cca_kl(student, teacher, 1.5, phase=phase)
+        torch.testing.assert_close(cca_kl(student, teacher, 1.5, offset=offset), expected)
+
+
+@EITHER
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rows_without_weight_are_not_read(cca_kl: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    student, teacher = torch.randn(2, 2, 6).to(dtype), torch.randn(2, 2, 24).to(dtype)
+    weights = torch.tensor([[0.5, 0.0], [-0.0, 3.0]])
+    expected = weights.to(cca_kl(student, teacher, 1.5)) * cca_kl(student, teacher, 1.5)
+    student[0, 1], student[1, 0, 2], teacher[0, 1, 3], teacher[1, 0] = math.inf, math.nan, math.nan, -math.inf
+    student.requires_grad_()
+    tau = torch.tensor(1.5, requires_grad=True)
+    loss = cca_kl(student, teacher, tau, weights=weights)
+    torch.testing.assert_close(loss, expected)
+    loss.sum().backward()
+    assert student.grad is not None and tau.grad is not None and tau.grad.isfinite()
+    assert (student.grad != 0).any(-1).tolist() == [[True, False], [False, True]]
+    assert student.grad.isfinite().all()
+
+
+@EITHER
+def test_weights_that_are_no_numbers_make_no_numbers(cca_kl: Callable[..., Tensor]) -> None:
+    student, teacher = torch.randn(3, 6), torch.randn(3, 24)
+    weights = torch.tensor([math.nan, -1.0, 1.0], requires_grad=True)
+    loss = cca_kl(student.requires_grad_(), teacher, 1.0, weights=weights)
+    assert loss.isnan().tolist() == [True, False, False] and loss[1] < 0 < loss[2]
+    loss.sum().backward()
+    assert weights.grad is None
+
+
+@EITHER
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probabilities_of_zero(cca_kl: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    p = torch.tensor(
+        [[0.0, 0.5, 0.0, 2.0], [0.0] * 4, [1.0, 1.0, 1.0, -1.0], [0.0, 1e-38, 1e-44, 0.0]], dtype=dtype
+    )
+    student = torch.randn(4, 3, dtype=dtype, requires_grad=True)
+    tau = torch.tensor(21.0, dtype=dtype, requires_grad=True)
+    loss = cca_kl(student, p, tau, probabilities=True)
+    assert loss.isnan().tolist() == [False, True, True, False]
+    exact = cca_kl(student.double(), p.double().log(), 21.0)
+    torch.testing.assert_close(loss[[0, 3]].double(), exact[[0, 3]], rtol=1e-4, atol=1e-4)
+    weights = torch.tensor([1, 0, 0, 1], dtype=dtype)
+    loss = cca_kl(student, p, tau, probabilities=True, weights=weights)
+    gradients = torch.autograd.grad(loss.sum(), (student, tau))
+    assert all(gradient.isfinite().all() for gradient in gradients) and not gradients[0][1:3].any()
+
+
+@EITHER
 def test_gradients_by_hand(cca_kl: Callable[..., Tensor]) -> None:
     student = logits_of([0.5, 0.5]).requires_grad_()
     teacher = logits_of([0.1, 0.2, 0.3, 0.4])
@@ -325,6 +412,13 @@ S, T = torch.zeros(2, 6), torch.zeros(2, 24)
 def test_mistakes(args: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ops.cca_kl(*args)
+
+
+def test_an_offset_beside_a_phase() -> None:
+    with pytest.raises(InputError, match=r"offset: expected None with phase 'centered', got 0\.5"):
+        ops.cca_kl(S, T, 1.0, phase="centered", offset=0.5)
+    with pytest.raises(RuntimeError, match=r"offset: expected None with phase 'centered', got 0\.5"):
+        torch.ops.cdkd.cca_kl(S, T, ONE, phase="centered", offset=0.5)
 
 
 def test_an_unknown_phase() -> None:

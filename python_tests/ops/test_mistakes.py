@@ -51,6 +51,14 @@ def whole(x: Tensor) -> Tensor:
     return x.long()
 
 
+def lone(_: None) -> Tensor:
+    return torch.ones(2)
+
+
+def wholes(_: None) -> Tensor:
+    return torch.ones(2, 3, dtype=torch.int64)
+
+
 def numbers(x: Tensor) -> Any:
     return x.tolist()
 
@@ -77,13 +85,15 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
     "cca_kl": [
         *(("student_logits", "", change) for change in (rank, few, no_bins, whole, numbers)),
         *(("teacher_logits", "", change) for change in (rank, few, no_bins, whole, numbers)),
-        ("teacher_logits", "", lambda x: x[..., :5]),
         ("tau", "", lambda x: torch.ones(2)),
         ("tau", "", whole),
         *(("tau", "", changed(value)) for value in (0.0, -1, math.nan, math.inf, "warm")),
         ("tau", "", changed(None)),
         ("phase", "", changed("left")),
         ("phase", "", changed(3)),
+        *(("offset", "", changed(value)) for value in (math.nan, math.inf, -math.inf, "far")),
+        *(("weights", "", change) for change in (lone, wholes, changed([1.0]), changed(2.0))),
+        ("probabilities", "", changed("yes")),
     ],
     "simcc_kl": [
         *(("logits", "", change) for change in (rank, few, no_bins, whole, numbers)),

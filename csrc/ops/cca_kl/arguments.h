@@ -19,9 +19,9 @@ struct CcaKl {
   Rows tau;      // one scalar; what is not positive and finite makes all results NaN
   Rows weights;  // (rows,) or null; a row of weight 0 is not read
   int64_t rows;
-  double offset_part;     // of a bin, in [0, 1)
-  int32_t offset_whole;   // bins, in [-N_t, N_t]
-  bool probabilities;     // what the teacher's rows hold, else logits
+  double offset_part;    // of a bin, in [0, 1)
+  int32_t offset_whole;  // bins, in [-N_t, N_t]
+  bool probabilities;    // what the teacher's rows hold, else logits
   bool wide;
   void* loss;                    // (rows,) wide
   MutableRows student_gradient;  // (rows, N_s), of each row's loss
@@ -38,8 +38,7 @@ inline double check_offset(const std::string& phase, const std::optional<double>
 }
 
 inline CcaKl check_cca_kl(const Argument& student, const Argument& teacher, const Argument& tau,
-                          const std::string& phase, const std::optional<double>& offset,
-                          bool probabilities) {
+                          const std::string& phase, const std::optional<double>& offset, bool probabilities) {
   check_bins(student);
   check_place(teacher, student);
   check_bins(teacher);

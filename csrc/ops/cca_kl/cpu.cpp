@@ -3,7 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <vector>
+#include <optional>
 
 #include "arguments.h"
 #include "cpu/device.h"
@@ -16,16 +16,16 @@
 namespace cdkd::cpu {
 namespace {
 
-// How the bins of every row are merged: by what each class is made of, or in blocks if `parts` is null.
+// How the bins of every row are merged: in blocks if `shares` is null.
 template <class A>
 struct Merge {
   Blocks blocks;
-  const ClassBins<A>* parts;
+  const ClassShares<A>* shares;
 };
 
 template <int bytes, class A>
 CDKD_INLINE void merge(const Merge<A>& how, int64_t classes, const A* bins, A* work, A* merged) {
-  if (how.parts) return merge_shares(bins, how.parts, classes, merged);
+  if (how.shares) return how.shares->merge(bins, merged);
   merge_blocks<bytes>(bins, classes, how.blocks, work, merged);
 }
 
@@ -140,7 +140,8 @@ struct CcaKlRows {
         z = (z - student_max) * scale;
         const V q = mass * teacher_norm;
         const V log_mass = log_positive<bytes>(mass < tiny ? tiny : mass);
-        const V log_ratio = mass == V{} ? V{} : log_mass - z;  // but for `log_norms`, which wait for both sums
+        const V log_ratio =
+            mass == V{} ? V{} : log_mass - z;  // but for `log_norms`, which wait for both sums
         sums.divergence += q * log_ratio;
         if (wants_student) {
           const V difference = p * student_norm - q;
@@ -181,15 +182,6 @@ void cca_kl_rows(const CcaKl& call, const Merge<A>& how, int64_t begin, int64_t 
   }
 }
 
-template <class A>
-std::vector<ClassBins<A>> bins_of_classes(const CcaKl& call) {
-  const int64_t bins = call.teacher.length, classes = call.student.length;
-  std::vector<ClassBins<A>> parts(classes);
-  for (int64_t j = 0; j < classes; ++j)
-    parts[j] = class_bins(j, bins, classes, call.offset_whole, static_cast<A>(call.offset_part));
-  return parts;
-}
-
 }  // namespace
 
 void compute(const Device&, const CcaKl& call) {
@@ -198,10 +190,10 @@ void compute(const Device&, const CcaKl& call) {
     const int64_t bins = call.teacher.length, classes = call.student.length;
     const bool half = call.offset_part != 0;
     Merge<A> how{{bins / classes, call.offset_whole + half, half}, nullptr};
-    std::vector<ClassBins<A>> parts;
+    std::optional<ClassShares<A>> shares;
     if (!merges_in_blocks(bins, classes, how.blocks, call.offset_part)) {
-      parts = bins_of_classes<A>(call);
-      how.parts = parts.data();
+      shares.emplace(bins, classes, call.offset_whole, static_cast<A>(call.offset_part));
+      how.shares = &*shares;
     }
     for_rows(call.rows, bins + classes,
              [&](int64_t begin, int64_t end) { cca_kl_rows<A>(call, how, begin, end); });

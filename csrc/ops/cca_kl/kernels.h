@@ -9,7 +9,7 @@ namespace cdkd::cuda {
 cudaError_t launch_cca_kl(const CcaKl& call, cudaStream_t stream);
 
 CDKD_EXPORT_LAUNCHER(cca_kl, CcaKl)
-CDKD_EXPORT_FIELDS(CcaKl, student, teacher, tau, weights, rows, offset_part, offset_whole, probabilities, wide,
-                   loss, student_gradient, tau_gradient)
+CDKD_EXPORT_FIELDS(CcaKl, student, teacher, tau, weights, rows, offset_part, offset_whole, probabilities,
+                   wide, loss, student_gradient, tau_gradient)
 
 }  // namespace cdkd::cuda

@@ -2,8 +2,10 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "class_bins.h"
+#include "cpu/aligned_buffer.h"
 #include "cpu/vector.h"
 
 namespace cdkd::cpu {
@@ -76,8 +78,9 @@ CDKD_INLINE void sum_blocks(const A* bins, int64_t classes, int64_t ratio, A* wo
   }
 }
 
-// A block that begins half a bin lower is one of the means of each bin and the next. What lies below the first
-// block or above the last belongs to them. `bins` has its margins; `work` holds 2 · (N_t + 2 · kMargin).
+// A block that begins half a bin lower is one of the means of each bin and the next. What lies below the
+// first block or above the last belongs to them. `bins` has its margins; `work` holds 2 · (N_t + 2 ·
+// kMargin).
 template <int bytes, class A>
 CDKD_INLINE void merge_blocks(const A* bins, int64_t classes, const Blocks& blocks, A* work, A* merged) {
   const int64_t reach = blocks.reach;
@@ -98,16 +101,79 @@ CDKD_INLINE void merge_blocks(const A* bins, int64_t classes, const Blocks& bloc
   for (int64_t i = count - reach; i < count; ++i) merged[classes - 1] += from[i];
 }
 
-// Any ratio, by the shares of each class.
+// What each class is made of, for any ratio. Where inner classes take few bins, their shares lie in columns,
+// so that a vector holds as many classes as it has lanes.
 template <class A>
-CDKD_INLINE void merge_shares(const A* bins, const ClassBins<A>* parts, int64_t classes, A* merged) {
-  for (int64_t j = 0; j < classes; ++j) {
-    const ClassBins<A> part = parts[j];
+class ClassShares {
+ public:
+  // By offset_whole + offset_part the intervals are moved down.
+  ClassShares(int64_t bins, int64_t classes, int32_t offset_whole, A offset_part) {
+    if (bins * classes <= UINT32_MAX) {
+      divide<uint32_t>(bins, classes, offset_whole, offset_part);
+    } else {
+      divide<int64_t>(bins, classes, offset_whole, offset_part);
+    }
+    const int64_t most = divide_up(bins, classes) + 1;
+    if (most > kColumns || classes < 3) return;
+    columns_ = most;
+    shares_.assign(most * classes, A(0));
+    first_.assign(classes, 0);
+    for (int64_t j = 1; j < classes - 1; ++j) {
+      const ClassBins<A>& part = parts_[j];
+      first_[j] = part.first;
+      shares_[j] = part.first_share;
+      for (int64_t i = part.first + 1; i < part.last; ++i) shares_[(i - part.first) * classes + j] = 1;
+      if (part.last > part.first) shares_[(part.last - part.first) * classes + j] = part.last_share;
+    }
+  }
+
+  CDKD_INLINE void merge(const A* bins, A* merged) const {
+    const int64_t classes = static_cast<int64_t>(parts_.size());
+    if (columns_ == 0) {
+      for (int64_t j = 0; j < classes; ++j) merged[j] = sum(bins, j);
+      return;
+    }
+    const int32_t* first = first_.data();
+    const A* shares = shares_.data();
+#pragma omp simd
+    for (int64_t j = 0; j < classes; ++j) merged[j] = shares[j] * bins[first[j]];
+    for (int64_t column = 1; column < columns_; ++column) {
+      ++bins;
+      shares += classes;
+#pragma omp simd
+      for (int64_t j = 0; j < classes; ++j) merged[j] += shares[j] * bins[first[j]];
+    }
+    bins -= columns_ - 1;
+    merged[0] = sum(bins, 0);
+    merged[classes - 1] = sum(bins, classes - 1);
+  }
+
+ private:
+  static constexpr int64_t kColumns = 8;  // fewer than kMargin: a row's end is read beyond, by shares of zero
+
+  template <class Int>
+  void divide(int64_t bins, int64_t classes, int32_t whole, A part) {
+    const Int n = static_cast<Int>(bins), count = static_cast<Int>(classes);
+    parts_.reserve(classes);
+    ClassEdge<A> left{0, 0};
+    for (Int j = 1; j <= count; ++j) {
+      const ClassEdge<A> right = class_edge(j, n, count, whole, part);
+      parts_.push_back(bins_between(left, right, static_cast<int32_t>(bins)));
+      left = right;
+    }
+  }
+
+  CDKD_INLINE A sum(const A* bins, int64_t j) const {
+    const ClassBins<A> part = parts_[j];
     A sum = part.first_share * bins[part.first];
     for (int64_t i = part.first + 1; i < part.last; ++i) sum += bins[i];
-    if (part.last > part.first) sum += part.last_share * bins[part.last];
-    merged[j] = sum;
+    return part.last > part.first ? sum + part.last_share * bins[part.last] : sum;
   }
-}
+
+  std::vector<ClassBins<A>> parts_;  // (N_s,)
+  std::vector<int32_t> first_;       // (N_s,) first bins
+  std::vector<A> shares_;            // (columns, N_s) of it and those after it; 0 of the first and last class
+  int64_t columns_ = 0;              // none: by parts_
+};
 
 }  // namespace cdkd::cpu
