@@ -1,4 +1,4 @@
-"""Samples per second of one core from a compact teacher cache, and what the coding loses: `python -m bench.gpu.teacher_cache`.
+"""Samples per second from a compact teacher cache, and what its coding loses: `python -m bench.training.teacher_cache`.
 
 Rows are read at random from shards that many batches fill. Times are of the processor (user and system), not of the
 clock: other work on the machine does not count. On a GPU the decoding is done there, and the core reads alone.
@@ -30,7 +30,7 @@ _CHUNK = 64
 
 def main() -> None:
     """Store drawn distributions, read them, and compare."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu.teacher_cache", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.training.teacher_cache", description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="stored views")
     parser.add_argument("--joints", type=int, default=17)
     parser.add_argument("--bins", type=int, default=768, help="of each axis")
