@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from cdkd_ext.checkpoints import load_model
 from cdkd_ext.data import DataConfig
@@ -23,14 +22,6 @@ from cdkd_ext.training import (
 
 STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32))
 TEACHER = ModelConfig(name="hrnet_w8_small", input_size=(64, 64))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -32,14 +32,6 @@ from cdkd_ext.training.schedule import learning_rate
 MODEL = ModelConfig(name="hrnet_w8_small", input_size=(32, 32))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def plain(drawn_people, output, **changes) -> TrainingConfig:
     data = DataConfig(root=str(drawn_people), workers=0)
     config = TrainingConfig(output=str(output), model=MODEL, data=data, epochs=1, batch_size=16)

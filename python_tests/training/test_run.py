@@ -35,14 +35,6 @@ STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.
 TEACHER = ModelConfig(name="hrnet_w8_small", input_size=(64, 64), split_ratio=2.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def plain(drawn_people, output, **changes) -> TrainingConfig:
     config = TrainingConfig(
         output=str(output),

@@ -34,14 +34,6 @@ SMALL = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 LARGE = ModelConfig(name="hrnet_w8_small", input_size=(64, 64), split_ratio=1.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def teacher(drawn_people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("teacher")

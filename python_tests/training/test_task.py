@@ -22,14 +22,6 @@ from cdkd_ext.training.config import DistillationConfig, TrainingConfig
 JOINTS = 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def network(side=32, **options):
     torch.manual_seed(side)
     options = {"input_size": (side, side), "num_joints": JOINTS, "split_ratio": 2.0} | options
