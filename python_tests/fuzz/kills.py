@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import cdkd_ext.cli.distill
@@ -105,6 +106,8 @@ def _forked(
     status = 99
     try:
         os.environ.update(environment)
+        # a training in the parent has told it how many processes there are
+        AcceleratorState._reset_state(reset_partial_state=True)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
