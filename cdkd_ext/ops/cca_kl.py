@@ -103,7 +103,7 @@ class _CcaKl(Derivative):
         options: dict[str, Any] = {} if phase == "paper" else {"phase": phase}
         if offset is not None:
             options["offset"] = offset
-        if probabilities:
+        if probabilities is not False:
             options["probabilities"] = probabilities
         return _op(student_logits, teacher_logits, tau, weights, **options)
 

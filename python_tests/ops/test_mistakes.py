@@ -93,7 +93,7 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         ("phase", "", changed(3)),
         *(("offset", "", changed(value)) for value in (math.nan, math.inf, -math.inf, "far")),
         *(("weights", "", change) for change in (lone, wholes, changed([1.0]), changed(2.0))),
-        ("probabilities", "", changed("yes")),
+        *(("probabilities", "", changed(value)) for value in ("yes", None)),
     ],
     "simcc_kl": [
         *(("logits", "", change) for change in (rank, few, no_bins, whole, numbers)),
