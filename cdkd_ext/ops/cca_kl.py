@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext.errors import check, check_option
+from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._mistakes import named
@@ -76,6 +76,9 @@ def cca_kl(
         >>> cca_kl(student, marginals, 1.0, offset=-0.125, weights=torch.rand(2, 17), probabilities=True).shape
         torch.Size([2, 17])
     """
+    if probabilities is not False:
+        # torch takes None for a bool
+        check_type("probabilities", probabilities, bool, "a bool")
     scalar = as_scalar("tau", tau, student_logits)
     return _call(student_logits, teacher_logits, scalar, weights, phase, offset, probabilities)
 
@@ -103,7 +106,7 @@ class _CcaKl(Derivative):
         options: dict[str, Any] = {} if phase == "paper" else {"phase": phase}
         if offset is not None:
             options["offset"] = offset
-        if probabilities is not False:
+        if probabilities:
             options["probabilities"] = probabilities
         return _op(student_logits, teacher_logits, tau, weights, **options)
 

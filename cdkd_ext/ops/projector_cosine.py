@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext.errors import check, check_option
+from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
 from cdkd_ext.ops._mistakes import named
@@ -62,6 +62,7 @@ def projector_cosine(
         torch.Size([2])
         >>> (1 - cosine).mean().backward()
     """
+    check_type("recompute", recompute, bool, "a bool")
     wide = accumulator_type(feature, weight, bias, select, teacher)
     narrow = wide if wide == torch.float64 else common_type(feature, weight, teacher)
     return _call(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdkd_ext.errors import check
+from cdkd_ext.errors import check, check_type
 from cdkd_ext.ops import _fast_path, reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
 from cdkd_ext.ops._mistakes import named
@@ -74,6 +74,7 @@ def sau_select(
         >>> select.shape
         torch.Size([2, 3, 17])
     """
+    check_type("training", training, bool, "a bool")
     check(0 <= momentum <= 1, "momentum", momentum, "a number in [0, 1]")
     norm = (norm_weight, norm_bias, running_mean, running_var)
     linear = (squeeze_weight, squeeze_bias, select_weight, select_bias)

@@ -123,6 +123,7 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         ("activation", "", changed("gelu")),
         ("eps", "", changed(-1.0)),
         ("eps", "", changed(math.nan)),
+        *(("recompute", "", changed(value)) for value in ("yes", None)),
     ],
     "sau_select": [
         *(("feature", "", change) for change in (rank, flat, no_bins, whole, numbers)),
@@ -144,6 +145,7 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         *(("select_bias", "", change) for change in (rank, few, narrow, whole, numbers)),
         *(("eps", "", changed(value)) for value in (0.0, -1.0, math.nan)),
         *(("momentum", "", changed(value)) for value in (1.5, -0.5, "some")),
+        *(("training", "", changed(value)) for value in ("yes", None)),
     ],
 }
 MISTAKES = [(op, *mistake) for op, mistakes in TABLE.items() for mistake in mistakes]
