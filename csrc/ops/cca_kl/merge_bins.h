@@ -151,6 +151,21 @@ class ClassShares {
  private:
   static constexpr int64_t kColumns = 8;  // fewer than kMargin: a row's end is read beyond, by shares of zero
 
+  static constexpr int64_t kLong = 64;  // from here on one sum would round too often
+
+  // Whole bins from *i on, as many as make whole vectors, each lane on its own.
+  CDKD_INLINE static A sum_whole(const A* bins, int64_t* i, int64_t end) {
+    constexpr int kLanes = 16;
+    A lanes[kLanes] = {};
+    for (; *i + kLanes <= end; *i += kLanes) {
+#pragma omp simd
+      for (int k = 0; k < kLanes; ++k) lanes[k] += bins[*i + k];
+    }
+    for (int width = kLanes / 2; width > 0; width /= 2)
+      for (int k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+    return lanes[0];
+  }
+
   template <class Int>
   void divide(int64_t bins, int64_t classes, int32_t whole, A part) {
     const Int n = static_cast<Int>(bins), count = static_cast<Int>(classes);
@@ -166,7 +181,9 @@ class ClassShares {
   CDKD_INLINE A sum(const A* bins, int64_t j) const {
     const ClassBins<A> part = parts_[j];
     A sum = part.first_share * bins[part.first];
-    for (int64_t i = part.first + 1; i < part.last; ++i) sum += bins[i];
+    int64_t i = part.first + 1;
+    if (part.last - i >= kLong) sum += sum_whole(bins, &i, part.last);
+    for (; i < part.last; ++i) sum += bins[i];
     return part.last > part.first ? sum + part.last_share * bins[part.last] : sum;
   }
 
