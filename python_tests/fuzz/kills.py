@@ -63,6 +63,8 @@ class Processes:
     ) -> None:
         self.log = log
         environment = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+        # accelerate would choose more threads, which a forked process cannot start where its parent had some
+        environment["OMP_NUM_THREADS"] = "1"
         self.ids = []
         for rank in range(count):
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
