@@ -32,6 +32,13 @@ def split_students(arguments: Sequence[str]) -> tuple[list[str] | None, list[str
             reading = False
             rest.append(argument)
     check(not given or files, "students", "none", "a YAML file for each student")
+    beside = given and _without_resume(rest)[1]
+    check(
+        not beside,
+        "students",
+        f"files beside --resume {beside}",
+        "one of the two: a folder names its students",
+    )
     return (files if given else _resumed(rest)), rest
 
 

@@ -71,9 +71,9 @@ class Processes:
             self.ids.append(_forked(arguments, log, {**environment, **ranks} if count > 1 else {}, prepare))
 
     def wait(self) -> list[int]:
-        """Exit statuses, negative for signals; what outlives another by a minute is killed."""
+        """Exit statuses, negative for signals; what outlives another by a minute, or five in all, is killed."""
         statuses: dict[int, int] = {}
-        deadline = None
+        last, deadline = time.monotonic() + 5 * _PATIENCE, None
         while len(statuses) < len(self.ids):
             for process in self.ids:
                 if process not in statuses:
@@ -81,7 +81,7 @@ class Processes:
                     if done:
                         statuses[process] = os.waitstatus_to_exitcode(status)
             deadline = deadline or (time.monotonic() + _PATIENCE if statuses else None)
-            if deadline and time.monotonic() > deadline:
+            if time.monotonic() > min(last, deadline or last):
                 self.send(signal.SIGKILL)
             time.sleep(0.005)
         return [statuses[process] for process in self.ids]

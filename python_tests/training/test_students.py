@@ -199,6 +199,9 @@ def test_the_command(
     capsys.readouterr()
     assert main(["distill", "--students", *shared]) == 2
     assert capsys.readouterr().err == "cdkd: students: expected a YAML file for each student, got none\n"
+    assert main([*command, "--resume", "moved"]) == 2
+    assert "students: expected one of the two" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.yaml", "moved", "small.yaml"]
 
 
 @pytest.mark.parametrize(
