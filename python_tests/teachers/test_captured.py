@@ -95,6 +95,13 @@ def teacher_images():
     return torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
 
 
+def given(output):
+    """The tensors of an output."""
+    tensors = [value for value in output if value is not None]
+    assert len(tensors) == 3
+    return tensors
+
+
 def gpu_teacher(precision):
     torch.manual_seed(0)
     network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17).eval()
@@ -107,9 +114,9 @@ def gpu_teacher(precision):
 def test_a_graph_computes_what_the_plain_call_does(precision, teacher_images):
     _, teacher = gpu_teacher(precision)
     images = teacher_images.cuda()
-    plain = teacher(images)
+    plain = given(teacher(images))
     teacher(images)
-    replayed = teacher(images)
+    replayed = given(teacher(images))
     for value, expected in zip(replayed, plain, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-3)
     kept = [value.clone() for value in replayed]
