@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ def main() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *pytest_arguments()],
         cwd=options.output,
+        # behind the package that was built: for the plugin
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(CHECKOUT)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,6 +54,8 @@ def pytest_arguments() -> list[str]:
         str(CHECKOUT / "pyproject.toml"),
         "-p",
         "no:cacheprovider",
+        "-p",
+        "bench.gpu.telling",
         "--continue-on-collection-errors",
     ]
     return [*where, "-m", "gpu", "-v", "--color=no", *settings]
