@@ -11,6 +11,7 @@ from collections import Counter
 from bench import CHECKOUT
 from bench.gpu.report import stage_options
 
+_PLUGIN = CHECKOUT / "bench" / "gpu" / "pytest_plugin"
 _OUTCOME = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 
 
@@ -21,8 +22,8 @@ def main() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *pytest_arguments()],
         cwd=options.output,
-        # behind the package that was built: for the plugin
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(CHECKOUT)])},
+        # the plugin lies apart: what lies beside it would hide other modules
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(_PLUGIN)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -55,7 +56,7 @@ def pytest_arguments() -> list[str]:
         "-p",
         "no:cacheprovider",
         "-p",
-        "bench.gpu.telling",
+        "tell_failures",
         "--continue-on-collection-errors",
     ]
     return [*where, "-m", "gpu", "-v", "--color=no", *settings]
