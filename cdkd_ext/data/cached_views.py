@@ -102,7 +102,21 @@ def build_student_views(dataset: PoseDataset, views: int, folder: Path, *, worke
     def compute(samples: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: samples[name] for name in STUDENT_FIELDS}
 
-    return store_views(dataset, views, folder, "views", compute, workers=workers, fields=STUDENT_FIELDS)
+    return store_views(
+        dataset,
+        views,
+        folder,
+        "views",
+        compute,
+        workers=workers,
+        fields=STUDENT_FIELDS,
+        **student_identity(dataset),
+    )
+
+
+def student_identity(dataset: PoseDataset) -> dict[str, object]:
+    """What the student's crops depend on beside the people, the views and their size."""
+    return {"resample": dataset.resample}
 
 
 def store_views(

@@ -22,9 +22,10 @@ from cdkd_ext.data.crops import (
     warp_crop,
 )
 from cdkd_ext.data.person import Person
-from cdkd_ext.errors import check, check_type
+from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
+from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,8 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
             smaller fraction lies within the choice for a larger one; above 0 it is at least one person.
         padding: factor around the box.
         footage: people without annotations, behind the others; they do not change whose labels are chosen.
+        resample: how the student's crops are made of larger regions, "area" or "linear"; see `warp_crop`.
+        teacher_resample: the same of the teacher's.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         labelled_fraction: float = 1.0,
         padding: float = 1.25,
         footage: Sequence[Person] = (),
+        resample: Resample = DEFAULT_RESAMPLE,
+        teacher_resample: Resample = DEFAULT_RESAMPLE,
     ) -> None:
         everybody = (*persons, *footage)
         check(len(everybody) > 0, "persons", "none", "at least one person")
@@ -118,11 +123,14 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         check(seed >= 0, "seed", seed, "a non-negative integer")
         check(0 <= labelled_fraction <= 1, "labelled_fraction", labelled_fraction, "a number in [0, 1]")
         check(padding > 0, "padding", padding, "a positive number")
+        check_option("resample", resample, RESAMPLINGS)
+        check_option("teacher_resample", teacher_resample, RESAMPLINGS)
         self.persons = everybody
         self.joints = joints
         self.augmentation = augmentation
         self.seed = operator.index(seed)
         self.padding = padding
+        self.resample, self.teacher_resample = resample, teacher_resample
         self.labelled_fraction = labelled_fraction
         chosen = _choose_labelled(tuple(persons), self.seed, labelled_fraction)
         self.labelled = np.concatenate([chosen, np.zeros(len(footage), dtype=bool)])
@@ -155,10 +163,12 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
 
     def crops(self, image: Image, drawn: View, *, teacher: bool = True) -> dict[str, torch.Tensor]:
         """Return the sample of a view of a person, given the person's image; `teacher`: with the teacher's crop."""
-        sample = {"image": _to_tensor(warp_crop(image, drawn.matrix, self.size)), **drawn.labels()}
+        crop = warp_crop(image, drawn.matrix, self.size, self.resample)
+        sample = {"image": _to_tensor(crop), **drawn.labels()}
         if teacher and self.teacher_size is not None:
             teacher_matrix = crop_matrix(drawn.region, self.teacher_size)
-            sample["teacher_image"] = _to_tensor(warp_crop(image, teacher_matrix, self.teacher_size))
+            crop = warp_crop(image, teacher_matrix, self.teacher_size, self.teacher_resample)
+            sample["teacher_image"] = _to_tensor(crop)
         return sample
 
     def view(self, index: int, view: int) -> View:

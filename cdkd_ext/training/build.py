@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from cdkd_ext.checkpoints import load_checkpoint, load_model
-from cdkd_ext.checkpoints.native import describes_itself
+from cdkd_ext.checkpoints.native import describes_itself, read_spec
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
@@ -25,6 +25,7 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
+from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE
 from cdkd_ext.teachers import (
     CompactOutputs,
     ForeignTeacher,
@@ -90,20 +91,32 @@ def teacher_joints(config: TrainingConfig) -> JointSet | None:
     return None if file is None else file.joints()
 
 
-def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
-    """The description of the student: its crops' padding is the configured one, else its weights', else the teacher's.
+def student_spec(config: TrainingConfig, joints: JointSet, run: Path | None = None) -> ModelSpec:
+    """The description of the student, with what its crops are like.
+
+    Their padding is the configured one, else the weights', else the teacher's; how they are resampled is what is
+    configured, else as in the run that goes on, else as of the weights.
+
+    Args:
+        config: the run.
+        joints: of the people.
+        run: the folder of the run that goes on, if one does.
 
     Raises:
         InputError: an option of the network is out of range, or a checkpoint cannot be read.
     """
-    if config.data.padding is not None:
-        return config.model.spec(joints, config.data.padding)
     weights, teacher = config.model.weights, config.teacher_file()
-    if weights and describes_itself(weights):
-        return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
-    if teacher is not None:
-        return config.model.spec(joints, teacher.padding())
-    return config.model.spec(joints)
+    started = load_model(weights, "model.weights").spec if weights and describes_itself(weights) else None
+    padding, resample = config.data.padding, config.data.resample
+    if padding is None and started is not None:
+        padding = started.padding
+    if padding is None:
+        padding = DEFAULT_PADDING if teacher is None else teacher.padding()
+    if resample is None and run is not None and (run / "last.safetensors").is_file():
+        resample = read_spec(run / "last.safetensors", "resume").resample
+    if resample is None:
+        resample = DEFAULT_RESAMPLE if started is None else started.resample
+    return config.model.spec(joints, padding, resample)
 
 
 def build_task(
@@ -177,6 +190,8 @@ def build_dataset(
         # fixed views are shared by runs of different seeds
         seed=config.seed if config.data.views == 0 else 0,
         teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
+        resample=spec.resample,
+        teacher_resample=DEFAULT_RESAMPLE if teacher is None else teacher.teacher_spec.resample,
     )
 
 
@@ -362,4 +377,5 @@ def build_validation(
     """What measures the student, on crops as in training."""
     if people.val is None:
         return LastIsBest()
-    return Validation(replace(people.val, padding=spec.padding), config, accelerator)
+    val = replace(people.val, padding=spec.padding, resample=spec.resample)
+    return Validation(val, config, accelerator)
