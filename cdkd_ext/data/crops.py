@@ -175,7 +175,11 @@ def _averaged(
     image: npt.NDArray[np.uint8], matrix: FloatArray, crop_size: tuple[int, int], factor: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """The part of an image that a crop shows, reduced to means of `factor` pixels each way, and its map to the crop."""
-    part, moved = cut_for_crop(image, matrix, crop_size)
+    # a pixel of the crop more on each side: what the first one covers begins half a pixel before its centre
+    wider = np.array(matrix, dtype=np.float64)
+    wider[:, 2] += 1
+    part, moved = cut_for_crop(image, wider, (crop_size[0] + 2, crop_size[1] + 2))
+    moved[:, 2] -= 1
     moved[:, 2] += moved[:, :2].sum(1) * ((factor - 1) / 2)
     moved[:, :2] *= factor
     if not part.size:

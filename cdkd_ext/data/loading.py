@@ -244,7 +244,7 @@ def training_set(
 
     Args:
         people: of `load_people`.
-        config: augmentation and the share of the people whose labels are used.
+        config: augmentation, the camera's faults and the share of the people whose labels are used.
         size: (height, width) of the student's crops.
         padding: how much larger than the box a crop is.
         seed: of the views and of the choice of the labelled people.
@@ -264,4 +264,5 @@ def training_set(
         footage=people.footage.persons if people.footage else (),
         resample=resample,
         teacher_resample=teacher_resample,
+        camera_faults=config.camera_faults,
     )

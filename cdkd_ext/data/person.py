@@ -65,6 +65,7 @@ class EvaluationSet:
         padding: how much larger than the box a crop is; None leaves it to the network that is measured.
         category: name or id of the people's category in the annotations, where the user chose one.
         resample: how crops are made of larger regions; None leaves it to the network that is measured.
+        camera_faults: strength in [0, 1] of the faults that crops are given; see `cdkd_ext.data.add_camera_faults`.
     """
 
     persons: Sequence[Person]
@@ -76,6 +77,7 @@ class EvaluationSet:
     padding: float | None = None
     category: int | str | None = None
     resample: Resample | None = None
+    camera_faults: float = 0.0
 
 
 def check_images_exist(persons: list[Person], source: str) -> None:

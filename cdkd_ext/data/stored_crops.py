@@ -40,7 +40,7 @@ class StoredCrops(Dataset[Batch]):
         margin: as given there.
 
     Raises:
-        InputError: the stored crops are of other people or sizes.
+        InputError: the stored crops are of other people or sizes, or the data set draws faults of cameras.
 
     Example:
         ```python
@@ -52,6 +52,8 @@ class StoredCrops(Dataset[Batch]):
     """
 
     def __init__(self, dataset: PoseDataset, folder: Path, *, margin: float = 1.5) -> None:
+        faults = dataset.camera_faults
+        check(faults == 0, "camera_faults", faults, "0 for stored crops, which are made on the device")
         self.dataset = dataset
         self.margin = margin
         self.crops: npt.NDArray[np.uint8] = np.load(folder / "crops.npy", mmap_mode="r")

@@ -80,6 +80,7 @@ def predict_people(
         size=model.spec.input_size,
         padding=crop_padding(truth, model.spec),
         resample=crop_resample(truth, model.spec),
+        camera_faults=truth.camera_faults,
     )
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     predictions = predict(
@@ -122,7 +123,7 @@ def evaluate_checkpoint(
     Args:
         weights: checkpoint of this package or of another, or the folder of a run (its best checkpoint).
         data: images and annotations. Its `padding` and `resample`, if it has them, count; else the crops are as the
-            network was trained.
+            network was trained. With `camera_faults` the same faults are drawn for everybody who is measured so.
         model: the network, for a checkpoint that does not say what network it is.
         flip_test: average with the prediction for the mirrored crop.
         simcc_score: of the two axes' maxima; it tells in AP. The published code takes "max" for hard labels, "min"
@@ -134,7 +135,8 @@ def evaluate_checkpoint(
         cpu: stay on the CPU where there is a GPU.
 
     Returns:
-        The metrics of `measure`, and "weights", "model", "input_size", "padding", "resample", "flip_test" and "simcc_score".
+        The metrics of `measure`, and "weights", "model", "input_size", "padding", "resample", "camera_faults",
+        "flip_test" and "simcc_score".
 
     Raises:
         InputError: a file is missing or malformed, the joints differ, or the network is not known.
@@ -149,7 +151,7 @@ def evaluate_checkpoint(
     network = _load_network(weights, model, truth.joints).to(
         accelerator.device if accelerator else _device(cpu)
     )
-    truth = replace(truth, padding=data.padding, resample=data.resample)
+    truth = replace(truth, padding=data.padding, resample=data.resample, camera_faults=data.camera_faults)
     main = accelerator is None or accelerator.is_main_process
     processes = accelerator.num_processes if accelerator else 1
     showing = people_progress(len(truth.persons), processes) if main else nullcontext(None)
@@ -170,6 +172,7 @@ def evaluate_checkpoint(
         "input_size": list(network.input_size),
         "padding": crop_padding(truth, network.spec),
         "resample": crop_resample(truth, network.spec),
+        "camera_faults": truth.camera_faults,
         "flip_test": flip_test,
         "simcc_score": simcc_score if network.head == "simcc" else None,
     }

@@ -79,7 +79,9 @@ def test_a_dot_stays_where_it_is(ratio, size, rotation, flip):
 
 
 @pytest.mark.parametrize("rotation", ROTATIONS)
-@pytest.mark.parametrize(("size", "ratio"), [((32, 24), 4.3), ((24, 24), 11.0), ((24, 24), 18.7), ((64, 64), 1.7)])
+@pytest.mark.parametrize(
+    ("size", "ratio"), [((32, 24), 4.3), ((24, 24), 11.0), ((24, 24), 18.7), ((64, 64), 1.7)]
+)
 def test_crops_are_those_of_a_supersampled_rendering(size, ratio, rotation):
     height = ratio * size[0]
     side = math.ceil(height)
