@@ -86,6 +86,11 @@ class FixedViews(Dataset[Batch]):
         """The same views, and their mirror images."""
         return FixedViews(self._views, self._teacher_outputs, mirrored)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether there are mirror images too."""
+        return self._mirrored is not None
+
     def __len__(self) -> int:
         return len(self._views)
 
