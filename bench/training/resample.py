@@ -1,7 +1,7 @@
 """Crops by area against linear ones: `python -m bench.training.resample`.
 
-Milliseconds of processor time, one thread, for a crop of a person who is so many pixels high, and how far both are from the mean of many
-samples over each pixel, in grey levels. The images are drawn people's, or those of a folder.
+Milliseconds of processor time, one thread, for a crop of a person who is so many pixels high, and how far both are from the
+mean of many samples over each pixel, in grey levels. The images are drawn people's, or those of a folder.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ _SIDE, _TOP, _GAP = 260, 24, 30
 
 def resample() -> Drawing:
     """The image's pixels, and two crops of a seventh of them each way."""
-    drawing = Drawing(3 * _SIDE + 4 * _GAP, _SIDE + 96, "A crop by linear samples and a crop by means over areas")
+    drawing = Drawing(
+        3 * _SIDE + 4 * _GAP, _SIDE + 96, "A crop by linear samples and a crop by means over areas"
+    )
     pixels = person(_CELLS * _FACTOR)
     # the pixel in the middle of each block of 7 × 7 is what bilinear sampling takes
     middle = pixels[_FACTOR // 2 :: _FACTOR]
