@@ -7,9 +7,10 @@ from typing import Protocol
 from cdkd_ext.errors import check_option
 from cdkd_ext.methods.heatmap import Heatmap
 from cdkd_ext.methods.method import Method
+from cdkd_ext.methods.rle import RLE
 from cdkd_ext.methods.simcc import SimCC
 
-METHODS: tuple[Method, ...] = (SimCC(), Heatmap())
+METHODS: tuple[Method, ...] = (SimCC(), Heatmap(), RLE())
 
 
 class Described(Protocol):
