@@ -174,6 +174,7 @@ class OKDHP(Method):
     networks = ("okdhp_4",)
     loss = OKDHPLoss
     codec_type = HeatmapCodec
+    trunk = "stem"
     published = networks
 
     def check(self, spec: MethodOptions) -> None:
