@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from cdkd_ext.cli.parsing import plain_parser
-from cdkd_ext.codecs import CODECS
+from cdkd_ext.methods import list_heads
 from cdkd_ext.models import describe_models, format_profiles, profile_models
 
 
@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> None:
     parser = plain_parser("models")
     parser.add_argument("--input_size", type=_numbers, default=[64, 64], help="height and width: [64,64]")
     parser.add_argument("--num_joints", type=int, default=17, help="joints (default: 17)")
-    parser.add_argument("--head", choices=list(CODECS), default="simcc", help="kind of output")
+    parser.add_argument("--head", choices=list_heads(), default="simcc", help="kind of output")
     parser.add_argument("--split_ratio", type=float, default=3.0, help="SimCC bins per pixel (default: 3)")
     parser.add_argument(
         "--channels_per_joint",

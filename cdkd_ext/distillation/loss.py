@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
-from cdkd_ext.distillation.heatmap import HeatmapLoss
 from cdkd_ext.distillation.outputs import TeacherOutput
 from cdkd_ext.distillation.sape import SAPE
-from cdkd_ext.distillation.simcc import SimCCLoss
 from cdkd_ext.errors import check, check_type
-from cdkd_ext.models import HeatmapOutput, SimCCOutput
+from cdkd_ext.methods import LabelLoss
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
@@ -23,7 +23,7 @@ class DistillationLoss(nn.Module):
     optimiser and no wrapper misses a parameter.
 
     Args:
-        label_loss: SimCC's own loss, or that of heatmaps, which allows no CCA.
+        label_loss: of the student's method, such as `SimCCLoss` or `HeatmapLoss`.
         sape: the feature term, or None.
         cca: the logit term, or None.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
@@ -33,7 +33,7 @@ class DistillationLoss(nn.Module):
             unlabelled samples always count in full.
 
     Raises:
-        InputError: a number is out of range, or there is a CCA beside heatmaps.
+        InputError: a number is out of range, or there is a CCA beside a method without classes.
         TypeError: an argument is of another type.
 
     Example:
@@ -45,7 +45,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(
         self,
-        label_loss: SimCCLoss | HeatmapLoss,
+        label_loss: LabelLoss,
         *,
         sape: SAPE | None = None,
         cca: CCA | None = None,
@@ -55,12 +55,12 @@ class DistillationLoss(nn.Module):
         annotated_weights: bool = False,
     ) -> None:
         super().__init__()
-        check_type("label_loss", label_loss, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
+        check_type("label_loss", label_loss, LabelLoss, "the loss of a method, such as a SimCCLoss")
         check(
-            cca is None or isinstance(label_loss, SimCCLoss),
+            cca is None or label_loss.has_classes,
             "cca",
             "a CCA",
-            "None beside heatmap labels: CCA aligns SimCC classes",
+            f"None beside {label_loss.name} labels: CCA aligns SimCC classes",
         )
         if not isinstance(tau, ETHT):
             check_type("tau", tau, (int, float), "a number or an ETHT")
@@ -87,7 +87,7 @@ class DistillationLoss(nn.Module):
 
     def forward(
         self,
-        student: SimCCOutput | HeatmapOutput,
+        student: Any,
         teacher: TeacherOutput | None,
         keypoints: Tensor,
         annotated: Tensor,
@@ -97,7 +97,7 @@ class DistillationLoss(nn.Module):
         """Compute every term in float32 (float64 for float64 input), under mixed precision too.
 
         Args:
-            student: feature (B, J, h, w), and for SimCC logits (B, J, N) per axis.
+            student: the output of its network: for SAPE with a feature (B, C, h, w), for CCA with logits (B, J, N) per axis.
             teacher: the teacher's, with logits for CCA, whose joints count as its confidence says; None only if there
                 is neither SAPE nor CCA.
             keypoints: (B, J, 2) x and y in pixels of the student's crop.
@@ -106,20 +106,20 @@ class DistillationLoss(nn.Module):
             progress: share of the training done, in [0, 1].
 
         Returns:
-            Scalars: "total" and "simcc" or "heatmap"; with SAPE "sape" and "alpha"; with CCA "cca", "beta" and "tau"; with
-            anything learnt against the loss "xi".
+            Scalars: "total" and the label loss by its method's name; with SAPE "sape" and "alpha"; with CCA "cca",
+            "beta" and "tau"; with anything learnt against the loss "xi".
 
         Raises:
             InputError: a shape does not fit, the batch is empty, or the teacher's outputs are missing.
         """
-        batch = student.feature.shape[0]
+        batch = student[0].shape[0]
         check_tensor("keypoints", keypoints, (batch, "J", 2))
         joints = keypoints.shape[1]
         check(batch > 0, "student", "an empty batch", "at least one sample")
         check_tensor("annotated", annotated, (batch, joints))
         check_weights("labelled", labelled, (batch,))
-        with torch.autocast(student.feature.device.type, enabled=False):
-            total = self.label_loss(student, keypoints, annotated * labelled[:, None])
+        with torch.autocast(student[0].device.type, enabled=False):
+            total = self.label_loss(student, keypoints, annotated * labelled[:, None], progress)
             terms = {self.label_loss.name: total}
             if teacher is None:
                 check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class TeacherSpec:
             input_size=spec.input_size,
             num_joints=spec.num_joints,
             joints=spec.joints,
-            num_bins=spec.num_bins if spec.head == "simcc" else None,
+            num_bins=spec.num_bins if spec.method.has_classes else None,
             feature_channels=spec.feature_channels,
             feature_size=network.feature_size,
             padding=spec.padding,
@@ -121,6 +121,11 @@ class TeacherOutput(NamedTuple):
     logits_x: Tensor | None = None
     logits_y: Tensor | None = None
     confidence: Tensor | None = None
+
+    @classmethod
+    def of(cls, output: Any) -> TeacherOutput:
+        """What the output of a network of this package, of any method, teaches."""
+        return cls(output.feature, getattr(output, "logits_x", None), getattr(output, "logits_y", None))
 
     def to(self, device: torch.device | str) -> TeacherOutput:
         """The same on another device; copies nothing that is there already."""

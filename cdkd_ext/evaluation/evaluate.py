@@ -164,7 +164,7 @@ def evaluate_checkpoint(
         "input_size": list(network.input_size),
         "padding": crop_padding(truth, network.spec),
         "flip_test": flip_test,
-        "simcc_score": simcc_score if network.head == "simcc" else None,
+        "simcc_score": simcc_score if network.spec.method.has_classes else None,
     }
     if main and output:
         write_json(report, output)

@@ -74,7 +74,7 @@ class FrozenTeacher:
         """
         images = images.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, enabled=False):
-            return TeacherOutput(*self._network(images.contiguous(memory_format=torch.channels_last)))
+            return TeacherOutput.of(self._network(images.contiguous(memory_format=torch.channels_last)))
 
 
 def _fast_precision(device: torch.device) -> str:

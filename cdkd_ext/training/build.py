@@ -156,7 +156,7 @@ def load_teacher(
     file = config.teacher_file()
     if file is None:
         return None
-    bins = student.num_bins if student.head == "simcc" else None
+    bins = student.num_bins if student.method.has_classes else None
     teacher = file.load(accelerator.device, joints, student_bins=bins)
     if isinstance(teacher, ForeignTeacher):
         accelerator.print(f"joints of {file.path}: {teacher.joint_map}")

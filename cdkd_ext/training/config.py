@@ -14,15 +14,21 @@ from cdkd_ext.distillation import (
     SAPE,
     AdversarialScalar,
     DescribedNetwork,
-    HeatmapLoss,
-    SimCCLoss,
     TeacherSpec,
 )
 from cdkd_ext.errors import check, check_option, fail
+from cdkd_ext.methods import LabelLoss, LabelLossOptions
 from cdkd_ext.models import ModelOptions, list_models
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
-from cdkd_ext.training.pair import both_simcc, cca_between, channels_agree, sape_between, spec_of
+from cdkd_ext.training.pair import (
+    both_have_classes,
+    cca_between,
+    channels_agree,
+    sape_between,
+    spec_of,
+    what_without_classes,
+)
 from cdkd_ext.training.task import DistillationTask
 
 
@@ -43,42 +49,16 @@ class ModelConfig(ModelOptions):
 
 
 @dataclass
-class LabelLossConfig:
-    """The loss from labels.
+class LabelLossConfig(LabelLossOptions):
+    """The loss from labels."""
 
-    Args:
-        kind: "gaussian" spreads a label over `sigma` bins, "hard" puts it on one bin.
-        sigma: standard deviation of the Gaussian in bins.
-        label_smoothing: share of a hard label that is spread over the other bins.
-        reduction: "row_mean" (per joint, summed over bins and axes), or the published "sum" and "mean" forms.
-        scale: factor on the loss.
-        heatmap_sigma: standard deviation of a heatmap's targets in cells, which with `scale` is all that concerns
-            a heatmap head; None takes the published 2 for 64 cells, in proportion, at least 1.
-    """
-
-    kind: Literal["gaussian", "hard"] = "gaussian"
-    sigma: float = 1.0
-    label_smoothing: float = 0.0
-    reduction: Literal["row_mean", "sum", "mean"] = "row_mean"
-    scale: float = 1.0
-    heatmap_sigma: float | None = None
-
-    def build(self, student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:
-        """The loss of the student's head.
+    def build(self, student: DescribedNetwork) -> LabelLoss:
+        """The loss of the student's method.
 
         Raises:
             InputError: an option is unknown or out of range.
         """
-        if student.spec.head == "heatmap":
-            return HeatmapLoss.of(student, sigma=self.heatmap_sigma, scale=self.scale)
-        return SimCCLoss(
-            student.spec.split_ratio,
-            kind=self.kind,
-            sigma=self.sigma,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
-            scale=self.scale,
-        )
+        return student.spec.method.label_loss(student, self)
 
 
 @dataclass
@@ -279,15 +259,15 @@ class CCAConfig:
         """The term between two networks, or None where it is not used.
 
         Raises:
-            InputError: a head is of heatmaps, or an option is unknown.
+            InputError: one of them has no classes, or an option is unknown.
         """
         if not self.enabled:
             return None
-        which = "student" if student.spec.head == "heatmap" else "teacher"
+        which = "teacher" if student.spec.method.has_classes else "student"
         check(
-            both_simcc(student, _spec(teacher)),
+            both_have_classes(student, _spec(teacher)),
             "cca.enabled",
-            f"true for a {which} with heatmaps",
+            f"true for a {which} {what_without_classes(student, which)}",
             "false: CCA aligns SimCC classes, and SAPE works alone",
         )
         return cca_between(student, teacher, self.phase)
