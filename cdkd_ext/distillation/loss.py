@@ -112,13 +112,14 @@ class DistillationLoss(nn.Module):
         Raises:
             InputError: a shape does not fit, the batch is empty, or the teacher's outputs are missing.
         """
-        batch = student[0].shape[0]
+        first = student[0] if student.feature is None else student.feature
+        batch = first.shape[0]
         check_tensor("keypoints", keypoints, (batch, "J", 2))
         joints = keypoints.shape[1]
         check(batch > 0, "student", "an empty batch", "at least one sample")
         check_tensor("annotated", annotated, (batch, joints))
         check_weights("labelled", labelled, (batch,))
-        with torch.autocast(student[0].device.type, enabled=False):
+        with torch.autocast(first.device.type, enabled=False):
             total = self.label_loss(student, keypoints, annotated * labelled[:, None], progress)
             terms = {self.label_loss.name: total}
             if teacher is None:

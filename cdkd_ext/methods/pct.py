@@ -146,6 +146,7 @@ class Tokenizer(nn.Module):
     Args:
         layout: the shape.
         channels: of the feature map that guides the encoder.
+        input_size: (height, width) of the crops in pixels.
         num_joints: J.
     """
 
@@ -153,7 +154,9 @@ class Tokenizer(nn.Module):
     ema_cluster_size: Tensor
     ema_w: Tensor
 
-    def __init__(self, layout: PCTLayout, channels: int, num_joints: int) -> None:
+    def __init__(
+        self, layout: PCTLayout, channels: int, input_size: tuple[int, int], num_joints: int
+    ) -> None:
         super().__init__()
         self.layout = layout
         width = layout.encoder_width
@@ -179,7 +182,17 @@ class Tokenizer(nn.Module):
         )
         self.decoder_layer_norm = nn.LayerNorm(layout.decoder_width)
         self.recover_embed = nn.Linear(layout.decoder_width, 2)
+        self._initialize(input_size)
+
+    def _initialize(self, input_size: tuple[int, int]) -> None:
         nn.init.trunc_normal_(self.invisible_token, std=0.02, a=-0.02, b=0.02)
+        # fresh poses lie around the middle of the crop; from torch's weights the way there is thousands of steps long
+        nn.init.normal_(
+            self.recover_embed.weight, std=max(input_size) / 4 / self.layout.decoder_width**0.5
+        )
+        height, width = input_size
+        with torch.no_grad():
+            self.recover_embed.bias.copy_(torch.tensor([(width - 1) / 2, (height - 1) / 2]))
 
     def encode(self, keypoints: Tensor, visible: Tensor, guide: Tensor) -> Encoding:
         """Find the codes of poses.
@@ -379,7 +392,9 @@ class PCTLoss(LabelLoss):
         guide = joint_features(student.guide, positions, self.codec.input_size).to(dtype)
         positions, used = positions.to(dtype), used.to(dtype)
         if self.stage == "both" and _processes() > 1:
-            fail("stage", f"'both' in {_processes()} processes", "'tokenizer', then 'classifier', in two runs")
+            fail(
+                "stage", f"'both' in {_processes()} processes", "'tokenizer', then 'classifier', in two runs"
+            )
         first = self.stage == "tokenizer" or (self.stage == "both" and progress < _FIRST_HALF)
         # 16-bit floats cannot hold a pixel coordinate
         with torch.autocast(keypoints.device.type, enabled=False):
@@ -431,7 +446,12 @@ class PCT(Method):
     """Poses as tokens; see `Method`.
 
     The head takes a map of cells of 32 pixels, to which finer ones are averaged.
+
+    Attributes:
+        layout: of all networks.
     """
+
+    layout: ClassVar[PCTLayout] = PCTLayout()
 
     name = head = "pct"
     loss = PCTLoss
@@ -452,7 +472,7 @@ class PCT(Method):
         self, spec: MethodOptions, channels: tuple[int, ...], size: tuple[int, int]
     ) -> dict[str, nn.Module]:
         """The classifier's layers and the tokenizer, side by side, as published."""
-        layout = PCTLayout()
+        layout = self.layout
         width, token = layout.conv_width, layout.classifier_width
         cells = (spec.input_size[0] // _CELL) * (spec.input_size[1] // _CELL)
         return {
@@ -471,13 +491,13 @@ class PCT(Method):
             ),
             "mixer_norm_layer": _Normalized(token, token),
             "cls_pred_layer": nn.Linear(token, layout.codes),
-            "tokenizer": Tokenizer(layout, channels[0], spec.num_joints),
+            "tokenizer": Tokenizer(layout, channels[0], spec.input_size, spec.num_joints),
         }
 
     def read(self, network: Any, features: Tensor) -> PCTOutput:
         """The codes' logits, and where the joints of their mean are."""
-        cells = [side // _CELL for side in network.input_size]
-        feature = functional.adaptive_avg_pool2d(features, cells)
+        height, width = network.input_size
+        feature = functional.adaptive_avg_pool2d(features, (height // _CELL, width // _CELL))
         convolved = network.conv_head[0](network.conv_trans(feature))
         # cell by cell, channels side by side
         tokens = network.mixer_trans(convolved.flatten(2).mT.flatten(1))

@@ -6,10 +6,22 @@ from typing import Protocol
 
 from cdkd_ext.errors import check_option
 from cdkd_ext.methods.heatmap import Heatmap
+from cdkd_ext.methods.hourglass import StackedHourglass
 from cdkd_ext.methods.method import Method
+from cdkd_ext.methods.okdhp import OKDHP
+from cdkd_ext.methods.pct import PCT
 from cdkd_ext.methods.simcc import SimCC
+from cdkd_ext.methods.tokenpose import TokenPoseB, TokenPoseL
 
-METHODS: tuple[Method, ...] = (SimCC(), Heatmap())
+METHODS: tuple[Method, ...] = (
+    SimCC(),
+    Heatmap(),
+    StackedHourglass(),
+    OKDHP(),
+    TokenPoseB(),
+    TokenPoseL(),
+    PCT(),
+)
 
 
 class Described(Protocol):

@@ -42,7 +42,7 @@ class ModelOptions:
 
     name: str
     input_size: tuple[int, int]
-    head: Literal["simcc", "heatmap"] = "simcc"
+    head: Literal["simcc", "heatmap", "tokenpose_b", "tokenpose_l", "pct"] = "simcc"
     split_ratio: float = 3.0
     channels_per_joint: int = 1
     decoding: Literal["quarter", "dark"] = "quarter"

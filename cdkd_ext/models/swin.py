@@ -72,7 +72,6 @@ class Swin(PoseNetwork):
         channels = layout.channels
         if doublings:
             self.deconv_layers = upsampling(channels, doublings)
-            self.head_parts = ("deconv_layers",)
             channels = doublings[-1]
         self.add_head(channels)
         for part in (self.patch_embed, self.layers):
