@@ -187,9 +187,7 @@ class Tokenizer(nn.Module):
     def _initialize(self, input_size: tuple[int, int]) -> None:
         nn.init.trunc_normal_(self.invisible_token, std=0.02, a=-0.02, b=0.02)
         # fresh poses lie around the middle of the crop; from torch's weights the way there is thousands of steps long
-        nn.init.normal_(
-            self.recover_embed.weight, std=max(input_size) / 4 / self.layout.decoder_width**0.5
-        )
+        nn.init.normal_(self.recover_embed.weight, std=max(input_size) / 4 / self.layout.decoder_width**0.5)
         height, width = input_size
         with torch.no_grad():
             self.recover_embed.bias.copy_(torch.tensor([(width - 1) / 2, (height - 1) / 2]))
