@@ -100,6 +100,19 @@ def resampled(widths: Sequence[int], source: int, target: int) -> nn.Module:
     return nn.Sequential(*steps, halving(widths[source], widths[target])[:2])
 
 
+def upsampling(channels: int, widths: Sequence[int]) -> nn.Sequential:
+    """Transposed convolutions that each double the resolution, with their norms and ReLUs (SimpleBaselines)."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [
+            nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = width
+    return nn.Sequential(*layers)
+
+
 def initialize(network: nn.Module) -> None:
     """Draw fresh weights of the convolutions."""
     # the published initialisation; small networks from scratch, too, learnt faster from it than from He's

@@ -199,6 +199,7 @@ class StackedHourglass(Method):
     networks = ("hourglass_4", "hourglass_8")
     loss = HourglassLoss
     codec_type = HeatmapCodec
+    trunk = "stem"
     published = networks
 
     def check(self, spec: MethodOptions) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cdkd_ext.methods.codec import Codec, CodecOptions
 
-Trunk = Literal["map", "two_maps", "pyramid"]
+Trunk = Literal["map", "two_maps", "pyramid", "stem"]
 Counter = Literal["hrnet", "thop", "mmcv"]
 
 
@@ -35,6 +35,11 @@ class MethodOptions(CodecOptions, Protocol):
     @property
     def num_bins(self) -> tuple[int, int]:
         """Bins of the SimCC axes (x, y)."""
+        ...
+
+    @property
+    def own_stem_stride(self) -> int:
+        """By which a network's first layers divide the resolution."""
         ...
 
     @property
@@ -65,6 +70,12 @@ class LabelLossOptions:
         scale: factor on the loss, whatever the method.
         heatmap_sigma: methods with heatmaps: standard deviation of the targets in cells; None takes the published one,
             for the heads "heatmap" 2 for 64 cells, in proportion, at least 1.
+        offset_weight: CAL: factor on the offsets' part of the loss.
+        confidence_mask: CAL: weigh the cells around a joint by where the predictions of the batch fall; else all within
+            four cells count alike.
+        stage: PCT: what is trained, the tokenizer, then the classifier in a run of its own; "both" in one run, the
+            tokenizer for the first half.
+        frozen_backbone: PCT: leave the backbone, which guides the tokenizer, as its weights are.
     """
 
     kind: Literal["gaussian", "hard"] = "gaussian"
@@ -73,6 +84,10 @@ class LabelLossOptions:
     reduction: Literal["row_mean", "sum", "mean"] = "row_mean"
     scale: float = 1.0
     heatmap_sigma: float | None = None
+    offset_weight: float = 0.7
+    confidence_mask: bool = True
+    stage: Literal["both", "tokenizer", "classifier"] = "both"
+    frozen_backbone: bool = True
 
 
 class LabelLoss(nn.Module, ABC):
@@ -117,7 +132,8 @@ class Method(ABC):
         networks: names of networks that always have this method where the option is `head`; without any, every backbone
             that gives the maps in question can have it.
         trunk: what `read` takes of the backbone: "map", the last map (B, C, h, w) alone; "two_maps", a pair of those from
-            two independent last stages; "pyramid", the maps of all resolutions, highest first.
+            two independent last stages; "pyramid", the maps of all resolutions, highest first; "stem", the map of networks
+            that have nothing but a stem in front of the method's layers.
         takes_low_resolution: whether it reads maps of a 32nd of the crop's resolution, without cells to point at.
         options: those of `models.ModelOptions` that concern only some methods, and this one.
         loss: the class of the loss from labels.

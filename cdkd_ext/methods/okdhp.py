@@ -69,10 +69,10 @@ class OKDHPOutput(NamedTuple):
 class OKDHPLoss(LabelLoss):
     """Every heatmap and the ensemble against the labels, and every heatmap against the ensemble.
 
-    The first are half the mean squared difference from Gaussians. The last is the Kullback-Leibler divergence of the softmax over
-    a map's cells from the ensemble's, both maps multiplied by the joint's weight before, summed over joints and cells
-    and divided by the number of samples and cells; it grows with exp(-5 (1 - p / ramp)^2), p the share of the training
-    done. It reaches the ensemble, too, as published.
+    The first are half the mean squared difference from Gaussians. The last is the Kullback-Leibler divergence of the
+    softmax over a map's cells from the ensemble's, both maps multiplied by the joint's weight before, summed over joints
+    and cells and divided by the number of samples and cells; it grows with exp(-5 (1 - p / ramp)^2), p the share of the
+    training done. It reaches the ensemble, too, as published.
 
     Args:
         codec: makes the targets.
@@ -174,6 +174,7 @@ class OKDHP(Method):
     networks = ("okdhp_4",)
     loss = OKDHPLoss
     codec_type = HeatmapCodec
+    trunk = "stem"
     published = networks
 
     def check(self, spec: MethodOptions) -> None:

@@ -5,12 +5,27 @@ from __future__ import annotations
 from typing import Protocol
 
 from cdkd_ext.errors import check_option
+from cdkd_ext.methods.cal import CAL
 from cdkd_ext.methods.heatmap import Heatmap
+from cdkd_ext.methods.hourglass import StackedHourglass
 from cdkd_ext.methods.method import Method
+from cdkd_ext.methods.okdhp import OKDHP
+from cdkd_ext.methods.pct import PCT
 from cdkd_ext.methods.rle import RLE
 from cdkd_ext.methods.simcc import SimCC
+from cdkd_ext.methods.tokenpose import TokenPoseB, TokenPoseL
 
-METHODS: tuple[Method, ...] = (SimCC(), Heatmap(), RLE())
+METHODS: tuple[Method, ...] = (
+    SimCC(),
+    Heatmap(),
+    StackedHourglass(),
+    OKDHP(),
+    CAL(),
+    RLE(),
+    TokenPoseB(),
+    TokenPoseL(),
+    PCT(),
+)
 
 
 class Described(Protocol):

@@ -15,7 +15,12 @@ from cdkd_ext.models.spec import ModelSpec
 # ImageNet statistics, on the 0-255 scale
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
-_TRUNKS = {"map": "one map", "two_maps": "two independent maps", "pyramid": "maps of several resolutions"}
+_TRUNKS = {
+    "map": "one map",
+    "two_maps": "two independent maps",
+    "pyramid": "maps of several resolutions",
+    "stem": "a map of a stem alone",
+}
 
 
 class PoseNetwork(nn.Module):

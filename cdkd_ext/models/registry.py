@@ -7,11 +7,13 @@ from typing import Any
 
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.methods import method_for
+from cdkd_ext.models.hourglass import HourglassNetwork
 from cdkd_ext.models.hrnet import HRNet, HRNetLayout
 from cdkd_ext.models.lowres import LowRes, LowResLayout
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 from cdkd_ext.models.spec import ModelSpec
+from cdkd_ext.models.swin import Swin, SwinLayout
 
 _SMALL = (1, 1, 1)
 
@@ -38,10 +40,19 @@ _RESNETS = {
     for depth, blocks in _RESNET_BLOCKS.items()
 }
 
+_SWINS = {
+    "swin_v2_base": SwinLayout(),
+    "swin_v2_w16_small": SwinLayout(16, (1, 2, 1, 1), (2, 2, 4, 4), (8, 8, 4, 2), (8, 8, 4, 2)),
+}
+
+_HOURGLASSES = ("hourglass_4", "hourglass_8", "okdhp_4")
+
 _NETWORKS: dict[str, tuple[Any, Any]] = {
     **{name: (HRNet, layout) for name, layout in _HRNETS.items()},
     **{name: (LowRes, layout) for name, layout in _LOWRES.items()},
     **{name: (ResNet, layout) for name, layout in _RESNETS.items()},
+    **{name: (Swin, layout) for name, layout in _SWINS.items()},
+    **{name: (HourglassNetwork, None) for name in _HOURGLASSES},
 }
 
 

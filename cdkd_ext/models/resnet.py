@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cdkd_ext.blocks import Bottleneck, stem_strides
+from cdkd_ext.blocks import Bottleneck, stem_strides, upsampling
 from cdkd_ext.errors import check
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
@@ -56,17 +56,8 @@ class ResNet(PoseNetwork):
             channels = expanded
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
 
-        upsampling: list[nn.Module] = []
-        for width in layout.upsampling:
-            upsampling += [
-                nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
-            channels = width
-        self.deconv_layers = nn.Sequential(*upsampling)
-
-        self.add_head(channels)
+        self.deconv_layers = upsampling(channels, layout.upsampling)
+        self.add_head(layout.upsampling[-1] if layout.upsampling else channels)
 
     def features(self, images: Tensor) -> Tensor:
         """The last map in front of the head: of the stem's stride, or of eight times that upsample-free."""

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cdkd_ext.blocks import upsampling
+from cdkd_ext.errors import check
+from cdkd_ext.models.pose_network import PoseNetwork
+from cdkd_ext.models.spec import ModelSpec
+
 _BIAS_WIDTH = 512
 _LARGEST_BIAS = 16.0
 _LARGEST_SCALE = math.log(100.0)
 _APART = -100.0
+_UPSAMPLING = (256, 256, 256)
 
 
 @dataclass(frozen=True)
@@ -40,38 +46,41 @@ class SwinLayout:
         """Channels of the last stage."""
         return self.width * 2 ** (len(self.depths) - 1)
 
-    @property
-    def stride(self) -> int:
-        """Input pixels per cell of the last stage."""
-        return 4 * 2 ** (len(self.depths) - 1)
 
-
-class Swin(nn.Module):
+class Swin(PoseNetwork):
     """Four stages of attention inside windows, each at half the resolution of the one before.
 
     A map that is smaller than its window is padded with zeros that take part in the attention, as published: a 64x64
     image is a map of 4x4 in windows of 16x16 in the third stage, where 94 % of what a cell attends to is padding.
 
-    Args:
-        layout: the shape.
+    PCT reads the last map, of stride 32. Every other method gets it through three transposed convolutions, at stride 4,
+    as in the heatmap network that PCT's backbone is taken from.
+
+    Input sizes are multiples of 32. See `PoseNetwork` for the arguments and the result.
     """
 
-    def __init__(self, layout: SwinLayout) -> None:
-        super().__init__()
-        self.layout = layout
+    def __init__(self, layout: SwinLayout, spec: ModelSpec) -> None:
+        doublings = () if spec.head == "pct" else _UPSAMPLING
+        stride = 4 * 2 ** (len(layout.depths) - 1)
+        super().__init__(spec, feature_stride=stride // 2 ** len(doublings), size_multiple=stride)
+        check(spec.own_stem_stride == 4, "stem_stride", spec.stem_stride, f"4 or None for {spec.name}")
         self.patch_embed = _PatchEmbedding(layout.width)
         last = len(layout.depths) - 1
-        self.layers = nn.ModuleList(_Stage(layout, stage, last=stage == last) for stage in range(last + 1))
+        self.layers = nn.Sequential(*(_Stage(layout, stage, last=stage == last) for stage in range(last + 1)))
         # the published name counts stages from 0
         self.norm3 = _norm(layout.channels)
-        initialize_swin(self)
+        channels = layout.channels
+        if doublings:
+            self.deconv_layers = upsampling(channels, doublings)
+            channels = doublings[-1]
+        self.add_head(channels)
+        for part in (self.patch_embed, self.layers):
+            _draw(part)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> (B, channels, H / stride, W / stride)."""
-        x = self.patch_embed(images)
-        for stage in self.layers:
-            x = stage(x)
-        return self.norm3(x).permute(0, 3, 1, 2)
+    def features(self, images: Tensor) -> Tensor:
+        """The last map in front of the head: of stride 32 for PCT, else of 4."""
+        x = self.norm3(self.layers(self.patch_embed(images))).permute(0, 3, 1, 2)
+        return x if self.spec.head == "pct" else self.deconv_layers(x)
 
 
 class _PatchEmbedding(nn.Module):
@@ -273,13 +282,13 @@ def merge_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor
     return cut.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
 
 
-def initialize_swin(network: Swin) -> None:
+def _draw(module: nn.Module) -> None:
     """Draw fresh weights: normal of 0.02, cut at 2, and no bias."""
-    for module in network.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv2d)):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def _norm(width: int) -> nn.LayerNorm:
