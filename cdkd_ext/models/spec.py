@@ -130,7 +130,12 @@ class ModelSpec(ModelOptions):
         )
         object.__setattr__(self, "split_ratio", float(ratio))
         check_type("offset_scale", self.offset_scale, (int, float), "a number")
-        check(0 < self.offset_scale < float("inf"), "offset_scale", self.offset_scale, "a positive number of cells")
+        check(
+            0 < self.offset_scale < float("inf"),
+            "offset_scale",
+            self.offset_scale,
+            "a positive number of cells",
+        )
         check_type("padding", self.padding, (int, float), "a number")
         check(0 < self.padding < float("inf"), "padding", self.padding, "a positive number")
         if self.joints is not None:

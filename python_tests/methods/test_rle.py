@@ -224,7 +224,7 @@ def test_what_it_refuses() -> None:
     with pytest.raises(InputError, match="teacher: expected a term that the student learns by"):
         DistillationTask(student, teacher)
     loss = RLELoss(RLECodec((64, 64)), student.flow)
-    with pytest.raises(InputError, match="label_loss.input_size: expected the student's"):
+    with pytest.raises(InputError, match=r"label_loss\.input_size: expected the student's"):
         DistillationTask(student, label_loss=loss)
     assert codec_for(student.spec) == RLECodec((32, 32))
 
