@@ -11,6 +11,7 @@ from cdkd_ext.methods.hourglass import StackedHourglass
 from cdkd_ext.methods.method import Method
 from cdkd_ext.methods.okdhp import OKDHP
 from cdkd_ext.methods.pct import PCT
+from cdkd_ext.methods.prtr import PRTR
 from cdkd_ext.methods.rle import RLE
 from cdkd_ext.methods.simcc import SimCC
 from cdkd_ext.methods.tokenpose import TokenPoseB, TokenPoseL
@@ -24,6 +25,7 @@ METHODS: tuple[Method, ...] = (
     RLE(),
     TokenPoseB(),
     TokenPoseL(),
+    PRTR(),
     PCT(),
 )
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdkd_ext.models.pose_network import PoseNetwork
@@ -51,13 +52,17 @@ def count_macs(model: PoseNetwork, *, linear: bool = True) -> int:
 
 
 def paper_gflops(model: PoseNetwork) -> float:
-    """What the papers on HRNet, SimCC and CDKD print as "GFLOPs" of one image.
+    """What the papers on CDKD and on the network's method print as "GFLOPs" of one image.
 
-    It follows the summary in HRNet's released code: multiply-accumulates divided by 2**30, transposed convolutions
-    once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J instead
-    of S products per output (nearly nothing). The model comes back in the mode it was in.
+    For most it follows the summary in HRNet's released code: multiply-accumulates divided by 2**30, transposed
+    convolutions once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J
+    instead of S products per output (nearly nothing). PRTR's and PCT's are those of the package thop, in 10**9:
+    convolutions, calls of linear layers, and four operations for each element of a norm; of PRTR all decoder layers are
+    read. The model comes back in the mode it was in.
     """
-    return _paper_gflops(_observe(model)[0])
+    if model.spec.method.counter == "thop":
+        return _as_thop(_observe(model, trained=True)[0])
+    return _as_hrnet(_observe(model)[0])
 
 
 def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
@@ -70,8 +75,7 @@ def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
     for spec in specs:
         with torch.device("meta"):
             model = create_model(spec)
-        layers, operations = _observe(model)
-        sizes = count_parameters(model), _macs(operations), _paper_gflops(layers)
+        sizes = count_parameters(model), count_macs(model), paper_gflops(model)
         profiles.append(ModelProfile(spec.name, spec.input_size, *sizes))
     return profiles
 
@@ -94,7 +98,7 @@ def format_profiles(profiles: Sequence[ModelProfile]) -> str:
 
 
 class _Layer(NamedTuple):
-    """A convolution or linear layer at work."""
+    """A convolution, linear layer or norm at work."""
 
     module: nn.Module
     weight: torch.Size
@@ -102,22 +106,27 @@ class _Layer(NamedTuple):
     output: torch.Size
 
 
-def _observe(model: PoseNetwork) -> tuple[list[_Layer], dict[Any, int]]:
-    """The convolutions and linear layers of one image's forward pass, and twice the products of each operator."""
+def _observe(model: PoseNetwork, trained: bool = False) -> tuple[list[_Layer], dict[Any, int]]:
+    """The convolutions, linear layers and norms of one image's forward pass, and twice the products of each operator.
+
+    With `trained` the network returns what it returns in training, though its norms are in evaluation mode.
+    """
     layers: list[_Layer] = []
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module.weight, Tensor)
         layers.append(_Layer(module, module.weight.shape, inputs[0].shape, output.shape))
 
-    observed = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    observed = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)
     handles = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, observed)]
     training = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, *model.input_size, dtype=parameter.dtype, device=parameter.device)
     try:
         model.eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        model.training = trained
+        # of attention only the plain form is counted, product by product
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
             model(image)
     finally:
         for handle in handles:
@@ -132,11 +141,19 @@ def _macs(operations: Mapping[Any, int], linear: bool = True) -> int:
     return sum(twice for name, twice in operations.items() if linear or name == convolution) // 2
 
 
-def _paper_gflops(layers: Sequence[_Layer]) -> float:
+def _as_hrnet(layers: Sequence[_Layer]) -> float:
     total = 0
     for layer in layers:
         if isinstance(layer.module, nn.Linear):
             total += prod(layer.output) * layer.given[1]
-        else:
+        elif isinstance(layer.module, (nn.Conv2d, nn.ConvTranspose2d)):
             total += prod(layer.weight) * prod(layer.output[2:])
     return total / 2**30
+
+
+def _as_thop(layers: Sequence[_Layer]) -> float:
+    total = 0
+    for layer in layers:
+        norm = isinstance(layer.module, (nn.BatchNorm2d, nn.LayerNorm))
+        total += prod(layer.output) * (4 if norm else prod(layer.weight[1:]))
+    return total / 1e9
