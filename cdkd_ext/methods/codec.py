@@ -31,6 +31,11 @@ class CodecOptions(Protocol):
         """How heatmaps become keypoints."""
         ...
 
+    @property
+    def offset_scale(self) -> float:
+        """Cells that an offset of 1 stands for."""
+        ...
+
 
 class Codec(ABC):
     """From keypoints to what a network is trained towards, and from what it says to keypoints.

@@ -70,6 +70,9 @@ class LabelLossOptions:
         scale: factor on the loss, whatever the method.
         heatmap_sigma: methods with heatmaps: standard deviation of the targets in cells; None takes the published one,
             for the heads "heatmap" 2 for 64 cells, in proportion, at least 1.
+        offset_weight: CAL: factor on the offsets' part of the loss.
+        confidence_mask: CAL: weigh the cells around a joint by where the predictions of the batch fall; else all within
+            four cells count alike.
         stage: PCT: what is trained, the tokenizer, then the classifier in a run of its own; "both" in one run, the
             tokenizer for the first half.
         frozen_backbone: PCT: leave the backbone, which guides the tokenizer, as its weights are.
@@ -81,6 +84,8 @@ class LabelLossOptions:
     reduction: Literal["row_mean", "sum", "mean"] = "row_mean"
     scale: float = 1.0
     heatmap_sigma: float | None = None
+    offset_weight: float = 0.7
+    confidence_mask: bool = True
     stage: Literal["both", "tokenizer", "classifier"] = "both"
     frozen_backbone: bool = True
 

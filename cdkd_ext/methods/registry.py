@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from cdkd_ext.errors import check_option
+from cdkd_ext.methods.cal import CAL
 from cdkd_ext.methods.heatmap import Heatmap
 from cdkd_ext.methods.hourglass import StackedHourglass
 from cdkd_ext.methods.method import Method
 from cdkd_ext.methods.okdhp import OKDHP
 from cdkd_ext.methods.pct import PCT
+from cdkd_ext.methods.rle import RLE
 from cdkd_ext.methods.simcc import SimCC
 from cdkd_ext.methods.tokenpose import TokenPoseB, TokenPoseL
 
@@ -18,6 +20,8 @@ METHODS: tuple[Method, ...] = (
     Heatmap(),
     StackedHourglass(),
     OKDHP(),
+    CAL(),
+    RLE(),
     TokenPoseB(),
     TokenPoseL(),
     PCT(),

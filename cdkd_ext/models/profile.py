@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.registry import create_model
@@ -42,10 +43,11 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: PoseNetwork, *, linear: bool = True) -> int:
     """Multiply-accumulates of one image, observed on a real forward pass.
 
-    Counts convolutions, transposed convolutions (once per input element) and, with `linear`, linear layers;
-    not normalisation, activation, addition or resizing. The model comes back in the mode it was in.
+    Counts convolutions, transposed convolutions (once per input element) and, with `linear`, linear layers and the other
+    products of matrices, such as attention's; not normalisation, activation, addition or resizing. The model comes
+    back in the mode it was in.
     """
-    return _macs(_observe(model), linear)
+    return _macs(_observe(model)[1], linear)
 
 
 def paper_gflops(model: PoseNetwork) -> float:
@@ -55,7 +57,7 @@ def paper_gflops(model: PoseNetwork) -> float:
     once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J instead
     of S products per output (nearly nothing). The model comes back in the mode it was in.
     """
-    return _paper_gflops(_observe(model))
+    return _paper_gflops(_observe(model)[0])
 
 
 def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
@@ -68,8 +70,8 @@ def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
     for spec in specs:
         with torch.device("meta"):
             model = create_model(spec)
-        layers = _observe(model)
-        sizes = count_parameters(model), _macs(layers), _paper_gflops(layers)
+        layers, operations = _observe(model)
+        sizes = count_parameters(model), _macs(operations), _paper_gflops(layers)
         profiles.append(ModelProfile(spec.name, spec.input_size, *sizes))
     return profiles
 
@@ -84,7 +86,7 @@ def format_profiles(profiles: Sequence[ModelProfile]) -> str:
             f"{profile.macs / 1e9:>10.3f} G{profile.paper_gflops:>15.3f}"
         )
     notes = (
-        "MACs: multiply-accumulates of convolutions and linear layers, in 10^9.",
+        "MACs: multiply-accumulates of convolutions, linear layers and attention, in 10^9.",
         "paper GFLOPs: as HRNet's, SimCC's and CDKD's tables count: MACs / 2^30, transposed convolutions four times "
         "over, SimCC's linear layers nearly left out.",
     )
@@ -100,8 +102,8 @@ class _Layer(NamedTuple):
     output: torch.Size
 
 
-def _observe(model: PoseNetwork) -> list[_Layer]:
-    """The convolutions and linear layers of one image's forward pass."""
+def _observe(model: PoseNetwork) -> tuple[list[_Layer], dict[Any, int]]:
+    """The convolutions and linear layers of one image's forward pass, and twice the products of each operator."""
     layers: list[_Layer] = []
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -115,23 +117,19 @@ def _observe(model: PoseNetwork) -> list[_Layer]:
     image = torch.zeros(1, 3, *model.input_size, dtype=parameter.dtype, device=parameter.device)
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), FlopCounterMode(display=False) as counted:
             model(image)
     finally:
         for handle in handles:
             handle.remove()
         for module, mode in training.items():
             module.training = mode
-    return layers
+    return layers, counted.get_flop_counts()["Global"]
 
 
-def _macs(layers: Sequence[_Layer], linear: bool = True) -> int:
-    total = 0
-    for layer in layers:
-        transposed = isinstance(layer.module, nn.ConvTranspose2d)
-        if linear or not isinstance(layer.module, nn.Linear):
-            total += prod(layer.given if transposed else layer.output) * prod(layer.weight[1:])
-    return total
+def _macs(operations: Mapping[Any, int], linear: bool = True) -> int:
+    convolution = torch.ops.aten.convolution
+    return sum(twice for name, twice in operations.items() if linear or name == convolution) // 2
 
 
 def _paper_gflops(layers: Sequence[_Layer]) -> float:

@@ -38,11 +38,12 @@ class ModelOptions:
         depth: layers of a method's transformer; None is what the method was published with.
         heads: attention heads of a method's transformer; None as for `depth`.
         patch: side in cells of the patches that a method's visual tokens are read from; None as for `depth`.
+        offset_scale: cells that an offset of 1 stands for behind a CAL head.
     """
 
     name: str
     input_size: tuple[int, int]
-    head: Literal["simcc", "heatmap", "tokenpose_b", "tokenpose_l", "pct"] = "simcc"
+    head: Literal["simcc", "heatmap", "cal", "rle", "tokenpose_b", "tokenpose_l", "pct"] = "simcc"
     split_ratio: float = 3.0
     channels_per_joint: int = 1
     decoding: Literal["quarter", "dark"] = "quarter"
@@ -51,6 +52,7 @@ class ModelOptions:
     depth: int | None = None
     heads: int | None = None
     patch: int | None = None
+    offset_scale: float = 1.5
 
     @property
     def method(self) -> Method:
@@ -127,6 +129,13 @@ class ModelSpec(ModelOptions):
             f"at least two bins on each axis of a ({height}, {width}) input",
         )
         object.__setattr__(self, "split_ratio", float(ratio))
+        check_type("offset_scale", self.offset_scale, (int, float), "a number")
+        check(
+            0 < self.offset_scale < float("inf"),
+            "offset_scale",
+            self.offset_scale,
+            "a positive number of cells",
+        )
         check_type("padding", self.padding, (int, float), "a number")
         check(0 < self.padding < float("inf"), "padding", self.padding, "a positive number")
         if self.joints is not None:
@@ -151,7 +160,7 @@ class ModelSpec(ModelOptions):
         """
         if self.own_stem_stride != other.own_stem_stride:
             return "stem_stride"
-        optional = {"split_ratio", "channels_per_joint", "depth", "heads", "patch"}
+        optional = {"split_ratio", "channels_per_joint", "depth", "heads", "patch", "offset_scale"}
         ignored = {"decoding", "stem_stride"} | (optional - self.method.options)
         names = [field.name for field in fields(ModelOptions) if field.name not in ignored]
         return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
