@@ -204,6 +204,7 @@ class WindowAttention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
+        self.softmax = nn.Softmax(-1)
 
     def forward(self, windows: Tensor, apart: Tensor | None = None) -> Tensor:
         """Attend inside each window.
@@ -216,14 +217,14 @@ class WindowAttention(nn.Module):
             (B * W, window**2, width).
         """
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        joined = (self.qkv(windows) + bias).unflatten(-1, (3, self.heads, -1))
+        joined = functional.linear(windows, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
         query, key, value = joined.permute(2, 0, 3, 1, 4)  # (B * W, heads, window**2, width / heads)
         scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
         logits = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).mT * scale
         logits = logits + self.position_bias()
         if apart is not None:
             logits = (logits.unflatten(0, (-1, len(apart))) + apart[:, None]).flatten(0, 1)
-        attended = logits.softmax(-1) @ value
+        attended = self.softmax(logits) @ value
         return self.proj(attended.transpose(1, 2).flatten(2))
 
     def position_bias(self) -> Tensor:

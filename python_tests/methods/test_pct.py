@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,12 +24,12 @@ from cdkd_ext.methods.pct import (
     Tokenizer,
     joint_features,
 )
-from cdkd_ext.models import PoseNetwork, count_parameters, create_model
+from cdkd_ext.models import PoseNetwork, count_parameters, create_model, normalize_images
 from cdkd_ext.training import DistillationTask
 
 SMALL = PCTLayout(
-    tokens=6, codes=16, code_width=12, conv_width=8, conv_blocks=1, classifier_width=16, classifier_blocks=1,
-    encoder_width=24, encoder_blocks=2, decoder_width=16, mixer_width=16,
+    tokens=8, codes=32, code_width=16, conv_width=16, conv_blocks=1, classifier_width=16, classifier_blocks=1,
+    encoder_width=32, encoder_blocks=2, decoder_width=32, mixer_width=32,
 )  # fmt: skip
 
 
@@ -94,7 +93,7 @@ def test_the_head_by_its_formula(small: Callable[..., PoseNetwork]) -> None:
     output = network.spec.method.read(network, features)
     convolved = network.conv_head[0](network.conv_trans(features))
     cells = torch.cat([convolved[:, :, row, column] for row in (0, 1) for column in (0, 1)], 1)
-    tokens = network.mixer_trans(cells).view(2, 6, 16)
+    tokens = network.mixer_trans(cells).view(2, 8, 16)
     logits = network.cls_pred_layer(network.mixer_norm_layer(network.mixer_head(tokens)))
     torch.testing.assert_close(output.logits, logits)
     torch.testing.assert_close(output.token_scores, logits.max(-1).values)
@@ -104,7 +103,7 @@ def test_the_head_by_its_formula(small: Callable[..., PoseNetwork]) -> None:
 
 def test_the_decoder_by_its_formula() -> None:
     tokenizer = small_tokenizer()
-    embedded = torch.randn(2, 6, 12, dtype=torch.float64)
+    embedded = torch.randn(2, 8, 16, dtype=torch.float64)
     mixed = torch.einsum("jt,btc->bjc", tokenizer.decoder_token_mlp.weight, embedded)
     mixed = mixed + tokenizer.decoder_token_mlp.bias[:, None]
     joints = tokenizer.decoder[0](tokenizer.decoder_start(mixed))
@@ -126,21 +125,21 @@ def test_what_the_encoder_does_not_see_changes_nothing() -> None:
 
 def test_the_nearest_code() -> None:
     tokenizer = small_tokenizer()
-    embedded = torch.randn(2, 6, 12, dtype=torch.float64)
+    embedded = torch.randn(2, 8, 16, dtype=torch.float64)
     distances = (embedded[:, :, None] - tokenizer.codebook).square().sum(-1)
     assert torch.equal(tokenizer.nearest(embedded), distances.argmin(-1))
 
 
 def test_codes_move_to_the_mean_of_what_chose_them() -> None:
     tokenizer = small_tokenizer()
-    embedded, codes = torch.randn(2, 6, 12, dtype=torch.float64), torch.randint(0, 16, (2, 6))
+    embedded, codes = torch.randn(2, 8, 16, dtype=torch.float64), torch.randint(0, 32, (2, 8))
     sizes, sums = tokenizer.ema_cluster_size.clone(), tokenizer.ema_w.clone()
-    for code in range(16):
+    for code in range(32):
         chosen = embedded[codes == code]
         sizes[code] = 0.9 * sizes[code] + 0.1 * len(chosen)
         sums[code] = 0.9 * sums[code] + 0.1 * chosen.sum(0)
     total = sizes.sum()
-    sizes = (sizes + 1e-5) / (total + 16 * 1e-5) * total
+    sizes = (sizes + 1e-5) / (total + 32 * 1e-5) * total
     tokenizer.move_codes(embedded, codes)
     torch.testing.assert_close(tokenizer.ema_cluster_size, sizes)
     torch.testing.assert_close(tokenizer.codebook, sums / sizes[:, None])
@@ -172,7 +171,7 @@ def plain_distance(recovered: Tensor, keypoints: Tensor, weights: Tensor) -> flo
 
 def case(joints: int = 3) -> tuple[Tokenizer, PCTOutput, Tensor, Tensor]:
     tokenizer = small_tokenizer(joints)
-    logits = torch.randn(2, 6, 16, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(2, 8, 32, dtype=torch.float64, requires_grad=True)
     guide = torch.randn(2, 5, 2, 2, dtype=torch.float64)
     output = PCTOutput(tokenizer.recover(logits), logits.amax(-1), logits, guide)
     keypoints = torch.rand(2, joints, 2, dtype=torch.float64) * 63
@@ -191,7 +190,7 @@ def test_the_tokenizers_loss_against_plain_loops() -> None:
     apart = sum(
         (a - b) ** 2 for a, b in zip(embedded.flatten().tolist(), nearest.flatten().tolist(), strict=True)
     )
-    expected = 2 * (plain_distance(recovered, keypoints, weights) + 15 * apart / embedded.numel())
+    expected = 2 * (plain_distance(recovered.detach(), keypoints, weights) + 15 * apart / embedded.numel())
     result = loss(output, keypoints, weights)
     assert float(result) == pytest.approx(expected, rel=1e-12)
     result.backward()
@@ -207,10 +206,10 @@ def test_the_classifiers_loss_against_plain_loops() -> None:
     guide = joint_features(output.guide, keypoints.nan_to_num(), (64, 64))
     codes = tokenizer.encode(keypoints.nan_to_num(), weights > 0, guide).codes
     entropy = 0.0
-    for token in range(6):  # the second person has no label
-        row = [float(value) for value in output.logits[0, token]]
+    for token in range(8):  # the second person has no label
+        row = output.logits[0, token].tolist()
         entropy += math.log(sum(math.exp(value) for value in row)) - row[int(codes[0, token])]
-    expected = entropy / 12 + plain_distance(output.coordinates, keypoints, weights)
+    expected = entropy / 16 + plain_distance(output.coordinates.detach(), keypoints, weights)
     result = loss(output, keypoints, weights)
     assert float(result) == pytest.approx(expected, rel=1e-12)
     result.backward()
@@ -291,27 +290,25 @@ def test_refusals(small: Callable[..., PoseNetwork]) -> None:
 
 
 def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable[..., Any]) -> None:
-    """The tokenizer learns to recover poses, then the classifier to find them in images: eight people by heart."""
+    """The tokenizer learns to recover poses, then the classifier to find them in what a frozen backbone sees."""
     images, keypoints, annotated = (part[:8] for part in crops_of((64, 64)))
     network = small(keypoints.shape[1])
     method = network.spec.method
-    for stage, steps in (("tokenizer", 250), ("classifier", 60)):
-        loss = method.label_loss(network, LabelLossOptions(stage=stage, frozen_backbone=False))
-        optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 5e-3)
+    with torch.no_grad():
+        features = network.features(normalize_images(images))
+    for stage, steps, rate in (("tokenizer", 250, 1e-2), ("classifier", 70, 5e-3)):
+        loss = method.label_loss(network, LabelLossOptions(stage=stage))  # type: ignore[arg-type]
+        optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], rate)
         losses = []
         for step in range(steps):
-            total = loss(network(images), keypoints, annotated, step / steps)
+            total = loss(method.read(network, features), keypoints, annotated, step / steps)
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             losses.append(total.item())
-        assert losses[-1] < 0.5 * losses[0], stage
+        assert losses[-1] < 0.3 * losses[0], stage
     with torch.no_grad():
         found = network.eval()(images).coordinates
     middle = (keypoints * annotated[..., None]).sum(0) / annotated.sum(0)[:, None]
     errors = [((points - keypoints).norm(dim=-1) * annotated).sum() for points in (found, middle)]
-    assert errors[0] < 0.9 * errors[1]
-
-
-def test_layouts_do_not_reach_published_networks() -> None:
-    assert PCT.layout == PCTLayout() and replace(SMALL, tokens=34) != PCTLayout()
+    assert errors[0] < 0.6 * errors[1]
