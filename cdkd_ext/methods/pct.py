@@ -458,6 +458,7 @@ class PCT(Method):
     takes_low_resolution = True
     backbone_prefix = "backbone."
     head_prefix = "keypoint_head."
+    unused_parts = ("extra_backbone.",)
     published = ("swin_v2_base",)
     counter = "thop"
 
