@@ -196,7 +196,7 @@ class WindowAttention(nn.Module):
         self.window, self.heads = window, heads
         self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
         self.rpe_mlp = nn.Sequential(
-            nn.Linear(2, _BIAS_WIDTH), nn.ReLU(inplace=True), nn.Linear(_BIAS_WIDTH, heads, bias=False)
+            nn.Linear(2, _BIAS_WIDTH), nn.ReLU(inplace=True), FloatLinear(_BIAS_WIDTH, heads, bias=False)
         )
         self.register_buffer("relative_coords_table", relative_positions(window, pretrained_window))
         self.register_buffer("relative_position_index", pair_indices(window))
@@ -292,5 +292,27 @@ def _draw(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def _norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6)
+class FloatNorm(nn.LayerNorm):
+    """A layer norm in float32 at least, whatever type surrounds it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same shape and type."""
+        weight, bias = _float(self.weight), _float(self.bias)
+        return functional.layer_norm(_float(x), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class FloatLinear(nn.Linear):
+    """A linear layer without bias in float32 at least, whatever type surrounds it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return functional.linear(_float(x), _float(self.weight))
+
+
+def _float(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def _norm(width: int) -> FloatNorm:
+    return FloatNorm(width, eps=1e-6)
