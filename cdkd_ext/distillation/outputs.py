@@ -45,6 +45,7 @@ class TeacherSpec:
         feature_size: (h, w) of the feature map; (0, 0) without one.
         padding: how much larger than a person's box the crop is.
         resample: how its crops are made of larger regions; see `cdkd_ext.data.warp_crop`.
+        unbiased_crop: whether its crops are unbiased; see `cdkd_ext.data.crop_matrix`.
 
     Example:
         >>> from cdkd_ext.distillation import TeacherSpec
@@ -62,6 +63,7 @@ class TeacherSpec:
     feature_size: tuple[int, int] = (0, 0)
     padding: float = DEFAULT_PADDING
     resample: Resample = DEFAULT_RESAMPLE
+    unbiased_crop: bool = False
 
     @classmethod
     def of(cls, network: DescribedNetwork) -> TeacherSpec:
@@ -75,6 +77,7 @@ class TeacherSpec:
             feature_channels=spec.feature_channels,
             feature_size=network.feature_size,
             padding=spec.padding,
+            unbiased_crop=spec.method.unbiased_crop,
             resample=spec.resample,
         )
 

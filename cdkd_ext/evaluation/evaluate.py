@@ -81,6 +81,7 @@ def predict_people(
         padding=crop_padding(truth, model.spec),
         resample=crop_resample(truth, model.spec),
         camera_faults=truth.camera_faults,
+        unbiased=model.spec.method.unbiased_crop,
     )
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     predictions = predict(

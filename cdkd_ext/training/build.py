@@ -197,6 +197,8 @@ def build_dataset(
         teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
         resample=spec.resample,
         teacher_resample=DEFAULT_RESAMPLE if teacher is None else teacher.teacher_spec.resample,
+        unbiased=spec.method.unbiased_crop,
+        teacher_unbiased=teacher is not None and teacher.teacher_spec.unbiased_crop,
     )
 
 
