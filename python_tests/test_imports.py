@@ -28,7 +28,7 @@ LAYERS = [
     ["methods"],
     ["info"],
     ["emulation", "ops"],
-    ["blocks", "extras", "images", "joints", "onnx_file", "tensor_checks"],
+    ["blocks", "captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
     ["files", "joint_sides"],
     ["errors"],
 ]

@@ -127,7 +127,12 @@ def load_checkpoint(
     missing = [name for name in absent if not name.endswith("num_batches_tracked")]
     extra = [name for name in weights if name not in wanted]
     parts = {_part(name) for name in wanted}
-    unexpected = [name for name in extra if not (backbone_only and _is_other_head(name, parts))]
+    unused = model.spec.method.unused_parts
+    unexpected = [
+        name
+        for name in extra
+        if not (name.startswith(unused) or (backbone_only and _is_other_head(name, parts)))
+    ]
     misfits = [
         f"{name} {_describe(weights[name])} instead of {_describe(value)}"
         for name, value in wanted.items()

@@ -7,6 +7,7 @@ hourglass's heatmaps are trained, the last one's are decoded. A network of these
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +21,28 @@ from cdkd_ext.methods.heatmap import HeatmapCodec
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
-WIDTH = 256
-"""Channels of every map but the heatmaps."""
 _POOLINGS = 4
+
+
+@dataclass(frozen=True)
+class HourglassLayout:
+    """The shape of a network of hourglasses.
+
+    Attributes:
+        stacks: hourglasses between an image and the last heatmaps.
+        width: channels of every map but the heatmaps.
+    """
+
+    stacks: int
+    width: int = 256
+
+
+LAYOUTS = {
+    "hourglass_4": HourglassLayout(4),
+    "hourglass_8": HourglassLayout(8),
+    "hourglass_4_w32": HourglassLayout(4, width=32),
+}
+"""Plain networks by name; the last one, for small machines, is not published."""
 
 
 class HourglassOutput(NamedTuple):
@@ -73,17 +93,17 @@ class PreActivation(nn.Module):
 class Hourglass(nn.Module):
     """Down by four poolings and up again, with a block beside every step; the sides of a map are multiples of 16."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         # level 0 is the lowest, as published; it has a block more, in the middle
         self.hg = nn.ModuleList(
-            nn.ModuleList(nn.Sequential(PreActivation(WIDTH, WIDTH)) for _ in range(3 if level else 4))
+            nn.ModuleList(nn.Sequential(PreActivation(width, width)) for _ in range(3 if level else 4))
             for level in range(_POOLINGS)
         )
         self.upsample = Upsample(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 256, h, w) -> the same shape."""
+        """(B, width, h, w) -> the same shape."""
         return self._level(_POOLINGS - 1, x)
 
     def _level(self, level: int, x: Tensor) -> Tensor:
@@ -94,20 +114,20 @@ class Hourglass(nn.Module):
         return beside(x) + self.upsample(up(low))
 
 
-def hourglass_stack() -> nn.Sequential:
-    """An hourglass, a block, and a convolution with its norm and ReLU: (B, 256, h, w) -> the same shape."""
-    last = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 1), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True))
-    return nn.Sequential(Hourglass(), nn.Sequential(PreActivation(WIDTH, WIDTH)), last)
+def hourglass_stack(width: int) -> nn.Sequential:
+    """An hourglass, a block, and a convolution with its norm and ReLU: (B, width, h, w) -> the same shape."""
+    last = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    return nn.Sequential(Hourglass(width), nn.Sequential(PreActivation(width, width)), last)
 
 
-def to_heatmaps(num_joints: int) -> nn.Conv2d:
+def to_heatmaps(width: int, num_joints: int) -> nn.Conv2d:
     """The convolution from a stack's output to its heatmaps."""
-    return nn.Conv2d(WIDTH, num_joints, 1)
+    return nn.Conv2d(width, num_joints, 1)
 
 
-def to_next(num_joints: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+def to_next(width: int, num_joints: int) -> tuple[nn.Conv2d, nn.Conv2d]:
     """The convolutions of a stack's output and of its heatmaps that are added to its input for the next one."""
-    return nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(num_joints, WIDTH, 1)
+    return nn.Conv2d(width, width, 1), nn.Conv2d(num_joints, width, 1)
 
 
 def check_poolings(spec: MethodOptions) -> None:
@@ -196,11 +216,11 @@ class StackedHourglass(Method):
 
     name = "hourglass"
     head = "heatmap"
-    networks = ("hourglass_4", "hourglass_8")
+    networks = tuple(LAYOUTS)
     loss = HourglassLoss
     codec_type = HeatmapCodec
     trunk = "stem"
-    published = networks
+    published = ("hourglass_4", "hourglass_8")
 
     def check(self, spec: MethodOptions) -> None:
         """The crops have to be large enough."""
@@ -214,14 +234,14 @@ class StackedHourglass(Method):
         self, spec: MethodOptions, channels: tuple[int, ...], size: tuple[int, int]
     ) -> dict[str, nn.Module]:
         """The hourglasses, each kind of their layers in a list, as published."""
-        count = int(spec.name.rpartition("_")[2])
-        stacks = [list(hourglass_stack().children()) for _ in range(count)]
-        between = [to_next(spec.num_joints) for _ in range(count - 1)]
+        count, width = LAYOUTS[spec.name].stacks, channels[0]
+        stacks = [list(hourglass_stack(width).children()) for _ in range(count)]
+        between = [to_next(width, spec.num_joints) for _ in range(count - 1)]
         return {
             "hg": nn.ModuleList(hourglass for hourglass, _, _ in stacks),
             "res": nn.ModuleList(block for _, block, _ in stacks),
             "fc": nn.ModuleList(last for _, _, last in stacks),
-            "score": nn.ModuleList(to_heatmaps(spec.num_joints) for _ in stacks),
+            "score": nn.ModuleList(to_heatmaps(width, spec.num_joints) for _ in stacks),
             "fc_": nn.ModuleList(output for output, _ in between),
             "score_": nn.ModuleList(heatmaps for _, heatmaps in between),
         }

@@ -143,6 +143,7 @@ class Method(ABC):
             region of width b has pixels b / (n - 1) apart; else they are b / n apart, as HRNet's.
         backbone_prefix: what stands before the names of the backbone's tensors in the method's published files.
         head_prefix: the same for the tensors of `layers`.
+        unused_parts: what the names of tensors in the method's published files begin with that serve its training alone.
         backbone_parts: names of `layers` that are parts of published backbones.
         published: networks whose size and cost the literature tells; `cdkd models` lists them.
         counter: whose count of operations the "GFLOPs" of those are.
@@ -160,6 +161,7 @@ class Method(ABC):
     unbiased_crop: ClassVar[bool] = False
     backbone_prefix: ClassVar[str] = ""
     head_prefix: ClassVar[str] = ""
+    unused_parts: ClassVar[tuple[str, ...]] = ()
     backbone_parts: ClassVar[tuple[str, ...]] = ()
     published: ClassVar[tuple[str, ...]] = ()
     counter: ClassVar[Counter] = "hrnet"

@@ -21,7 +21,7 @@ from cdkd_ext.errors import check
 from cdkd_ext.methods.codec import CodecOptions
 from cdkd_ext.methods.heatmap import HeatmapCodec
 from cdkd_ext.methods.hourglass import (
-    WIDTH,
+    HourglassLayout,
     check_poolings,
     draw_convolutions,
     hourglass_stack,
@@ -31,6 +31,8 @@ from cdkd_ext.methods.hourglass import (
 )
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
 
+LAYOUTS = {"okdhp_4": HourglassLayout(4), "okdhp_4_w32": HourglassLayout(4, width=32)}
+"""Networks by name, of which each branch has the shape; the last one, for small machines, is not published."""
 BRANCHES = 3
 """Networks that teach each other."""
 SHARED = 2
@@ -152,16 +154,16 @@ def map_divergence(maps: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
     return (target.exp() * (target - logs)).sum() / (target.shape[0] * target.shape[-1])
 
 
-def attention_layers(num_joints: int) -> dict[str, nn.Module]:
+def attention_layers(width: int, num_joints: int) -> dict[str, nn.Module]:
     """What decides how much each branch counts for each joint (the feature aggregation unit)."""
     return {
         "convs": nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(WIDTH, WIDTH, side, padding=side // 2), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
+                nn.Conv2d(width, width, side, padding=side // 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
             )
             for side in (3, 5, 7)
         ),
-        "fc": nn.Linear(WIDTH, _SQUEEZED),
+        "fc": nn.Linear(width, _SQUEEZED),
         "fcs": nn.ModuleList(nn.Linear(_SQUEEZED, num_joints) for _ in range(BRANCHES)),
     }
 
@@ -171,11 +173,11 @@ class OKDHP(Method):
 
     name = "okdhp"
     head = "heatmap"
-    networks = ("okdhp_4",)
+    networks = tuple(LAYOUTS)
     loss = OKDHPLoss
     codec_type = HeatmapCodec
     trunk = "stem"
-    published = networks
+    published = ("okdhp_4",)
 
     def check(self, spec: MethodOptions) -> None:
         """The crops have to be large enough."""
@@ -189,12 +191,13 @@ class OKDHP(Method):
         self, spec: MethodOptions, channels: tuple[int, ...], size: tuple[int, int]
     ) -> dict[str, nn.Module]:
         """The hourglasses and what weighs the branches, side by side, as published."""
-        layers = attention_layers(spec.num_joints)
+        width, joints = channels[0], spec.num_joints
+        layers = attention_layers(width, joints)
         for place in [*_shared(), *(place for branch in range(BRANCHES) for place in _own(branch))]:
-            layers[f"ind_{place}"] = hourglass_stack()
-            layers[f"score_{place}"] = to_heatmaps(spec.num_joints)
+            layers[f"ind_{place}"] = hourglass_stack(width)
+            layers[f"score_{place}"] = to_heatmaps(width, joints)
             if not _is_last(place):
-                layers[f"_fc_{place}"], layers[f"_score_{place}"] = to_next(spec.num_joints)
+                layers[f"_fc_{place}"], layers[f"_score_{place}"] = to_next(width, joints)
         return layers
 
     def initialize(self, layers: dict[str, nn.Module]) -> None:
@@ -249,7 +252,7 @@ def _run(network: Any, places: list[str], x: Tensor) -> tuple[list[Tensor], Tens
 
 
 def _attention(network: Any, feature: Tensor) -> Tensor:
-    """(B, branches, J) from the map (B, 256, h, w) in front of all hourglasses."""
+    """(B, branches, J) from the map (B, width, h, w) in front of all hourglasses."""
     seen = torch.stack([convolution(feature) for convolution in network.convs]).sum(0)
     squeezed = network.fc(seen.mean((2, 3)))
     return torch.stack([layer(squeezed) for layer in network.fcs], 1).softmax(1)

@@ -11,6 +11,7 @@ pixels disagree; here a network has one crop size.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -457,6 +458,7 @@ class PCT(Method):
     takes_low_resolution = True
     backbone_prefix = "backbone."
     head_prefix = "keypoint_head."
+    unused_parts = ("extra_backbone.",)
     published = ("swin_v2_base",)
     counter = "thop"
 
@@ -530,5 +532,5 @@ def _processes() -> int:
 def _hidden(visible: Tensor, share: float, progress: float) -> Tensor:
     """Which joints the encoder does not see in this step: bool of the shape of `visible`."""
     # drawn from the place in the training, so that a training that is resumed draws the same
-    generator = torch.Generator(visible.device).manual_seed(int(progress * 2**52))
+    generator = torch.Generator(visible.device).manual_seed(zlib.crc32(repr(progress).encode()))
     return torch.rand(visible.shape, generator=generator, device=visible.device) < share

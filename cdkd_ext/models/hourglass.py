@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cdkd_ext.blocks import stem_strides
 from cdkd_ext.errors import check, check_type
-from cdkd_ext.methods.hourglass import WIDTH, PreActivation, draw_convolutions
+from cdkd_ext.methods.hourglass import LAYOUTS, HourglassLayout, PreActivation, draw_convolutions
 from cdkd_ext.methods.method import Trunk
 from cdkd_ext.methods.okdhp import BRANCHES, OKDHP, SHARED
 from cdkd_ext.models.pose_network import PoseNetwork
@@ -29,7 +29,7 @@ _BRANCHED = {
 
 
 class HourglassNetwork(PoseNetwork):
-    """A 7x7 convolution and blocks to 256 channels at a quarter of the resolution, then hourglasses.
+    """A 7x7 convolution and blocks at a quarter of the resolution, then hourglasses.
 
     Input sizes are multiples of 64 (of 32 and 16 behind a stem of stride 2 and 1), square or not. See `PoseNetwork` for
     the arguments and the result.
@@ -37,23 +37,24 @@ class HourglassNetwork(PoseNetwork):
 
     trunks: ClassVar[tuple[Trunk, ...]] = ("stem",)
 
-    def __init__(self, layout: None, spec: ModelSpec) -> None:
+    def __init__(self, layout: HourglassLayout, spec: ModelSpec) -> None:
         stride = spec.own_stem_stride
         super().__init__(spec, feature_stride=stride, size_multiple=16 * stride)
         first, second = stem_strides(stride)
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=first, padding=3)
-        self.bn1 = nn.BatchNorm2d(64)
+        width = layout.width
+        self.conv1 = nn.Conv2d(3, width // 4, 7, stride=first, padding=3)
+        self.bn1 = nn.BatchNorm2d(width // 4)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = nn.Sequential(PreActivation(64, 128))
+        self.layer1 = nn.Sequential(PreActivation(width // 4, width // 2))
         self.maxpool = nn.MaxPool2d(second)
-        self.layer2 = nn.Sequential(PreActivation(128, WIDTH))
-        self.layer3 = nn.Sequential(PreActivation(WIDTH, WIDTH))
-        self.add_head(WIDTH)
+        self.layer2 = nn.Sequential(PreActivation(width // 2, width))
+        self.layer3 = nn.Sequential(PreActivation(width, width))
+        self.add_head(width)
         for part in (self.conv1, self.layer1, self.layer2, self.layer3):
             draw_convolutions(part)
 
     def features(self, images: Tensor) -> Tensor:
-        """The map (B, 256, h, w) in front of the first hourglass, of the stem's stride."""
+        """The map (B, width, h, w) in front of the first hourglass, of the stem's stride."""
         x = self.relu(self.bn1(self.conv1(images)))
         return self.layer3(self.layer2(self.maxpool(self.layer1(x))))
 
@@ -62,11 +63,11 @@ def extract_branch(network: PoseNetwork, branch: int) -> PoseNetwork:
     """One branch of a network of three, with the hourglasses that it shares: what is used after the training.
 
     Args:
-        network: an "okdhp_4".
+        network: an "okdhp_4", or one of another width.
         branch: 0, 1 or 2.
 
     Returns:
-        An "hourglass_4" with a copy of the weights, whose heatmaps are those of the branch's end.
+        The "hourglass_4" of its width with a copy of the weights, whose heatmaps are those of the branch's end.
 
     Raises:
         InputError: a network of another kind, or no such branch.
@@ -80,7 +81,8 @@ def extract_branch(network: PoseNetwork, branch: int) -> PoseNetwork:
     check_type("network", network, PoseNetwork, "a PoseNetwork")
     check(network.name in OKDHP.networks, "network", network.name, f"one of {', '.join(OKDHP.networks)}")
     check(branch in range(BRANCHES), "branch", branch, f"0 to {BRANCHES - 1}")
-    plain = HourglassNetwork(None, replace(network.spec, name="hourglass_4"))
+    name = network.name.replace("okdhp", "hourglass")
+    plain = HourglassNetwork(LAYOUTS[name], replace(network.spec, name=name))
     weights = network.state_dict()
     plain.load_state_dict({name: weights[_name_in_branch(name, branch)] for name in plain.state_dict()})
     return plain.to(next(network.parameters()).device).train(network.training)

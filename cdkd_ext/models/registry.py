@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cdkd_ext.errors import check, check_option
-from cdkd_ext.methods import method_for
+from cdkd_ext.errors import InputError, check, check_option
+from cdkd_ext.methods import hourglass, method_for, okdhp
 from cdkd_ext.models.hourglass import HourglassNetwork
 from cdkd_ext.models.hrnet import HRNet, HRNetLayout
 from cdkd_ext.models.lowres import LowRes, LowResLayout
@@ -42,17 +42,15 @@ _RESNETS = {
 
 _SWINS = {
     "swin_v2_base": SwinLayout(),
-    "swin_v2_w16_small": SwinLayout(16, (1, 2, 1, 1), (2, 2, 4, 4), (8, 8, 4, 2), (8, 8, 4, 2)),
+    "swin_v2_w16": SwinLayout(16, (1, 2, 1, 1), (2, 2, 4, 4), (8, 8, 4, 2), (8, 8, 4, 2)),
 }
-
-_HOURGLASSES = ("hourglass_4", "hourglass_8", "okdhp_4")
 
 _NETWORKS: dict[str, tuple[Any, Any]] = {
     **{name: (HRNet, layout) for name, layout in _HRNETS.items()},
     **{name: (LowRes, layout) for name, layout in _LOWRES.items()},
     **{name: (ResNet, layout) for name, layout in _RESNETS.items()},
     **{name: (Swin, layout) for name, layout in _SWINS.items()},
-    **{name: (HourglassNetwork, None) for name in _HOURGLASSES},
+    **{name: (HourglassNetwork, layout) for name, layout in (hourglass.LAYOUTS | okdhp.LAYOUTS).items()},
 }
 
 
@@ -65,7 +63,7 @@ def describe_models(names: Sequence[str] | None = None, **options: Any) -> list[
     """Describe several networks that share their options.
 
     Args:
-        names: some of `list_models()`; None takes all that have the head.
+        names: some of `list_models()`; None takes all that have the head, hourglasses where the crop is large enough.
         options: the other fields of `ModelSpec`; `channels_per_joint` concerns SimCC on networks without upsampling.
 
     Raises:
@@ -73,13 +71,26 @@ def describe_models(names: Sequence[str] | None = None, **options: Any) -> list[
     """
     head = options.get("head", "simcc")
     if names is None:
-        names = [name for name in list_models() if _has(name, head)]
-    specs = []
+        found = (_if_possible(name, head, options) for name in list_models() if _has(name, head))
+        return [spec for spec in found if spec is not None]
     for name in names:
         check_option("name", name, list_models())
-        several = head == "simcc" and _is_upsample_free(name)
-        specs.append(ModelSpec(name=name, **(options if several else options | {"channels_per_joint": 1})))
-    return specs
+    return [_described(name, head, options) for name in names]
+
+
+def _described(name: str, head: str, options: dict[str, Any]) -> ModelSpec:
+    several = head == "simcc" and _is_upsample_free(name)
+    return ModelSpec(name=name, **(options if several else options | {"channels_per_joint": 1}))
+
+
+def _if_possible(name: str, head: str, options: dict[str, Any]) -> ModelSpec | None:
+    """The description; None of a network with a method of its own that does not take these options."""
+    try:
+        return _described(name, head, options)
+    except InputError:
+        if name in method_for(head, name).networks:
+            return None
+        raise
 
 
 def _has(name: str, head: str) -> bool:
@@ -103,7 +114,7 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
             (SimpleBaselines); ``resnet*_upsample_free`` has none, for SimCC and RLE.
         options: beside a name, the fields of `ModelSpec`: `input_size` and `num_joints`, and where they differ from
             its defaults `head`, `split_ratio`, `channels_per_joint`, `decoding`, `color_order`, `stem_stride`,
-            `depth`, `heads`, `patch`, `padding` and `joints`.
+            `depth`, `heads`, `patch`, `padding`, `resample` and `joints`.
 
     Returns:
         A module with the attributes `spec`, `feature_size` and the description's fields, whose forward takes RGB

@@ -196,7 +196,7 @@ class WindowAttention(nn.Module):
         self.window, self.heads = window, heads
         self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
         self.rpe_mlp = nn.Sequential(
-            nn.Linear(2, _BIAS_WIDTH), nn.ReLU(inplace=True), nn.Linear(_BIAS_WIDTH, heads, bias=False)
+            nn.Linear(2, _BIAS_WIDTH), nn.ReLU(inplace=True), FloatLinear(_BIAS_WIDTH, heads, bias=False)
         )
         self.register_buffer("relative_coords_table", relative_positions(window, pretrained_window))
         self.register_buffer("relative_position_index", pair_indices(window))
@@ -204,6 +204,7 @@ class WindowAttention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
+        self.softmax = nn.Softmax(-1)
 
     def forward(self, windows: Tensor, apart: Tensor | None = None) -> Tensor:
         """Attend inside each window.
@@ -216,14 +217,14 @@ class WindowAttention(nn.Module):
             (B * W, window**2, width).
         """
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        joined = (self.qkv(windows) + bias).unflatten(-1, (3, self.heads, -1))
+        joined = functional.linear(windows, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
         query, key, value = joined.permute(2, 0, 3, 1, 4)  # (B * W, heads, window**2, width / heads)
         scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
         logits = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).mT * scale
         logits = logits + self.position_bias()
         if apart is not None:
             logits = (logits.unflatten(0, (-1, len(apart))) + apart[:, None]).flatten(0, 1)
-        attended = logits.softmax(-1) @ value
+        attended = self.softmax(logits) @ value
         return self.proj(attended.transpose(1, 2).flatten(2))
 
     def position_bias(self) -> Tensor:
@@ -291,5 +292,27 @@ def _draw(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def _norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6)
+class FloatNorm(nn.LayerNorm):
+    """A layer norm in float32 at least, whatever type surrounds it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same shape and type."""
+        weight, bias = _float(self.weight), _float(self.bias)
+        return functional.layer_norm(_float(x), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class FloatLinear(nn.Linear):
+    """A linear layer without bias in float32 at least, whatever type surrounds it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return functional.linear(_float(x), _float(self.weight))
+
+
+def _float(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def _norm(width: int) -> FloatNorm:
+    return FloatNorm(width, eps=1e-6)
