@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cdkd_ext.blocks import BasicBlock
+from cdkd_ext.blocks import BasicBlock, no_autocast
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.methods.codec import Codec, CodecOptions
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
@@ -216,7 +216,7 @@ class Tokenizer(nn.Module):
         """
         logits = logits.to(torch.promote_types(logits.dtype, self.codebook.dtype))
         # 16-bit floats cannot hold a pixel coordinate
-        with torch.autocast(logits.device.type, enabled=False):
+        with no_autocast(logits):
             embedded = logits.softmax(-1) @ self.codebook
             if not frozen:
                 return self.decode(embedded)

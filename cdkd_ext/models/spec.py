@@ -47,7 +47,9 @@ class ModelOptions:
 
     name: str
     input_size: tuple[int, int]
-    head: Literal["simcc", "heatmap", "cal", "rle", "tokenpose_b", "tokenpose_l", "prtr", "pct"] = "simcc"
+    head: Literal[
+        "simcc", "heatmap", "cal", "rle", "tokenpose_b", "tokenpose_l", "distilpose", "prtr", "pct"
+    ] = "simcc"
     split_ratio: float = 3.0
     channels_per_joint: int = 1
     decoding: Literal["quarter", "dark"] = "quarter"

@@ -205,9 +205,9 @@ def test_with_a_single_cell_all_queries_say_the_same() -> None:
 def test_a_training_beats_a_constant_prediction(
     trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout = PRTRLayout(queries=20, width=64, hidden=128, depth=2, inner=(8, 16, 32, 64), classified=128)
+    layout = PRTRLayout(queries=16, width=64, hidden=128, depth=1, inner=(8, 16, 32, 64), classified=128)
     monkeypatch.setattr(PRTR, "layout", layout)
-    result = trained("prtr", steps=120, people=16)
+    result = trained("prtr", side=64, steps=100, people=8)
     assert result.last < 0.5 * result.first
     assert result.error < 0.9 * result.constant
 
