@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -69,6 +72,12 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, factor * h, factor * w)."""
         return functional.interpolate(x, scale_factor=float(self.factor), mode="nearest")
+
+
+def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """A context in which mixed precision is off on a tensor's device; there is none on the device "meta"."""
+    device = like.device.type
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def stem_strides(stride: int) -> tuple[int, int]:

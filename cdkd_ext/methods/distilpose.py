@@ -167,7 +167,11 @@ class HeatmapTeaching(nn.Module):
         self, *, token_weight: float = 5e-4, score_weight: float = 0.01, heatmap_weight: float = 1.0
     ) -> None:
         super().__init__()
-        weights = {"token_weight": token_weight, "score_weight": score_weight, "heatmap_weight": heatmap_weight}
+        weights = {
+            "token_weight": token_weight,
+            "score_weight": score_weight,
+            "heatmap_weight": heatmap_weight,
+        }
         for name, weight in weights.items():
             check(0 <= weight < float("inf"), name, weight, "zero or more")
         self.token_weight = float(token_weight)

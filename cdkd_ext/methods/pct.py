@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cdkd_ext.blocks import BasicBlock
+from cdkd_ext.blocks import BasicBlock, no_autocast
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.methods.codec import Codec, CodecOptions
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
@@ -216,7 +216,7 @@ class Tokenizer(nn.Module):
         """
         logits = logits.to(torch.promote_types(logits.dtype, self.codebook.dtype))
         # 16-bit floats cannot hold a pixel coordinate
-        with torch.autocast(logits.device.type, enabled=False):
+        with no_autocast(logits):
             embedded = logits.softmax(-1) @ self.codebook
             if not frozen:
                 return self.decode(embedded)
@@ -396,7 +396,7 @@ class PCTLoss(LabelLoss):
             )
         first = self.stage == "tokenizer" or (self.stage == "both" and progress < _FIRST_HALF)
         # 16-bit floats cannot hold a pixel coordinate
-        with torch.autocast(keypoints.device.type, enabled=False):
+        with no_autocast(keypoints):
             if first:
                 loss = self._tokenizer_loss(positions, used, guide, progress)
             else:
@@ -461,6 +461,7 @@ class PCT(Method):
     unused_parts = ("extra_backbone.",)
     published = ("swin_v2_base",)
     counter = "thop"
+    counts_backbone = True
 
     def check(self, spec: MethodOptions) -> None:
         """Square crops alone."""

@@ -212,9 +212,7 @@ class Perceptron(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths)
-        )
+        self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, first width) -> (…, last width)."""
@@ -348,8 +346,15 @@ class PRTR(Method):
     def check(self, spec: MethodOptions) -> None:
         """The joints have to find queries, and the heads channels."""
         layout = self._chosen(spec)
-        check(spec.num_joints <= layout.queries, "num_joints", spec.num_joints, f"at most {layout.queries} for prtr")
-        check(layout.width % layout.heads == 0, "heads", layout.heads, f"a divisor of {layout.width} channels")
+        check(
+            spec.num_joints <= layout.queries,
+            "num_joints",
+            spec.num_joints,
+            f"at most {layout.queries} for prtr",
+        )
+        check(
+            layout.width % layout.heads == 0, "heads", layout.heads, f"a divisor of {layout.width} channels"
+        )
 
     def layers(
         self, spec: MethodOptions, channels: tuple[int, ...], size: tuple[int, int]
@@ -403,11 +408,11 @@ def _classification_layers(layout: PRTRLayout, channels: tuple[int, ...]) -> dic
     wide = [inner * Bottleneck.expansion for inner in layout.inner]
     return {
         "incre_modules": nn.ModuleList(
-            nn.Sequential(Bottleneck(width, inner)) for width, inner in zip(channels, layout.inner, strict=True)
+            nn.Sequential(Bottleneck(width, inner))
+            for width, inner in zip(channels, layout.inner, strict=True)
         ),
         "downsamp_modules": nn.ModuleList(
-            _normalized(nn.Conv2d(width, wider, 3, stride=2, padding=1))
-            for width, wider in pairwise(wide)
+            _normalized(nn.Conv2d(width, wider, 3, stride=2, padding=1)) for width, wider in pairwise(wide)
         ),
         "final_layer": _normalized(nn.Conv2d(wide[-1], layout.classified, 1)),
     }

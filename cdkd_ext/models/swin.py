@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cdkd_ext.blocks import upsampling
+from cdkd_ext.blocks import no_autocast, upsampling
 from cdkd_ext.errors import check
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
@@ -306,7 +306,7 @@ class FloatLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             return functional.linear(_float(x), _float(self.weight))
 
 
