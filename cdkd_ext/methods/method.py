@@ -147,6 +147,7 @@ class Method(ABC):
         backbone_parts: names of `layers` that are parts of published backbones.
         published: networks whose size and cost the literature tells; `cdkd models` lists them.
         counter: whose count of operations the "GFLOPs" of those are.
+        counts_backbone: whether they are of the backbone alone.
     """
 
     name: ClassVar[str]
@@ -165,6 +166,7 @@ class Method(ABC):
     backbone_parts: ClassVar[tuple[str, ...]] = ()
     published: ClassVar[tuple[str, ...]] = ()
     counter: ClassVar[Counter] = "hrnet"
+    counts_backbone: ClassVar[bool] = False
 
     def check(self, spec: MethodOptions) -> None:  # noqa: B027  # most methods take every size
         """Fail unless the method can be had with this description.

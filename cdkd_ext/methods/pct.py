@@ -396,7 +396,7 @@ class PCTLoss(LabelLoss):
             )
         first = self.stage == "tokenizer" or (self.stage == "both" and progress < _FIRST_HALF)
         # 16-bit floats cannot hold a pixel coordinate
-        with torch.autocast(keypoints.device.type, enabled=False):
+        with no_autocast(keypoints):
             if first:
                 loss = self._tokenizer_loss(positions, used, guide, progress)
             else:
@@ -461,6 +461,7 @@ class PCT(Method):
     unused_parts = ("extra_backbone.",)
     published = ("swin_v2_base",)
     counter = "thop"
+    counts_backbone = True
 
     def check(self, spec: MethodOptions) -> None:
         """Square crops alone."""

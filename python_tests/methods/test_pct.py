@@ -24,7 +24,12 @@ from cdkd_ext.methods.pct import (
     Tokenizer,
     joint_features,
 )
-from cdkd_ext.models import PoseNetwork, count_parameters, create_model, normalize_images
+from cdkd_ext.models import (
+    PoseNetwork,
+    count_parameters,
+    create_model,
+    normalize_images,
+)
 from cdkd_ext.training import DistillationTask
 
 SMALL = PCTLayout(
