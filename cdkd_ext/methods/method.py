@@ -120,6 +120,20 @@ class LabelLoss(nn.Module, ABC):
         """
 
 
+class Teaching(nn.Module, ABC):
+    """A method's own distillation, from a teacher of a method that fits."""
+
+    @abstractmethod
+    def forward(self, student: Any, teacher: Any, weights: Tensor) -> dict[str, Tensor]:
+        """Named terms of the loss, scalars, each with its factor.
+
+        Args:
+            student: the network's output.
+            teacher: a `distillation.TeacherOutput`; gets no gradient.
+            weights: (B, J) factors, 0 for joints that the teacher does not teach.
+        """
+
+
 class Method(ABC):
     """A way to represent keypoints: layers behind a backbone, their output, its codec and its loss from labels.
 
@@ -202,6 +216,14 @@ class Method(ABC):
             network: with the `layers` as attributes.
             features: what the backbone computed: a tensor, or a tuple of them, as `trunk` says.
         """
+
+    def teaching(self, spec: MethodOptions, teacher: MethodOptions) -> Teaching | None:
+        """The method's own distillation from a described network; None where it has none from that network's method.
+
+        Raises:
+            InputError: the method of the teacher is right, and something else is not.
+        """
+        return None
 
     @abstractmethod
     def codec(self, spec: CodecOptions, *, simcc_score: str = "min") -> Codec:

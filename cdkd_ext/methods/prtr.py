@@ -123,6 +123,10 @@ class Attention(nn.Module):
 class _Layer(nn.Module):
     """What an encoder's and a decoder's layer share; both normalise after they have computed."""
 
+    norm1: nn.LayerNorm
+    norm2: nn.LayerNorm
+    norm3: nn.LayerNorm
+
     def __init__(self, layout: PRTRLayout, norms: int) -> None:
         super().__init__()
         self.self_attn = Attention(layout.width, layout.heads)
@@ -373,7 +377,9 @@ class PRTR(Method):
 
     def initialize(self, layers: dict[str, nn.Module]) -> None:
         """Draw the transformer's matrices as DETR does, and its input's convolution as torch does."""
-        layers["input_proj"].reset_parameters()
+        projection = layers["input_proj"]
+        assert isinstance(projection, nn.Conv2d)
+        projection.reset_parameters()
         for parameter in layers["transformer"].parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)

@@ -282,6 +282,10 @@ def _mirrored(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher 
         return MirroredViews(config.data.views, order)
     spec = teacher.teacher_spec
     check_mirrors(spec, features=config.uses_features())
+    unbiased = dataset.unbiased or dataset.teacher_unbiased
+    tokens = isinstance(teacher, FrozenTeacher) and teacher.tokens
+    got = "true for unbiased crops beside a teacher" if unbiased else "true beside a teacher's tokens"
+    check(not unbiased and not tokens, "data.mirror_views", got, "false")
 
     def output(stored: TeacherOutput | CompactOutput, mirrored: Tensor) -> TeacherOutput:
         return mirror_output(stored.widened(), mirrored, order, spec, width)

@@ -18,7 +18,7 @@ from cdkd_ext.distillation import (
     TeacherSpec,
 )
 from cdkd_ext.errors import check, check_option, fail
-from cdkd_ext.methods import LabelLoss, LabelLossOptions
+from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import ModelOptions, list_models
 from cdkd_ext.models.spec import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
@@ -29,6 +29,7 @@ from cdkd_ext.training.pair import (
     channels_agree,
     sape_between,
     spec_of,
+    teaching_between,
     what_without_classes,
 )
 from cdkd_ext.training.task import DistillationTask
@@ -295,6 +296,31 @@ class CCAConfig:
 
 
 @dataclass
+class TeachingConfig:
+    """The own distillation of the student's method: DistilPose's from a TokenPose-B of the same crops.
+
+    Args:
+        enabled: whether it is used.
+    """
+
+    enabled: bool = False
+
+    def build(self, student: DescribedNetwork, teacher: object) -> Teaching | None:
+        """The terms between two networks, or None where they are not used.
+
+        Raises:
+            InputError: the student's method has none from the teacher's.
+        """
+        if not self.enabled:
+            return None
+        found = teaching_between(student, teacher)
+        method = student.spec.method.name
+        got = f"true for a student of the method {method} and a teacher without what it learns from"
+        check(found is not None, "teaching.enabled", got, "false, or distilpose and a teacher of tokenpose_b")
+        return found
+
+
+@dataclass
 class TemperatureConfig:
     """The temperature of the logit distillation.
 
@@ -352,6 +378,7 @@ class DistillationConfig(TrainingConfig):
         teacher_options: how a teacher that is not of this package teaches.
         sape: feature distillation.
         cca: logit distillation.
+        teaching: own distillation of the student's method.
         temperature: temperature of the logit distillation.
     """
 
@@ -363,6 +390,7 @@ class DistillationConfig(TrainingConfig):
     teacher_options: TeacherOptions = field(default_factory=TeacherOptions)
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
+    teaching: TeachingConfig = field(default_factory=TeachingConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
 
     def validate(self) -> None:
@@ -372,7 +400,7 @@ class DistillationConfig(TrainingConfig):
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         self.teacher_options.validate()
         check(
-            self.sape.enabled or self.cca.enabled,
+            self.sape.enabled or self.cca.enabled or self.teaching.enabled,
             "sape.enabled and cca.enabled",
             "both false",
             "at least one distillation term (or use `cdkd train`)",
@@ -391,6 +419,7 @@ class DistillationConfig(TrainingConfig):
         return {
             "sape": self.sape.build(student, teacher),
             "cca": self.cca.build(student, teacher),
+            "teaching": self.teaching.build(student, teacher),
             "tau": self.temperature.build(),
             "alpha": self.temperature.build_weight(self.sape.weight),
             "beta": self.temperature.build_weight(self.cca.weight),

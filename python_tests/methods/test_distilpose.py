@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cdkd_ext.checkpoints import export_checkpoint, load_checkpoint
+from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import predict_crops
 from cdkd_ext.methods.distilpose import (
@@ -23,7 +24,9 @@ from cdkd_ext.methods.distilpose import (
     score_distance,
 )
 from cdkd_ext.models import count_parameters, create_model, paper_gflops
+from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training import DistillationTask
+from cdkd_ext.training.config import CCAConfig, DistillationConfig, SAPEConfig
 
 SIZE = (32, 64)
 
@@ -136,15 +139,67 @@ def test_the_drawn_heatmaps_against_plain_loops() -> None:
 def test_what_a_teacher_teaches_is_weighted() -> None:
     output, maps = random_output(), torch.rand(2, 3, 8, 16, dtype=torch.float64)
     assert output.tokens is not None
-    taught = (output.tokens[0] + 1.0, output.tokens[1] - 2.0)
+    taught = TeacherOutput(maps, None, None, None, output.tokens[0] + 1.0, output.tokens[1] - 2.0)
     weights = torch.ones(2, 3).double()
-    terms = HeatmapTeaching()(output, maps, taught, weights)
+    terms = HeatmapTeaching()(output, taught, weights)
     assert float(terms["token"]) == pytest.approx(5e-4 * (1 + 4))
     torch.testing.assert_close(terms["score"], 0.01 * score_distance(output, maps, weights))
     torch.testing.assert_close(terms["heatmap"], drawn_distance(output, maps, weights))
+    with pytest.raises(
+        InputError, match=r"teacher\.keypoint_tokens: expected those of a teacher that is asked"
+    ):
+        HeatmapTeaching()(output, TeacherOutput(maps), weights)
     output.tokens = None
-    with pytest.raises(InputError, match=r"student\.tokens: expected those of a network in training mode"):
-        HeatmapTeaching()(output, maps, taught, weights)
+    with pytest.raises(InputError, match=r"student\.tokens: expected those of a network"):
+        HeatmapTeaching()(output, taught, weights)
+
+
+def tokenpose(**options: Any) -> Any:
+    torch.manual_seed(4)
+    options = {"input_size": SIZE, "num_joints": 3, "head": "tokenpose_b", "depth": 2, "patch": 2} | options
+    return create_model("hrnet_w8_small", **options)
+
+
+def test_a_tokenpose_teaches_tokens_scores_and_sigmas() -> None:
+    task = DistillationTask(small(), tokenpose()).train()
+    images = torch.randint(0, 256, (4, 3, *SIZE), dtype=torch.uint8)
+    keypoints, annotated = torch.rand(4, 3, 2) * 31, torch.ones(4, 3)
+    losses = task(images, images, keypoints, annotated)
+    assert losses.keys() == {"total", "distilpose", "token", "score", "heatmap"}
+    named = [losses[name] for name in ("distilpose", "token", "score", "heatmap")]
+    torch.testing.assert_close(losses["total"], torch.stack(named).sum())
+    losses["total"].backward()
+    last = task.student.tokenhead.mlp_head[1]
+    # without a teacher nothing reaches scores and sigmas
+    assert (last.weight.grad.abs().sum(1) > 0).all()
+    alone = DistillationTask(small())
+    alone(images, None, keypoints, annotated)["total"].backward()
+    assert (alone.student.tokenhead.mlp_head[1].weight.grad[2:] == 0).all()
+
+
+def test_a_stored_output_with_tokens_equals_a_live_teacher() -> None:
+    teacher = FrozenTeacher(tokenpose())
+    task = DistillationTask(small(), teacher)
+    images = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8)
+    labels = (torch.rand(2, 3, 2) * 31, torch.ones(2, 3))
+    live = task(images, images, *labels)
+    stored = task(images, None, *labels, teacher_output=teacher(images))
+    assert teacher.tokens and all(torch.equal(value, stored[name]) for name, value in live.items())
+
+
+def test_which_teachers_do_not_fit() -> None:
+    with pytest.raises(InputError, match=r"teacher\.patch: expected 2, as the student's, got 4"):
+        DistillationTask(small(), tokenpose(patch=4))
+    with pytest.raises(InputError, match=r"teacher\.input_size: expected the student's \(32, 64\)"):
+        DistillationTask(small(), tokenpose(input_size=(64, 128)))
+    heatmaps = create_model("hrnet_w8_small", input_size=SIZE, num_joints=3, head="heatmap")
+    with pytest.raises(InputError, match="teacher: expected a term that the student learns by"):
+        DistillationTask(small(), heatmaps)
+    config = DistillationConfig(sape=SAPEConfig(enabled=False), cca=CCAConfig(enabled=False))
+    config.teaching.enabled = True
+    assert isinstance(config.terms(small(), FrozenTeacher(tokenpose()))["teaching"], HeatmapTeaching)
+    with pytest.raises(InputError, match=r"teaching\.enabled: expected false, or distilpose"):
+        config.terms(small(), FrozenTeacher(heatmaps))
 
 
 def test_targets_and_decoding_meet() -> None:
@@ -184,7 +239,7 @@ def test_the_flip_test_is_symmetric() -> None:
 
 
 def test_a_training_beats_a_constant_prediction(trained: Callable[..., Any]) -> None:
-    result = trained("distilpose", steps=100, rate=1e-3, people=16, depth=2)
+    result = trained("distilpose", steps=160, rate=1e-3, people=8, depth=1)
     assert result.last < 0.5 * result.first
     assert result.error < 0.9 * result.constant
 
