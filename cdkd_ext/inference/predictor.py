@@ -124,8 +124,9 @@ class Predictor:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
-        size = self.model.spec.input_size
-        matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in places]
+        size, unbiased = self.model.spec.input_size, self.model.spec.method.unbiased_crop
+        regions = [region_from_box(box, size, self.padding) for box in places]
+        matrices = [crop_matrix(region, size, unbiased=unbiased) for region in regions]
         crops = np.stack([warp_crop(pixels, matrix, size, self.resample) for matrix in matrices])
         to_image = torch.tensor(np.stack([invert_affine(matrix) for matrix in matrices]), dtype=torch.float32)
         keypoints, scores = predict_crops(
