@@ -130,7 +130,8 @@ class TrainingConfig:
         tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
             as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
         cuda_graphs: on a single GPU, replay forward and backward of a step from a CUDA graph: the host launches one
-            graph instead of thousands of kernels. It keeps the memory of one step. Not with fp16, whose loss scale moves.
+            graph instead of thousands of kernels. It keeps the memory of one step. For SimCC and heatmaps; not with fp16, whose
+            loss scale moves.
         cpu: stay on the CPU where there is a GPU.
     """
 
