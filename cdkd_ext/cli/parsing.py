@@ -56,6 +56,10 @@ COMMANDS = {
         "measure a checkpoint's PCKh or COCO average precision",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
     ),
+    "export": Command(
+        "write a trained network as an ONNX file that takes crops and returns keypoints",
+        "cdkd export runs/student --output student.onnx --precision int8",
+    ),
     "models": Command(
         "list the networks with their parameters and costs",
         "cdkd models --input_size [256,192] --head heatmap",

@@ -1,14 +1,31 @@
-"""Predicting and drawing poses: torch, numpy, OpenCV and safetensors are all that it needs."""
+"""Predicting and drawing poses.
 
-from cdkd_ext.images import read_image, save_image
-from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
-from cdkd_ext.inference.predict import Predictions, predict, predict_crops
-from cdkd_ext.inference.predictor import Poses, Predictor
+Checkpoints need torch, numpy, OpenCV and safetensors; exported ONNX files numpy, OpenCV and onnxruntime, without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cdkd_ext.images import read_image, save_image
+    from cdkd_ext.inference.crop_network import CropNetwork
+    from cdkd_ext.inference.described_network import DescribedNetwork
+    from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
+    from cdkd_ext.inference.exported_network import ExportedNetwork
+    from cdkd_ext.inference.prediction import Predictions, predict, predict_crops
+    from cdkd_ext.inference.predictor import Poses, Predictor
+    from cdkd_ext.inference.torch_network import TorchNetwork
 
 __all__ = [
+    "CropNetwork",
+    "DescribedNetwork",
+    "ExportedNetwork",
     "Poses",
     "Predictions",
     "Predictor",
+    "TorchNetwork",
     "draw_pose",
     "enlarge",
     "enlarge_points",
@@ -18,3 +35,34 @@ __all__ = [
     "save_image",
     "tile",
 ]
+
+# name: the module that it is imported from when it is asked for
+_LATE = {
+    "CropNetwork": "inference.crop_network",
+    "DescribedNetwork": "inference.described_network",
+    "ExportedNetwork": "inference.exported_network",
+    "Poses": "inference.predictor",
+    "Predictions": "inference.prediction",
+    "Predictor": "inference.predictor",
+    "TorchNetwork": "inference.torch_network",
+    "draw_pose": "inference.drawing",
+    "enlarge": "inference.drawing",
+    "enlarge_points": "inference.drawing",
+    "predict": "inference.prediction",
+    "predict_crops": "inference.prediction",
+    "read_image": "images",
+    "save_image": "images",
+    "tile": "inference.drawing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"cdkd_ext.{_LATE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

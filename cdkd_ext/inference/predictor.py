@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from cdkd_ext.checkpoints import load_model
-from cdkd_ext.data import crop_matrix, invert_affine, region_from_box, warp_crop
-from cdkd_ext.errors import check, fail
+from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
+from cdkd_ext.errors import check
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.inference.boxes import boxes_and_scores
-from cdkd_ext.inference.predict import predict_crops
+from cdkd_ext.inference.crop_network import CropNetwork
+from cdkd_ext.inference.exported_network import ExportedNetwork, is_exported
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models import PoseNetwork
+from cdkd_ext.onnx_file import OnnxFile
+
+if TYPE_CHECKING:
+    import torch
+
+    from cdkd_ext.models import PoseNetwork
 
 
 class _Joints(NamedTuple):
@@ -51,11 +56,18 @@ class Predictor:
     """Crops, predicts and maps back.
 
     Args:
-        model: a pose network; how it is decoded, its joints and the padding of its crops are those of its description.
-        joints: other joints than the description's, or those that it does not know.
-        flip_test: average with the prediction for the mirrored crop.
+        model: a pose network of this package, or a `CropNetwork` of any origin, which `load` makes of files; how it is
+            decoded, its joints and the padding of its crops are its own.
+        joints: other joints than the network's, or those that it does not know.
+        flip_test: average with the prediction for the mirrored crop; None does so, except where a `CropNetwork` has its
+            own way.
         padding: how much larger than the box the crop is; None takes what the network was trained with.
-        device: where it runs.
+        device: where a network of this package runs.
+
+    Attributes:
+        network: what is asked about crops.
+        joints: names and edges of the keypoints.
+        padding: how much larger than the box the crop is.
 
     Raises:
         InputError: the joints are unknown, or are not as many as the network predicts.
@@ -69,38 +81,55 @@ class Predictor:
 
     def __init__(
         self,
-        model: PoseNetwork,
+        model: PoseNetwork | CropNetwork,
         joints: JointSet | None = None,
         *,
-        flip_test: bool = True,
+        flip_test: bool | None = None,
         padding: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        spec = model.spec
-        joints = joints or spec.joints
-        if joints is None:
-            fail("joints", "nothing", "the joint set of a network that does not describe it")
-        check(len(joints) == spec.num_joints, "joints", len(joints), f"the model's {spec.num_joints} joints")
-        self.model = model.to(device).eval()
-        self.joints = joints
-        self.padding = spec.padding if padding is None else padding
-        self.device = device
-        self._permutation = torch.as_tensor(joints.flip_permutation, device=device) if flip_test else None
+        if isinstance(model, CropNetwork):
+            expected = "nothing for a network that has its own way"
+            check(flip_test is None, "flip_test", flip_test, expected)
+            self.network = model
+        else:
+            from cdkd_ext.inference.torch_network import TorchNetwork
+
+            self.network = TorchNetwork(model, joints, flip_test=flip_test is not False, device=device)
+        self.joints = joints or self.network.joints
+        count = len(self.network.joints)
+        check(len(self.joints) == count, "joints", len(self.joints), f"the model's {count} joints")
+        self.padding = self.network.padding if padding is None else padding
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], **options: Any) -> Predictor:
-        """Predict with a checkpoint of this package, or with the best one of a run's folder.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        joints: JointSet | None = None,
+        *,
+        flip_test: bool | None = None,
+        padding: float | None = None,
+        device: torch.device | str = "cpu",
+        threads: int | None = None,
+    ) -> Predictor:
+        """Predict with a network from a file.
 
         Args:
-            path: the .safetensors file, or the folder.
-            options: see `Predictor`.
+            path: the folder of a run (its best checkpoint), a checkpoint of this package, an ONNX file that `cdkd export`
+                wrote, for which torch is not needed, or an ONNX file or a YAML file of anybody's network as a teacher's
+                description covers it (`TeacherDescription`).
+            joints: see `Predictor`.
+            flip_test: see `Predictor`; an exported file does what it was exported with, which None takes.
+            padding: see `Predictor`.
+            device: where it runs; onnxruntime takes a GPU with anything but "cpu", where it has one.
+            threads: of onnxruntime on a CPU; None leaves the choice to it.
 
         Raises:
             InputError: the file is missing, truncated, or does not say what network it is.
         """
-        return cls(load_model(path, "path"), **options)
+        network = load_network(path, joints, flip_test=flip_test, device=device, threads=threads)
+        return cls(network, joints, padding=padding)
 
-    @torch.no_grad()
     def __call__(self, image: Image | str | os.PathLike[str], boxes: Any) -> Poses:
         """Predict the pose of the person in each box.
 
@@ -120,17 +149,37 @@ class Predictor:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
-        size = self.model.spec.input_size
+        size = self.network.input_size
         matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in places]
         crops = np.stack([warp_crop(pixels, matrix, size) for matrix in matrices])
-        to_image = torch.tensor(np.stack([invert_affine(matrix) for matrix in matrices]), dtype=torch.float32)
-        keypoints, scores = predict_crops(
-            self.model,
-            torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.device),
-            to_image.to(self.device),
-            flip_permutation=self._permutation,
-        )
-        return Poses(keypoints.cpu().numpy(), scores.cpu().numpy(), box_scores)
+        to_image = np.stack([invert_affine(matrix) for matrix in matrices]).astype(np.float32)
+        keypoints, scores = self.network(crops, to_image)
+        return Poses(keypoints, scores, box_scores)
+
+
+def load_network(
+    path: str | os.PathLike[str],
+    joints: JointSet | None = None,
+    *,
+    flip_test: bool | None = None,
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
+) -> CropNetwork:
+    """Read a network in any of the forms that `Predictor.load` takes; see there for the arguments."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".onnx":
+        file = OnnxFile(path, threads=threads, cpu=str(device) == "cpu")
+        if is_exported(file):
+            return ExportedNetwork(file, flip_test=flip_test)
+    if suffix in (".onnx", ".yaml", ".yml"):
+        from cdkd_ext.inference.described_network import DescribedNetwork
+
+        return DescribedNetwork(path, flip_test=flip_test is not False, device=device, threads=threads)
+    from cdkd_ext.checkpoints import load_model
+    from cdkd_ext.inference.torch_network import TorchNetwork
+
+    model = load_model(path, "path")
+    return TorchNetwork(model, joints, flip_test=flip_test is not False, device=device)
 
 
 def _pixels(image: Any) -> Image:
