@@ -14,18 +14,26 @@ if TYPE_CHECKING:
     from cdkd_ext.inference.described_network import DescribedNetwork
     from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
     from cdkd_ext.inference.exported_network import ExportedNetwork
+    from cdkd_ext.inference.following import FramePoses
+    from cdkd_ext.inference.poses import Poses
     from cdkd_ext.inference.prediction import Predictions, predict, predict_crops
-    from cdkd_ext.inference.predictor import Poses, Predictor
+    from cdkd_ext.inference.predictor import Predictor
+    from cdkd_ext.inference.sources import SourceFrame
     from cdkd_ext.inference.torch_network import TorchNetwork
+    from cdkd_ext.inference.tracking import OneEuroFilter, Tracker
 
 __all__ = [
     "CropNetwork",
     "DescribedNetwork",
     "ExportedNetwork",
+    "FramePoses",
+    "OneEuroFilter",
     "Poses",
     "Predictions",
     "Predictor",
+    "SourceFrame",
     "TorchNetwork",
+    "Tracker",
     "draw_pose",
     "enlarge",
     "enlarge_points",
@@ -41,10 +49,14 @@ _LATE = {
     "CropNetwork": "inference.crop_network",
     "DescribedNetwork": "inference.described_network",
     "ExportedNetwork": "inference.exported_network",
-    "Poses": "inference.predictor",
+    "FramePoses": "inference.following",
+    "OneEuroFilter": "inference.tracking",
+    "Poses": "inference.poses",
     "Predictions": "inference.prediction",
     "Predictor": "inference.predictor",
+    "SourceFrame": "inference.sources",
     "TorchNetwork": "inference.torch_network",
+    "Tracker": "inference.tracking",
     "draw_pose": "inference.drawing",
     "enlarge": "inference.drawing",
     "enlarge_points": "inference.drawing",

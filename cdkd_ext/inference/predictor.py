@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
+from cdkd_ext.detectors import Detector
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.inference.boxes import boxes_and_scores
 from cdkd_ext.inference.crop_network import CropNetwork
 from cdkd_ext.inference.exported_network import ExportedNetwork, is_exported
+from cdkd_ext.inference.following import FramePoses, Tracking, follow
+from cdkd_ext.inference.person_boxes import WHOLE, find_people
+from cdkd_ext.inference.poses import Poses
 from cdkd_ext.joints import JointSet
 from cdkd_ext.onnx_file import OnnxFile
 
@@ -22,34 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from cdkd_ext.models import PoseNetwork
-
-
-class _Joints(NamedTuple):
-    keypoints: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-
-
-class Poses(_Joints):
-    """Predicted poses; unpacked, they are `keypoints` and `scores`.
-
-    Attributes:
-        keypoints: float32 (N, J, 2), pixels of the image.
-        scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
-        box_scores: float32 (N,): how sure the detector was of each person, 1 where the boxes do not say.
-    """
-
-    box_scores: npt.NDArray[np.float32]
-
-    def __new__(
-        cls,
-        keypoints: npt.NDArray[np.float32],
-        scores: npt.NDArray[np.float32],
-        box_scores: npt.NDArray[np.float32] | None = None,
-    ) -> Poses:
-        """Put the arrays together."""
-        poses = super().__new__(cls, keypoints, scores)
-        poses.box_scores = np.ones(len(keypoints), np.float32) if box_scores is None else box_scores
-        return poses
 
 
 class Predictor:
@@ -130,8 +106,14 @@ class Predictor:
         network = load_network(path, joints, flip_test=flip_test, device=device, threads=threads)
         return cls(network, joints, padding=padding)
 
-    def __call__(self, image: Image | str | os.PathLike[str], boxes: Any) -> Poses:
-        """Predict the pose of the person in each box.
+    @overload
+    def __call__(self, image: Any, boxes: Any) -> Poses: ...
+
+    @overload
+    def __call__(self, image: str | int | os.PathLike[str]) -> Iterator[FramePoses]: ...
+
+    def __call__(self, image: Any, boxes: Any = None) -> Poses | Iterator[FramePoses]:
+        """Predict the pose of the person in each box; without boxes, `follow` a source.
 
         Args:
             image: RGB uint8 (H, W, 3), a PIL image, or the path of an image, which is turned upright as its EXIF
@@ -143,6 +125,8 @@ class Predictor:
             InputError: the image has another type or shape, or is empty; or a box is empty or not finite, or is no box:
                 it is named by its index.
         """
+        if boxes is None:
+            return self.follow(image)
         pixels = _pixels(image)
         places, box_scores = boxes_and_scores(boxes)
         if len(places) == 0:
@@ -155,6 +139,43 @@ class Predictor:
         to_image = np.stack([invert_affine(matrix) for matrix in matrices]).astype(np.float32)
         keypoints, scores = self.network(crops, to_image)
         return Poses(keypoints, scores, box_scores)
+
+    def follow(
+        self,
+        source: str | int | os.PathLike[str],
+        boxes: str | os.PathLike[str] | None = None,
+        *,
+        detector: str | os.PathLike[str] | Detector | None = None,
+        every: int = 1,
+        frames: int | None = None,
+        tracking: Tracking = "identities",
+    ) -> Iterator[FramePoses]:
+        """Predict frame by frame, each when it is asked for.
+
+        Args:
+            source: an image, a video, a folder (with everything below), a glob, the number of a camera, or the address of a
+                stream.
+            boxes: a file of boxes, or "whole" where each frame shows one person, as it is without a detector; see
+                `person_boxes.find_people`.
+            detector: a person detector, or its ONNX file.
+            every: take every n-th frame of a video, camera or stream.
+            frames: stop after as many; None goes on to the end.
+            tracking: in videos, "identities" by the overlap of boxes, "smooth" also smooths the keypoints, "none" takes
+                each frame by itself.
+
+        Raises:
+            InputError: the source, the detector or the file of boxes cannot be opened, or an option is out of range. A frame
+                that cannot be read says so in its result.
+
+        Example:
+            ```python
+            for result in Predictor.load("student.onnx").follow("street.mp4", detector="detector.onnx"):
+                print(result.frame.number, result.identities, result.poses.keypoints.shape)
+            ```
+        """
+        nothing = boxes is None and detector is None
+        people = find_people(WHOLE if nothing else boxes, detector)
+        return follow(self, source, people, every=every, frames=frames, tracking=tracking)
 
 
 def load_network(
