@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cdkd_ext.images import read_image, save_image
     from cdkd_ext.inference.crop_network import CropNetwork
-    from cdkd_ext.inference.described_network import DescribedNetwork
     from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
     from cdkd_ext.inference.exported_network import ExportedNetwork
     from cdkd_ext.inference.following import FramePoses
+    from cdkd_ext.inference.foreign_network import ForeignNetwork
     from cdkd_ext.inference.poses import Poses
     from cdkd_ext.inference.prediction import Predictions, predict, predict_crops
     from cdkd_ext.inference.predictor import Predictor
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CropNetwork",
-    "DescribedNetwork",
     "ExportedNetwork",
+    "ForeignNetwork",
     "FramePoses",
     "OneEuroFilter",
     "Poses",
@@ -47,7 +47,7 @@ __all__ = [
 # name: the module that it is imported from when it is asked for
 _LATE = {
     "CropNetwork": "inference.crop_network",
-    "DescribedNetwork": "inference.described_network",
+    "ForeignNetwork": "inference.foreign_network",
     "ExportedNetwork": "inference.exported_network",
     "FramePoses": "inference.following",
     "OneEuroFilter": "inference.tracking",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from cdkd_ext.models import PoseNetwork
 
+_NO_BOXES = object()
+
 
 class Predictor:
     """Crops, predicts and maps back.
@@ -112,7 +114,7 @@ class Predictor:
     @overload
     def __call__(self, image: str | int | os.PathLike[str]) -> Iterator[FramePoses]: ...
 
-    def __call__(self, image: Any, boxes: Any = None) -> Poses | Iterator[FramePoses]:
+    def __call__(self, image: Any, boxes: Any = _NO_BOXES) -> Poses | Iterator[FramePoses]:
         """Predict the pose of the person in each box; without boxes, `follow` a source.
 
         Args:
@@ -125,7 +127,7 @@ class Predictor:
             InputError: the image has another type or shape, or is empty; or a box is empty or not finite, or is no box:
                 it is named by its index.
         """
-        if boxes is None:
+        if boxes is _NO_BOXES:
             return self.follow(image)
         pixels = _pixels(image)
         places, box_scores = boxes_and_scores(boxes)
@@ -193,9 +195,9 @@ def load_network(
         if is_exported(file):
             return ExportedNetwork(file, flip_test=flip_test)
     if suffix in (".onnx", ".yaml", ".yml"):
-        from cdkd_ext.inference.described_network import DescribedNetwork
+        from cdkd_ext.inference.foreign_network import ForeignNetwork
 
-        return DescribedNetwork(path, flip_test=flip_test is not False, device=device, threads=threads)
+        return ForeignNetwork(path, joints, flip_test=flip_test is not False, device=device, threads=threads)
     from cdkd_ext.checkpoints import load_model
     from cdkd_ext.inference.torch_network import TorchNetwork
 

@@ -104,7 +104,7 @@ def test_a_file_flips_as_it_was_exported(written):
         Predictor(network, flip_test=True)
 
 
-def test_a_described_network_predicts_with_its_own_joints(write_teacher, tmp_path):
+def test_a_foreign_network_predicts_with_its_own_joints(write_teacher, tmp_path):
     write_teacher(tmp_path / "teacher.onnx", joints=17)
     (tmp_path / "teacher.yaml").write_text("file: teacher.onnx\nkind: heatmap\npadding: 1.1\n")
     predictor = Predictor.load(tmp_path / "teacher.yaml", flip_test=False)

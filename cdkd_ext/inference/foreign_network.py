@@ -10,6 +10,7 @@ import torch
 
 from cdkd_ext.errors import fail
 from cdkd_ext.inference.crop_network import Array, CropNetwork, transformed
+from cdkd_ext.joints import JointSet
 from cdkd_ext.teachers.description import TeacherDescription
 from cdkd_ext.teachers.file import TeacherFile
 from cdkd_ext.teachers.foreign import ForeignTeacher
@@ -17,11 +18,13 @@ from cdkd_ext.teachers.options import TeacherOptions
 from cdkd_ext.teachers.readers import input_size
 
 
-class DescribedNetwork(CropNetwork):
-    """A network of any origin that a teacher's description covers, with its own joints.
+class ForeignNetwork(CropNetwork):
+    """A network of any origin that a teacher's description covers.
 
     Args:
         path: an ONNX file whose outputs a preset recognises, or a YAML file that describes one.
+        joints: the joints to predict, which the network's are matched with by name; None takes its own. Those that it says
+            nothing of are NaN, with score 0.
         flip_test: average with what it says of the mirrored crop.
         device: "cpu", or another for a GPU where onnxruntime has one.
         threads: of onnxruntime on a CPU; None leaves the choice to it.
@@ -33,13 +36,14 @@ class DescribedNetwork(CropNetwork):
     def __init__(
         self,
         path: str | os.PathLike[str],
+        joints: JointSet | None = None,
         *,
         flip_test: bool = True,
         device: torch.device | str = "cpu",
         threads: int | None = None,
     ) -> None:
         options = TeacherOptions(flip=flip_test, threads=threads)
-        teacher = TeacherFile(str(path), options=options).load(device)
+        teacher = TeacherFile(str(path), options=options).load(device, joints)
         if not isinstance(teacher, ForeignTeacher):
             fail("path", path, "an ONNX file or a YAML file that describes one")
         self._teacher = teacher
