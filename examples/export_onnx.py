@@ -16,7 +16,6 @@ from cdkd_ext.synthetic import draw_people
 if not Path("student.safetensors").exists():  # any run or checkpoint will do; this one has learnt nothing
     network = create_model("lowres_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS)
     save_model(network, "student.safetensors")
-if not Path("people").exists():
     draw_people("people", 1)
 print(export_network("student.safetensors", "student.onnx"))
 
@@ -30,7 +29,12 @@ x, y, w, h = 10, 5, 100, 120  # the person's box
 scale = min(width / w, height / h) / json.loads(metadata["padding"])
 to_crop = np.array([[scale, 0, width / 2], [0, scale, height / 2]])
 to_crop[:, 2] -= scale * np.array([x + w / 2, y + h / 2])
-crop = cv2.warpAffine(image, to_crop, (width, height))
+samples = (
+    max(1, round(1 / scale + 0.5)) if metadata["resample"] == "area" else 1
+)  # a pixel's mean, or its middle
+finer = samples * to_crop + np.array([[0, 0, (samples - 1) / 2]])
+crop = cv2.warpAffine(image, finer, (samples * width, samples * height))
+crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
 
 keypoints, scores = session.run(["keypoints", "scores"], {"images": crop[None]})
 in_image = (keypoints[0] - to_crop[:, 2]) / scale

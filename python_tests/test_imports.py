@@ -29,7 +29,7 @@ LAYERS = [
     ["info"],
     ["emulation", "ops"],
     ["captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
-    ["files", "joint_sides"],
+    ["files", "joint_sides", "resampling"],
     ["errors"],
 ]
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}

@@ -23,9 +23,9 @@ AUTOTUNED = "max-autotune-no-cudagraphs"
 TRITON = "Triton, as one writes it"
 GRAPH = " (graph)"
 ROUNDS = 9
-MOST_SETS = 32
+MOST_SETS = 16
 MOST_BYTES = 4 << 30  # of all input sets together
-LAUNCH_BOUND = 64  # the largest batch whose calls are captured as well
+LAUNCH_BOUND = 1024  # the largest batch whose calls are captured as well
 COMPILING = 90  # seconds that a case with compilers takes
 COLUMNS = (
     "case",
@@ -41,7 +41,7 @@ COLUMNS = (
 )
 NOTE = (
     "Medians of interleaved rounds. Times are of one call, forward and backward (simcc_decode: forward), over so many "
-    "input sets that together they exceed the second-level cache twice (at most 32), so that small cases can still find "
+    "input sets that together they exceed the second-level cache twice (at most 16), so that small cases can still find "
     "their inputs there. With “(graph)”, the same calls were captured and replayed: the device's time without the "
     "host's. Others are in multiples of our time of the same kind. The floor: bytes of inputs, results and gradients, "
     "each once, over the measured copy bandwidth, or the matrix products over the measured rate of torch.mm in the "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cdkd_ext.data.augmentation import Augmentation
     from cdkd_ext.data.box_file import read_boxes
+    from cdkd_ext.data.camera_faults import add_camera_faults
     from cdkd_ext.data.coco import keypoint_category_id, load_coco_detections, load_coco_persons
     from cdkd_ext.data.config import DataConfig
     from cdkd_ext.data.crops import (
@@ -52,6 +53,7 @@ __all__ = [
     "StoredCrops",
     "VideoFrames",
     "View",
+    "add_camera_faults",
     "build_sharded_views",
     "build_stored_crops",
     "crop_matrix",
@@ -91,6 +93,7 @@ _LATE = {
     "StoredCrops": "data.stored_crops",
     "VideoFrames": "data.frames",
     "View": "data.dataset",
+    "add_camera_faults": "data.camera_faults",
     "build_sharded_views": "data.sharded_views",
     "build_stored_crops": "data.stored_crops",
     "crop_matrix": "data.crops",

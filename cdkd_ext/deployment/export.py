@@ -167,6 +167,7 @@ def described(
         "joints": json.dumps(category),
         "input_size": json.dumps(list(spec.input_size)),
         "padding": json.dumps(spec.padding),
+        "resample": spec.resample,
         "score_threshold": json.dumps(codec_for(spec).score_threshold),
         "flip_test": json.dumps(flip_test),
         "precision": precision,

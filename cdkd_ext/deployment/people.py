@@ -15,6 +15,7 @@ from cdkd_ext.data import DataConfig, EvaluationSet, PoseDataset
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.evaluation import measure
 from cdkd_ext.evaluation.crop_networks import predict_with
+from cdkd_ext.evaluation.metrics import crop_padding, crop_resample
 from cdkd_ext.inference import CropNetwork
 from cdkd_ext.models import ModelSpec
 from cdkd_ext.synthetic import draw_people
@@ -45,8 +46,13 @@ class CheckedPeople:
     def crops(self, count: int) -> npt.NDArray[np.uint8]:
         """RGB crops (N, h, w, 3) of people that are spread evenly, N at most `count`."""
         truth, spec = self.truth, self.spec
-        padding = spec.padding if truth.padding is None else truth.padding
-        dataset = PoseDataset(truth.persons, truth.joints, size=spec.input_size, padding=padding)
+        dataset = PoseDataset(
+            truth.persons,
+            truth.joints,
+            size=spec.input_size,
+            padding=crop_padding(truth, spec),
+            resample=crop_resample(truth, spec),
+        )
         chosen = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset)))})
         return np.stack([dataset[index]["image"].permute(1, 2, 0).numpy() for index in chosen])
 

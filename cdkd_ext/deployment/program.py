@@ -33,7 +33,8 @@ class ProgramNetwork(CropNetwork):
 
     def __init__(self, path: str | os.PathLike[str], spec: ModelSpec) -> None:
         assert spec.joints is not None
-        self.input_size, self.joints, self.padding = spec.input_size, spec.joints, spec.padding
+        self.input_size, self.joints = spec.input_size, spec.joints
+        self.padding, self.resample = spec.padding, spec.resample
         self._module = torch.export.load(path).module()
 
     @torch.no_grad()

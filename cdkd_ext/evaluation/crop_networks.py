@@ -16,13 +16,18 @@ def predict_with(
     """Predict all people of a data set with a `CropNetwork`.
 
     Args:
-        network: whose crops are cut as it was trained, unless `truth` has a padding.
+        network: whose crops are cut as it was trained, unless `truth` says how.
         truth: the people.
         batch_size: people per call.
         workers: processes that load images.
     """
-    padding = network.padding if truth.padding is None else truth.padding
-    dataset = PoseDataset(truth.persons, truth.joints, size=network.input_size, padding=padding)
+    dataset = PoseDataset(
+        truth.persons,
+        truth.joints,
+        size=network.input_size,
+        padding=network.padding if truth.padding is None else truth.padding,
+        resample=truth.resample or network.resample,
+    )
     loader = DataLoader(
         dataset,
         batch_size=batch_size,

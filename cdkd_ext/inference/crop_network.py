@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.joints import JointSet
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, Resample
 
 Array = npt.NDArray[np.float32]
 
@@ -19,12 +20,14 @@ class CropNetwork(ABC):
         input_size: (height, width) of the crops in pixels.
         joints: of the network, in its order.
         padding: how much larger than a person's box the crop is.
+        resample: how a crop is made of a larger region, "area" or "linear"; see `cdkd_ext.data.warp_crop`.
         score_threshold: joints whose score is below it are better not drawn.
     """
 
     input_size: tuple[int, int]
     joints: JointSet
     padding: float
+    resample: Resample = DEFAULT_RESAMPLE
     score_threshold: float = 0.2
 
     @abstractmethod

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext.errors import check, fail
+from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.inference.crop_network import Array, CropNetwork, transformed
 from cdkd_ext.joints import JointSet
 from cdkd_ext.onnx_file import OnnxFile
+from cdkd_ext.resampling import RESAMPLINGS, Resample
 
 # the key that marks such a file; its value is the version of this package that wrote it
 VERSION_KEY = "cdkd_ext"
@@ -41,6 +42,7 @@ class ExportedNetwork(CropNetwork):
         self._file = file
         self.joints: JointSet = self.metadata["joints"]
         self.padding: float = self.metadata["padding"]
+        self.resample: Resample = self.metadata["resample"]
         self.input_size: tuple[int, int] = self.metadata["input_size"]
         self.score_threshold = self.metadata["score_threshold"]
         self.flip_test: bool = self.metadata["flip_test"]
@@ -66,8 +68,8 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
         source: the file, for messages.
 
     Returns:
-        The values by name: "joints" (a `JointSet`), "input_size" (height, width), "padding", "score_threshold", "flip_test",
-        "precision", "model" (the description of the network) and perhaps "license".
+        The values by name: "joints" (a `JointSet`), "input_size" (height, width), "padding", "resample",
+        "score_threshold", "flip_test", "precision", "model" (the description of the network) and perhaps "license".
 
     Raises:
         InputError: something is missing or damaged.
@@ -77,6 +79,7 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
         values: dict[str, Any] = {
             "model": json.loads(metadata["model"]),
             "padding": float(json.loads(metadata["padding"])),
+            "resample": metadata["resample"],
             "score_threshold": float(json.loads(metadata["score_threshold"])),
             "flip_test": bool(json.loads(metadata["flip_test"])),
             "precision": metadata["precision"],
@@ -86,6 +89,7 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
         category = json.loads(metadata["joints"])
     except (KeyError, TypeError, ValueError) as error:
         fail(f"{source}: metadata", f"{type(error).__name__} {error}", "what `cdkd export` writes")
+    check_option(f"{source}: resample", values["resample"], RESAMPLINGS)
     return values | {
         "input_size": (height, width),
         "joints": JointSet.from_category(category, f"{source}: joints"),

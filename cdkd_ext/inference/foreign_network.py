@@ -50,7 +50,7 @@ class ForeignNetwork(CropNetwork):
         self.description: TeacherDescription = teacher.description
         self.joints = teacher.joint_map.student
         self.input_size = input_size(teacher.description)
-        self.padding = teacher.description.padding
+        self.padding, self.resample = teacher.description.padding, teacher.description.resample
 
     def __call__(self, crops: npt.NDArray[np.uint8], to_image: Array) -> tuple[Array, Array]:
         """See `CropNetwork`."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from cdkd_ext.models import PoseNetwork
+    from cdkd_ext.resampling import Resample
 
 _NO_BOXES = object()
 
@@ -40,12 +41,14 @@ class Predictor:
         flip_test: average with the prediction for the mirrored crop; None does so, except where a `CropNetwork` has its
             own way.
         padding: how much larger than the box the crop is; None takes what the network was trained with.
+        resample: how a crop is made of a larger region, "area" or "linear"; None takes what the network was trained with.
         device: where a network of this package runs.
 
     Attributes:
         network: what is asked about crops.
         joints: names and edges of the keypoints.
         padding: how much larger than the box the crop is.
+        resample: how a crop is made of a larger region.
 
     Raises:
         InputError: the joints are unknown, or are not as many as the network predicts.
@@ -64,6 +67,7 @@ class Predictor:
         *,
         flip_test: bool | None = None,
         padding: float | None = None,
+        resample: Resample | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         if isinstance(model, CropNetwork):
@@ -78,6 +82,7 @@ class Predictor:
         count = len(self.network.joints)
         check(len(self.joints) == count, "joints", len(self.joints), f"the model's {count} joints")
         self.padding = self.network.padding if padding is None else padding
+        self.resample = resample or self.network.resample
 
     @classmethod
     def load(
@@ -87,6 +92,7 @@ class Predictor:
         *,
         flip_test: bool | None = None,
         padding: float | None = None,
+        resample: Resample | None = None,
         device: torch.device | str = "cpu",
         threads: int | None = None,
     ) -> Predictor:
@@ -99,6 +105,7 @@ class Predictor:
             joints: see `Predictor`.
             flip_test: see `Predictor`; an exported file does what it was exported with, which None takes.
             padding: see `Predictor`.
+            resample: see `Predictor`.
             device: where it runs; onnxruntime takes a GPU with anything but "cpu", where it has one.
             threads: of onnxruntime on a CPU; None leaves the choice to it.
 
@@ -106,7 +113,7 @@ class Predictor:
             InputError: the file is missing, truncated, or does not say what network it is.
         """
         network = load_network(path, joints, flip_test=flip_test, device=device, threads=threads)
-        return cls(network, joints, padding=padding)
+        return cls(network, joints, padding=padding, resample=resample)
 
     @overload
     def __call__(self, image: Any, boxes: Any) -> Poses: ...
@@ -137,7 +144,7 @@ class Predictor:
             )
         size = self.network.input_size
         matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in places]
-        crops = np.stack([warp_crop(pixels, matrix, size) for matrix in matrices])
+        crops = np.stack([warp_crop(pixels, matrix, size, self.resample) for matrix in matrices])
         to_image = np.stack([invert_affine(matrix) for matrix in matrices]).astype(np.float32)
         keypoints, scores = self.network(crops, to_image)
         return Poses(keypoints, scores, box_scores)

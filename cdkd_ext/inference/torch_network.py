@@ -42,6 +42,7 @@ class TorchNetwork(CropNetwork):
         check(len(joints) == spec.num_joints, "joints", len(joints), f"the model's {spec.num_joints} joints")
         self.model = model.to(device).eval()
         self.input_size, self.joints, self.padding = spec.input_size, joints, spec.padding
+        self.resample = spec.resample
         self.score_threshold = codec_for(spec).score_threshold
         self._device = device
         self._permutation = torch.as_tensor(joints.flip_permutation, device=device) if flip_test else None

@@ -99,7 +99,9 @@ def draw_case(found: RunsOnPeople, index: int, note: str) -> Case:
     """
     truth, first = found.truth, found.runs[0]
     person = truth.persons[index]
-    dataset = PoseDataset([person], truth.joints, size=first.input_size, padding=first.padding)
+    dataset = PoseDataset(
+        [person], truth.joints, size=first.input_size, padding=first.padding, resample=first.resample
+    )
     seen = np.ascontiguousarray(dataset[0]["image"].permute(1, 2, 0).numpy())
     height, width = first.input_size
     scale = _SIDE / max(height, width)

@@ -20,6 +20,7 @@ from cdkd_ext.evaluation.crop_networks import predict_with
 from cdkd_ext.inference import CropNetwork, ForeignNetwork, TorchNetwork
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import count_macs, count_parameters
+from cdkd_ext.resampling import Resample
 from cdkd_ext.teachers import TeacherFile
 from cdkd_ext.training.files import data_of_run, read_config
 
@@ -37,6 +38,7 @@ class Predicted:
         network: one line about it.
         input_size: (height, width) of its crops.
         padding: how much larger than the box they are.
+        resample: how they are made of larger regions.
         score_threshold: joints below it are better not drawn.
         history: of a training, a mapping per epoch.
         options: of a training, by name.
@@ -48,6 +50,7 @@ class Predicted:
     network: str
     input_size: tuple[int, int]
     padding: float
+    resample: Resample
     score_threshold: float
     history: Sequence[dict[str, Any]] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +104,7 @@ def predict_runs(runs: Sequence[str], *, people: int = 1000, cpu: bool = False) 
     check(truth.metric != "none", f"{runs[0]}: data.metric", "none", "people with labels")
     everybody = len(truth.persons)
     chosen = sorted({int(i) for i in np.linspace(0, everybody - 1, min(people, everybody))})
-    truth = replace(truth, persons=[truth.persons[index] for index in chosen], padding=None)
+    truth = replace(truth, persons=[truth.persons[index] for index in chosen], padding=None, resample=None)
     found = None if cpu else torch.accelerator.current_accelerator(check_available=True)
     device = found or torch.device("cpu")
     names = _names(runs)
@@ -140,6 +143,7 @@ def _asked(
         _described(network),
         network.input_size,
         network.padding,
+        network.resample,
         network.score_threshold,
         history,
         options or {},

@@ -82,7 +82,7 @@ def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     for joints in (MPII_JOINTS, COCO_JOINTS):
         torch.manual_seed(len(joints))
-        model = create_model(SMALL.spec(joints))
+        model = create_model(SMALL.spec(joints, resample="linear"))
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -145,6 +145,33 @@ def test_a_checkpoint_is_measured_with_the_padding_it_was_trained_with(official_
         results.append(file.read_text())
     assert paddings == [1.5, 1.5, 1.5, 1.25]
     assert results[0] == results[1] == results[2] != results[3]
+
+
+def test_a_checkpoint_is_measured_on_crops_as_it_was_trained(official_data, checkpoints, tmp_path):
+    trained = load_model(checkpoints / "own_17.safetensors")
+    assert trained.spec.resample == "linear"
+    trained.spec = replace(trained.spec, resample="area")
+    save_model(trained, tmp_path / "area.safetensors")
+    area, linear = str(tmp_path / "area.safetensors"), str(checkpoints / "own_17.safetensors")
+    ways, results = [], []
+    for weights, resample in ((area, None), (linear, "area"), (linear, None), (area, "linear")):
+        file = tmp_path / f"{len(results)}.json"
+        report = evaluate_checkpoint(weights, coco(official_data, resample=resample), results=str(file))
+        ways.append(report["resample"])
+        results.append(file.read_text())
+    assert ways == ["area", "area", "linear", "linear"]
+    assert results[0] == results[1] != results[2] == results[3]
+
+
+def test_faults_of_cameras_are_measured_reproducibly(official_data, checkpoints, tmp_path):
+    results = []
+    for strength in (0.0, 1.0, 1.0):
+        file = tmp_path / f"{len(results)}.json"
+        config = coco(official_data, camera_faults=strength)
+        report = evaluate_checkpoint(str(checkpoints / "own_17.safetensors"), config, results=str(file))
+        assert report["camera_faults"] == strength
+        results.append(file.read_text())
+    assert results[0] != results[1] == results[2]
 
 
 def test_results_in_the_submission_format_give_the_same_metrics(official_data, checkpoints, tmp_path):

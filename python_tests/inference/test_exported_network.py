@@ -21,6 +21,7 @@ METADATA = {
     "joints": json.dumps(COCO_JOINTS.to_category()),
     "input_size": "[32, 48]",
     "padding": "1.5",
+    "resample": "area",
     "score_threshold": "0.02",
     "flip_test": "true",
     "precision": "float32",

@@ -61,7 +61,13 @@ def test_a_spot_is_found_where_it_is_in_the_picture(x, y, flip_test):
 def test_a_model_of_another_precision_predicts_the_same_poses(head, dtype):
     torch.manual_seed(0)
     model = create_model(
-        "hrnet_w8_small", input_size=(64, 64), num_joints=17, head=head, joints=COCO_JOINTS, color_order="bgr"
+        "hrnet_w8_small",
+        input_size=(64, 64),
+        num_joints=17,
+        head=head,
+        joints=COCO_JOINTS,
+        color_order="bgr",
+        resample="linear",
     )
     for module in model.modules():
         # outputs of the size that trained weights give: the maxima of fresh ones' maps are ties
@@ -276,6 +282,21 @@ def test_wrong_input_is_named(tmp_path):
         Predictor(model)
     with pytest.raises(InputError, match=r"path: expected an existing checkpoint, got .*nowhere"):
         Predictor.load(tmp_path / "nowhere")
+
+
+def test_a_run_is_predicted_on_crops_as_it_was_trained(tmp_path):
+    options = {"input_size": (32, 32), "num_joints": 16, "split_ratio": 2.0, "joints": MPII_JOINTS}
+    network = create_model("hrnet_w8_small", **options, resample="linear")
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    save_model(network, tmp_path / "best.safetensors")
+    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    boxes = [(20, 20, 150, 150)]
+    own = Predictor.load(tmp_path)(image, boxes)
+    np.testing.assert_array_equal(
+        own.keypoints, Predictor(network, resample="linear")(image, boxes).keypoints
+    )
+    assert (own.scores != Predictor(network, resample="area")(image, boxes).scores).any()
 
 
 def test_a_run_is_predicted_with_the_padding_and_joints_it_was_trained_with(tmp_path):

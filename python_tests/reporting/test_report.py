@@ -71,7 +71,7 @@ def page(runs, tmp_path_factory):
 def predicted(truth, shift=0.0, **options):
     keypoints = np.stack([person.keypoints for person in truth.persons]) + np.float32(shift)
     scores = np.ones(keypoints.shape[:2], np.float32)
-    return Predicted("exact", keypoints, scores, "none", (32, 32), 1.25, 0.2, **options)
+    return Predicted("exact", keypoints, scores, "none", (32, 32), 1.25, "area", 0.2, **options)
 
 
 def test_accuracy_is_that_of_the_evaluation(runs, truth):
