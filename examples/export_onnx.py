@@ -1,7 +1,6 @@
 """Export a network and run the file with onnxruntime and OpenCV alone, as on a device without torch."""
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,10 +12,10 @@ from cdkd_ext.deployment import export_network
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.synthetic import draw_people
 
-if not Path("student.safetensors").exists():  # any run or checkpoint will do; this one has learnt nothing
-    network = create_model("lowres_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS)
-    save_model(network, "student.safetensors")
-    draw_people("people", 1)
+# any run or checkpoint will do; this one has learnt nothing
+network = create_model("lowres_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS)
+save_model(network, "student.safetensors")
+draw_people("people", 1)
 print(export_network("student.safetensors", "student.onnx"))
 
 # from here on, what the device does
@@ -24,19 +23,18 @@ session = onnxruntime.InferenceSession("student.onnx")
 metadata = session.get_modelmeta().custom_metadata_map
 height, width = json.loads(metadata["input_size"])
 
-image = cv2.cvtColor(cv2.imread("people/images/000000.jpg"), cv2.COLOR_BGR2RGB)
+image = cv2.imread("people/images/000000.jpg", cv2.IMREAD_COLOR_RGB)
 x, y, w, h = 10, 5, 100, 120  # the person's box
 scale = min(width / w, height / h) / json.loads(metadata["padding"])
 to_crop = np.array([[scale, 0, width / 2], [0, scale, height / 2]])
 to_crop[:, 2] -= scale * np.array([x + w / 2, y + h / 2])
-samples = (
-    max(1, round(1 / scale + 0.5)) if metadata["resample"] == "area" else 1
-)  # a pixel's mean, or its middle
-finer = samples * to_crop + np.array([[0, 0, (samples - 1) / 2]])
+area = metadata["resample"] == "area"  # the mean over what a pixel covers, or what lies in its middle
+samples = max(1, round(1 / scale + 0.5)) if area else 1
+finer = samples * to_crop + [0, 0, (samples - 1) / 2]
 crop = cv2.warpAffine(image, finer, (samples * width, samples * height))
 crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
 
 keypoints, scores = session.run(["keypoints", "scores"], {"images": crop[None]})
-in_image = (keypoints[0] - to_crop[:, 2]) / scale
-for name, point, score in zip(json.loads(metadata["joints"])["keypoints"], in_image, scores[0], strict=True):
-    print(f"{name:15} {point[0]:6.1f} {point[1]:6.1f}  {score:.2f}")
+names = json.loads(metadata["joints"])["keypoints"]
+for name, (x, y), score in zip(names, (keypoints[0] - to_crop[:, 2]) / scale, scores[0], strict=True):
+    print(f"{name:15} {x:6.1f} {y:6.1f}  {score:.2f}")

@@ -36,6 +36,7 @@ def run(arguments: Sequence[str]) -> None:
         flip_test=options.flip_test,
         padding=options.padding,
         device=options.device,
+        precision=options.precision,
         threads=options.threads,
     )
     print(_predict(predictor, people, options), f"written to {options.output}", sep="\n")
@@ -123,6 +124,10 @@ def _parser() -> Parser:
     parser.add_argument("--padding", type=float, help="how much larger than the box the crop is; as trained")
     parser.add_argument("--draw", type=_truth, default=True, help="write drawn images and videos")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--precision",
+        help="of a run or checkpoint: auto, float32, bfloat16 or float16 computes in fused layers",
+    )
     parser.add_argument("--threads", type=_positive, help="of onnxruntime on a CPU")
     return parser
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cdkd_ext.images import read_image, save_image
     from cdkd_ext.inference.crop_network import CropNetwork
-    from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
+    from cdkd_ext.inference.drawing import draw_pose, draw_poses, enlarge, enlarge_points, tile
     from cdkd_ext.inference.exported_network import ExportedNetwork
     from cdkd_ext.inference.following import FramePoses
     from cdkd_ext.inference.foreign_network import ForeignNetwork
@@ -35,6 +35,7 @@ __all__ = [
     "TorchNetwork",
     "Tracker",
     "draw_pose",
+    "draw_poses",
     "enlarge",
     "enlarge_points",
     "predict",
@@ -58,6 +59,7 @@ _LATE = {
     "TorchNetwork": "inference.torch_network",
     "Tracker": "inference.tracking",
     "draw_pose": "inference.drawing",
+    "draw_poses": "inference.drawing",
     "enlarge": "inference.drawing",
     "enlarge_points": "inference.drawing",
     "predict": "inference.prediction",

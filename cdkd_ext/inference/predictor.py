@@ -94,6 +94,7 @@ class Predictor:
         padding: float | None = None,
         resample: Resample | None = None,
         device: torch.device | str = "cpu",
+        precision: str | None = None,
         threads: int | None = None,
     ) -> Predictor:
         """Predict with a network from a file.
@@ -107,12 +108,16 @@ class Predictor:
             padding: see `Predictor`.
             resample: see `Predictor`.
             device: where it runs; onnxruntime takes a GPU with anything but "cpu", where it has one.
+            precision: of a run or checkpoint: "auto", "float32", "bfloat16" or "float16" computes in fused layers, which
+                "auto" chooses by the device; None takes the network as it is. See `TorchNetwork`.
             threads: of onnxruntime on a CPU; None leaves the choice to it.
 
         Raises:
             InputError: the file is missing, truncated, or does not say what network it is.
         """
-        network = load_network(path, joints, flip_test=flip_test, device=device, threads=threads)
+        network = load_network(
+            path, joints, flip_test=flip_test, device=device, precision=precision, threads=threads
+        )
         return cls(network, joints, padding=padding, resample=resample)
 
     @overload
@@ -193,10 +198,13 @@ def load_network(
     *,
     flip_test: bool | None = None,
     device: torch.device | str = "cpu",
+    precision: str | None = None,
     threads: int | None = None,
 ) -> CropNetwork:
     """Read a network in any of the forms that `Predictor.load` takes; see there for the arguments."""
     suffix = Path(path).suffix.lower()
+    if suffix in (".onnx", ".yaml", ".yml"):
+        check(precision is None, "precision", precision, "nothing for an ONNX file, which has its own")
     if suffix == ".onnx":
         file = OnnxFile(path, threads=threads, cpu=str(device) == "cpu")
         if is_exported(file):
@@ -209,7 +217,8 @@ def load_network(
     from cdkd_ext.inference.torch_network import TorchNetwork
 
     model = load_model(path, "path")
-    return TorchNetwork(model, joints, flip_test=flip_test is not False, device=device)
+    flips = flip_test is not False
+    return TorchNetwork(model, joints, flip_test=flips, device=device, precision=precision)
 
 
 def _pixels(image: Any) -> Image:

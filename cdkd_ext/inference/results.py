@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cdkd_ext.errors import check, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.images import Image, save_image
-from cdkd_ext.inference.drawing import draw_pose
+from cdkd_ext.inference.drawing import draw_poses
 from cdkd_ext.inference.following import FramePoses
 from cdkd_ext.inference.sources import Part
 from cdkd_ext.joints import JointSet
@@ -53,9 +53,8 @@ def draw_people(result: FramePoses, joints: JointSet, *, min_score: float, numbe
     image = result.frame.image
     assert image is not None
     thickness = max(1, round(min(image.shape[:2]) / 240))
-    canvas = image
-    for keypoints, scores in zip(result.poses.keypoints, result.poses.scores, strict=True):
-        canvas = draw_pose(canvas, keypoints, joints, drawn=scores >= min_score, thickness=thickness)
+    poses = result.poses
+    canvas = draw_poses(image, poses.keypoints, joints, drawn=poses.scores >= min_score, thickness=thickness)
     for (x, y, _, _), identity in zip(result.boxes, result.identities, strict=True):
         if numbered:
             place = (round(x), max(round(y), 12 * thickness))
@@ -70,7 +69,7 @@ def draw_people(result: FramePoses, joints: JointSet, *, min_score: float, numbe
                     width,
                     cv2.LINE_AA,
                 )
-    return np.ascontiguousarray(canvas)
+    return canvas
 
 
 class ResultFiles:
