@@ -6,10 +6,10 @@ import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from cdkd_ext.cli.parsing import Parser, plain_parser
+from cdkd_ext.errors import Terminated
 from cdkd_ext.inference import Predictor
 from cdkd_ext.inference.following import TRACKING, FramePoses, Times, follow
 from cdkd_ext.inference.person_boxes import FindPeople, find_people
@@ -39,11 +39,14 @@ def run(arguments: Sequence[str]) -> None:
         precision=options.precision,
         threads=options.threads,
     )
-    print(_predict(predictor, people, options), f"written to {options.output}", sep="\n")
+    summary = _predict(predictor, people, options)
+    print(summary, f"written to {options.output}", sep="\n")
     left = getattr(people, "left", [])
     if left and options.frames is None and options.every == 1:
         shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
         print(f"{options.boxes} has boxes of {len(left)} images that did not come: {shown}")
+    if isinstance(summary.ended, Terminated):
+        raise summary.ended
 
 
 def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _Summary:
@@ -66,11 +69,16 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
         threshold=threshold,
         drawn_from=drawn_from if options.draw else None,
     )
-    # Ctrl-C is how one ends a camera's or a stream's
-    ends = [KeyboardInterrupt] if any(part.kind == "live" for part in parts) else []
-    with files.open() as written, suppress(*ends):
-        for result in summary.counted(results):
-            written.add(result)
+    live = any(part.kind == "live" for part in parts)
+    with files.open() as written:
+        try:
+            for result in summary.counted(results):
+                written.add(result)
+        except KeyboardInterrupt as error:
+            # Ctrl-C is how one ends a camera's or a stream's
+            if not live:
+                raise
+            summary.ended = error
     return summary
 
 
@@ -145,13 +153,18 @@ def _positive(text: str) -> int:
 
 
 class _Summary:
-    """Counts frames, people and what could not be read, and shows in a terminal how it goes."""
+    """Counts frames, people and what could not be read, and shows in a terminal how it goes.
+
+    Attributes:
+        ended: what ended a camera's or a stream's frames, if somebody did.
+    """
 
     def __init__(self, times: Times, total: int | None) -> None:
         self._times, self._total = times, total
         self._frames = self._people = 0
         self._broken: list[str] = []
         self._shown = 0.0
+        self.ended: KeyboardInterrupt | None = None
 
     def counted(self, results: Iterable[FramePoses]) -> Iterator[FramePoses]:
         """The results as they come."""

@@ -109,8 +109,11 @@ class ResultFiles:
             self._separator = "["
             try:
                 yield self
-            finally:
-                self._close_video()
+            except BaseException as error:
+                if self._video is not None:
+                    self._video.discard(error)
+                raise
+            self._close_video()
             self._json.write("]\n" if self._separator == "," else "[]\n")
 
     def add(self, result: FramePoses) -> None:
@@ -205,6 +208,12 @@ class _Video:
         if image.shape[1::-1] != self._size:
             image = np.asarray(cv2.resize(image, self._size), np.uint8)
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def discard(self, error: BaseException) -> None:
+        """Leave nothing of the video, for what ended it too early."""
+        if self._writer is not None:
+            self._writer.release()
+        self._stack.__exit__(type(error), error, error.__traceback__)
 
     def close(self) -> None:
         """End the video, which then appears."""

@@ -157,14 +157,15 @@ def _captured(part: Part, capture: cv2.VideoCapture, every: int) -> Iterator[Sou
             if part.kind == "video" and (part.frames is None or number >= part.frames):
                 return
             lost += 1
-            yield _lost(part, number, "cannot be decoded")
-            number += 1
+            if part.kind == "video":
+                yield _lost(part, number)
+                number += 1
             continue
         if number % every == 0:
             read, pixels = capture.retrieve()
             lost = 0 if read else lost + 1
             if not read or pixels is None:
-                yield _lost(part, number, "cannot be decoded")
+                yield _lost(part, number)
             else:
                 seconds = time.monotonic() - started if part.kind == "live" else number / part.rate
                 image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
@@ -172,9 +173,9 @@ def _captured(part: Part, capture: cv2.VideoCapture, every: int) -> Iterator[Sou
         number += 1
 
 
-def _lost(part: Part, number: int, why: str) -> SourceFrame:
+def _lost(part: Part, number: int) -> SourceFrame:
     name = frame_name(part, number)
-    return SourceFrame(part.name, number, name, number / part.rate, None, f"{name}: {why}")
+    return SourceFrame(part.name, number, name, number / part.rate, None, f"{name}: cannot be decoded")
 
 
 def frame_name(part: Part, number: int) -> Path:

@@ -9,12 +9,15 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.cli import main
-from cdkd_ext.errors import InputError
+from cdkd_ext.errors import InputError, Terminated
 from cdkd_ext.images import read_image, save_image
 from cdkd_ext.inference import Predictor
+from cdkd_ext.inference.results import ResultFiles
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
 
@@ -22,10 +25,15 @@ from cdkd_ext.models import create_model
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "student.safetensors"
-    save_model(
-        create_model("lowres_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS, split_ratio=2.0),
-        path,
+    torch.manual_seed(0)
+    network = create_model(
+        "lowres_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS, split_ratio=2.0
     )
+    for module in network.modules():
+        # joints all over the crop, as of a trained network
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
+    save_model(network, path)
     return path
 
 
@@ -113,6 +121,26 @@ def test_results_are_lazy(checkpoint, folder):
     assert broken.frame.error and broken.poses.keypoints.shape == (0, 17, 2)
     with pytest.raises(InputError, match="every: expected a positive number, got 0"):
         predictor.follow(folder, "whole", every=0)
+
+
+@pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt, 0), (Terminated, 143)])
+def test_a_stream_that_is_ended_keeps_what_came(checkpoint, folder, tmp_path, monkeypatch, signal, status):
+    add = ResultFiles.add
+
+    def interrupted(self, result):
+        if result.frame.number == 2:
+            raise signal
+        add(self, result)
+
+    monkeypatch.setattr(ResultFiles, "add", interrupted)
+    address = (folder / "walk.avi").as_uri()
+    for source, kept in ((address, True), (str(folder / "walk.avi"), False)):
+        output = tmp_path / str(kept)
+        given = ["predict", str(checkpoint), source, "--boxes=whole", f"--output={output}"]
+        assert main(given) == (status if kept else {KeyboardInterrupt: 130, Terminated: 143}[signal])
+        assert (output / "keypoints.csv").exists() is kept
+    assert len(rows_of(tmp_path / "True" / "keypoints.csv")) == 2 * 17
+    assert not list((tmp_path / "False").iterdir())
 
 
 def test_boxes_of_images_that_do_not_come_are_said(checkpoint, folder, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -31,6 +33,16 @@ def test_frames_come_in_order_with_their_times(tmp_path):
     assert [frame.seconds for frame in frames] == pytest.approx([0, 0.5, 1.0])
     assert frames[1].name == tmp_path / "clip.avi" / "000005.jpg"
     assert abs(frames[2].image.mean() - 120) < 4
+
+
+def test_a_stream_ends_where_nothing_comes_any_more(tmp_path):
+    write_video(tmp_path / "clip.avi", 4)
+    address = (tmp_path / "clip.avi").as_uri()
+    (part,) = open_source(address)
+    assert part.kind == "live" and part.frames is None and part.name == address
+    frames = frames_of(address)
+    assert [frame.number for frame in frames] == [0, 1, 2, 3] and not any(frame.error for frame in frames)
+    assert all(before.seconds <= after.seconds for before, after in pairwise(frames))
 
 
 def test_a_folder_has_images_and_videos_sorted(tmp_path):
