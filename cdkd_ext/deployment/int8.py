@@ -69,10 +69,9 @@ class _Reader:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without hints at a pre-processing that has been done."""
-    level = logging.root.level
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
-        logging.root.setLevel(level)
+        logging.disable(before)

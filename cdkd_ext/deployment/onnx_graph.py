@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # onnxruntime 1.14 and newer read both
 OPSET = 18
 _IR_VERSION = 8
+# of what has operators that came later
+_LATER_IR_VERSION = 10
+_LATER_OPSET = 20
 _OUTPUTS = ("keypoints", "scores")
 
 
@@ -39,8 +42,12 @@ def write_onnx(
         path: the file.
         opset: version of ONNX's operators.
         metadata: texts to write beside the graph.
+
+    Raises:
+        ModuleNotFoundError: onnx or onnxscript is not installed.
     """
     import onnx
+    import onnxscript  # noqa: F401  the exporter's, whose own message would name no extra
 
     height, width = decoder.network.input_size
     with _quiet():
@@ -57,7 +64,7 @@ def write_onnx(
     model = exported.model_proto
     _name_batch(model)
     _forget_sources(model)
-    model.ir_version = max(_IR_VERSION, 10 if opset > 20 else 0)
+    model.ir_version = _LATER_IR_VERSION if opset > _LATER_OPSET else _IR_VERSION
     set_metadata(model, metadata or {})
     onnx.checker.check_model(model)
     onnx.save(model, os.fspath(path))

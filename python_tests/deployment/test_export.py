@@ -224,6 +224,15 @@ def test_a_difference_counts_what_moved(exported, heatmap):
         found.refuse_large(exported.path)
 
 
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_package_that_is_missing_is_named(run, run_without, tmp_path, package):
+    code = "from cdkd_ext.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = run_without([package], code, "export", str(run), "--output", str(tmp_path / "student.onnx"))
+    expected = f"cdkd: {package} is missing; `cdkd export` needs `pip install 'cdkd-ext[export]'`"
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (2, expected)
+    assert not list(tmp_path.iterdir())
+
+
 def test_joints_are_needed(decided_network, tmp_path):
     network = decided_network(MPII_JOINTS, "simcc")
     object.__setattr__(network.spec, "joints", None)
