@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.errors import check, check_option
+from cdkd_ext.inference.ahead import read_ahead
 from cdkd_ext.inference.person_boxes import FindPeople
 from cdkd_ext.inference.poses import Poses
 from cdkd_ext.inference.sources import Part, SourceFrame, open_source, read_frames
@@ -50,10 +52,10 @@ class FramePoses:
 
 @dataclass
 class Times:
-    """Where the time goes, in seconds of one core or of a GPU's wait.
+    """Where the time goes, in seconds.
 
     Attributes:
-        reading: frames, decoding them.
+        reading: waiting for frames, which a thread decodes in advance.
         boxes: finding people.
         poses: cutting crops and predicting.
     """
@@ -116,13 +118,15 @@ def _followed(
         if part.kind != "image" and tracking != "none":
             tracker = Tracker(smooth=tracking == "smooth")
         before = time.perf_counter()
-        for frame in read_frames(part, every=every):
-            times.reading += time.perf_counter() - before
-            yield _predicted(predictor, part, frame, people, tracker, times)
-            done += 1
-            if done == limit:
-                return
-            before = time.perf_counter()
+        # a video is decoded on another core
+        with closing(read_ahead(read_frames(part, every=every))) as ahead:
+            for frame in ahead:
+                times.reading += time.perf_counter() - before
+                yield _predicted(predictor, part, frame, people, tracker, times)
+                done += 1
+                if done == limit:
+                    return
+                before = time.perf_counter()
 
 
 def _predicted(
