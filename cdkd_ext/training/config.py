@@ -20,7 +20,7 @@ from cdkd_ext.distillation import (
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import ModelOptions, list_models
-from cdkd_ext.models.spec import RESAMPLINGS
+from cdkd_ext.resampling import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import (

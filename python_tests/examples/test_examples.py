@@ -13,6 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((CHECKOUT / "examples").glob("*.py"))
 WRITES = {
     "distil": ["student.pth"],
+    "export_onnx": ["people", "student.onnx", "student.safetensors"],
     "export_weights": ["mmpose.pth", "official.pth"],
     "own_data": ["lamps", "runs"],
     "own_teacher": ["people", "runs", "teacher.onnx", "teacher.yaml", "teacher_check.png"],
