@@ -60,7 +60,7 @@ class AdaptationConfig:
     patience: int = 4
     watched_people: int = 128
     sigma: float = 0.025
-    keep_outputs: float = 1.0
+    keep_outputs: float = 0.5
     frozen: list[str] = field(default_factory=list)
     report_people: int = 500
     flip_test: bool = True

@@ -18,6 +18,7 @@ from cdkd_ext.teachers.readers import HeatmapReader, KeypointReader, Reader, Sim
 _NEAR = 1.5  # cells around a keypoint whose offsets learn: what a maximum beside the right cell still needs
 _TAUGHT = ("heatmap", "offset", "x", "y", "keypoints")
 _SMALLEST_PROBABILITY = 1e-6
+_OFFSET_WEIGHT = 0.25  # half a cell of offset is worth less than the right cell
 _WIDTH = 0.02  # share of a crop's longer side from which on an error of keypoints counts in proportion
 
 
@@ -68,7 +69,8 @@ class KeypointLoss(nn.Module):
         assert isinstance(self._reader, KeypointReader)
         points = self._reader.points(outputs)[:, : self._joints]
         side = max(self._size)
-        error = F.smooth_l1_loss(points / side, keypoints / side, reduction="none", beta=_WIDTH).sum(-1)
+        wanted = torch.where(weights[..., None] > 0, keypoints, 0.0)
+        error = F.smooth_l1_loss(points / side, wanted / side, reduction="none", beta=_WIDTH).sum(-1)
         return {"distance": _mean(error / _WIDTH, weights)}
 
     def _axes(
@@ -99,7 +101,8 @@ class KeypointLoss(nn.Module):
         terms = {"heatmap": self._map_term(maps, target, weights)}
         if "offset" in reader.names:
             offsets = reader.planes(outputs, "offset").unflatten(1, (-1, 2))[:, : self._joints]
-            terms["offset"] = self._offset_term(offsets, torch.stack([x, y], 2), target.exp(), weights)
+            offset = self._offset_term(offsets, torch.stack([x, y], 2), target.exp(), weights)
+            terms["offset"] = _OFFSET_WEIGHT * offset
         return terms
 
     def _map_term(self, maps: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class AdaptableNetwork(nn.Module):
         """What tells the network from others, by its weights and its description."""
         digest = hashlib.sha256(repr(self.description).encode())
         for name, value in self.state_dict().items():
-            digest.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def check(self, crops: Tensor) -> None:

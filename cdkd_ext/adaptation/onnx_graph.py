@@ -67,12 +67,13 @@ class TrainableGraph(nn.Module):
     def __init__(self, path: str | os.PathLike[str], *, before_sigmoid: Collection[str] = ()) -> None:
         super().__init__()
         self.path = Path(path)
-        # refuses what onnxruntime cannot run, too
-        self._file = OnnxFile(path, cpu=True)
+        # refuses what onnxruntime cannot run
+        OnnxFile(path, cpu=True)
         self._model = onnx.load(str(path))
         _check_model(self._model, str(path))
         working = onnx.ModelProto()
         working.CopyFrom(self._model)
+        _lift_constants(working)
         _free_batch(working)
         self.logits = frozenset(name for name in before_sigmoid if _without_sigmoid(working, name))
         self._names = [output.name for output in self._model.graph.output]
@@ -115,7 +116,7 @@ class TrainableGraph(nn.Module):
         Raises:
             InputError: names the output that differs, or the size of the batch if that is the reason.
         """
-        file = file or self._file
+        file = file or OnnxFile(self.path, cpu=True)
         shown = str(file.path)
         try:
             outputs = self(images)
@@ -205,6 +206,19 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
             for attribute in node.attribute:
                 if attribute.name == "value":
                     yield node.output[0], attribute.t
+
+
+def _lift_constants(model: Any) -> None:
+    """Turn nodes that are constant tensors into initialisers, which can learn."""
+    lifted = dict(_tensors(model))
+    kept = [node for node in model.graph.node if node.op_type != "Constant" or node.output[0] not in lifted]
+    known = {tensor.name for tensor in model.graph.initializer}
+    for name, tensor in lifted.items():
+        if name not in known:
+            model.graph.initializer.add().CopyFrom(tensor)
+            model.graph.initializer[-1].name = name
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
 
 
 def _free_batch(model: Any) -> None:
