@@ -52,7 +52,8 @@ def convert_checkpoint(
     else:
         if joints is None:
             fail("joints", "nothing", "the joints of the weights: coco, mpii or a YAML file")
-        network = create_model(model.spec(named_joints(joints)))
+        # the code bases that they come from sample bilinearly
+        network = create_model(model.spec(named_joints(joints), resample="linear"))
         report = str(load_checkpoint(network, weights))
     if layout == "cdkd":
         save_model(network, target)

@@ -2,6 +2,7 @@
 
 from cdkd_ext.data.augmentation import Augmentation
 from cdkd_ext.data.box_file import read_boxes
+from cdkd_ext.data.camera_faults import add_camera_faults
 from cdkd_ext.data.coco import keypoint_category_id, load_coco_detections, load_coco_persons
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.crops import (
@@ -43,6 +44,7 @@ __all__ = [
     "StoredCrops",
     "VideoFrames",
     "View",
+    "add_camera_faults",
     "build_sharded_views",
     "build_stored_crops",
     "crop_matrix",

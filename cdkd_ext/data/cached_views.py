@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cdkd_ext.data.batches import Batch, Key, lost_workers_named
+from cdkd_ext.data.camera_faults import VERSION as FAULTS_VERSION
 from cdkd_ext.data.crops import VERSION as CROPS_VERSION
 from cdkd_ext.data.dataset import PoseDataset
+from cdkd_ext.data.mirrored_views import MirroredViews
 from cdkd_ext.data.person import Person
 from cdkd_ext.errors import InputError
 from cdkd_ext.files import new_folder, remove_leftovers
@@ -67,23 +69,55 @@ class FixedViews(Dataset[Batch]):
         views: where `build_student_views` wrote, or what reads the views.
         teacher_outputs: returns the stored output of a teacher for (index, view) keys, the batch's
             ``teacher_output``; None where there is no teacher.
+        mirrored: makes further views of the stored ones; None does not.
     """
 
     def __init__(
-        self, views: Path | StoredViews, teacher_outputs: Callable[[Sequence[Key]], object] | None = None
+        self,
+        views: Path | StoredViews,
+        teacher_outputs: Callable[[Sequence[Key]], object] | None = None,
+        mirrored: MirroredViews | None = None,
     ) -> None:
         self._views: StoredViews = StoredArrays(views) if isinstance(views, Path) else views
         self._teacher_outputs = teacher_outputs
+        self._mirrored = mirrored
+
+    def with_mirrored(self, mirrored: MirroredViews) -> FixedViews:
+        """The same views, and their mirror images."""
+        return FixedViews(self._views, self._teacher_outputs, mirrored)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether there are mirror images too."""
+        return self._mirrored is not None
 
     def __len__(self) -> int:
         return len(self._views)
 
     def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples of the (index, view) keys, stacked."""
+        """Return the samples of the (index, view) keys, stacked.
+
+        Where views are mirrored, ``mirrored`` (B,) bool says which rows are. Their teacher's output is still that of the
+        stored views: it is mirrored on the device (`on_device`).
+        """
+        mask = None
+        if self._mirrored is not None:
+            keys, mask = self._mirrored.stored(keys)
         samples: Batch = {**self._views.read(keys), "index": torch.tensor([index for index, _ in keys])}
+        if self._mirrored is not None and mask is not None:
+            samples = {**self._mirrored.samples(samples, mask), "mirrored": mask}
         if self._teacher_outputs is not None:
             samples["teacher_output"] = self._teacher_outputs(keys)
         return samples
+
+    def on_device(self, batch: Batch) -> Batch:
+        """Mirror the teacher's output of the batch's mirrored views."""
+        if self._mirrored is None:
+            return batch
+        rest = {name: value for name, value in batch.items() if name != "mirrored"}
+        if self._mirrored.output is not None and "teacher_output" in batch:
+            rest["teacher_output"] = self._mirrored.output(batch["teacher_output"], batch["mirrored"])
+        return rest
 
     def __getitem__(self, keys: list[Key]) -> Batch:
         return self.batch(keys)
@@ -102,7 +136,22 @@ def build_student_views(dataset: PoseDataset, views: int, folder: Path, *, worke
     def compute(samples: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: samples[name] for name in STUDENT_FIELDS}
 
-    return store_views(dataset, views, folder, "views", compute, workers=workers, fields=STUDENT_FIELDS)
+    return store_views(
+        dataset,
+        views,
+        folder,
+        "views",
+        compute,
+        workers=workers,
+        fields=STUDENT_FIELDS,
+        **student_identity(dataset),
+    )
+
+
+def student_identity(dataset: PoseDataset) -> dict[str, object]:
+    """What the student's crops depend on beside the people, the views and their size."""
+    faults = {"camera_faults": [dataset.camera_faults, FAULTS_VERSION]} if dataset.camera_faults else {}
+    return {"resample": dataset.resample, **faults}
 
 
 def store_views(

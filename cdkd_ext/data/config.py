@@ -5,6 +5,7 @@ from typing import Literal
 
 from cdkd_ext.data.augmentation import Augmentation
 from cdkd_ext.detectors import DetectionOptions
+from cdkd_ext.models.spec import Resample
 
 
 @dataclass
@@ -35,9 +36,17 @@ class DataConfig:
         labelled_fraction: share of the training people whose labels are used; the others only distil.
         padding: how much larger than the box the crop is; None takes what the weights (`model.weights`, else the
             teacher's) were trained with where they say it, else 1.25.
+        resample: how crops are made of people who have more pixels in the image: "area" takes means, as a camera far away
+            would, "linear" one sample per pixel, as the paper does and OpenCV by default; None takes what a run that goes on or
+            the weights (`model.weights`) were trained with where they say it, else "area". A teacher's crops are as its
+            own description says.
         augmentation: random scale, rotation, flip and half-body crops.
+        camera_faults: strength, 0 to 1, of what a worse camera does to the student's crops: blur, fewer pixels, exposure,
+            noise, JPEG. The teacher's crops stay as they are, and so do those that a training validates on. Not together
+            with `stored_crops`.
         views: 0 augments afresh in every epoch; n > 0 draws n fixed views per person once, which also lets the
             teacher's outputs be computed once.
+        mirror_views: take each fixed view and its mirror image, which are made as they are read: n stored views are 2n.
         teacher_cache: how the teacher's outputs for fixed views are stored: "dense" in half precision, or "compact" in some 3
             KB per view for 17 joints, in shards that several processes fill (`cdkd cache`); SAPE's feature maps are stored as
             half floats in both.
@@ -79,8 +88,11 @@ class DataConfig:
     synthetic_people: int = 6000
     labelled_fraction: float = 1.0
     padding: float | None = None
+    resample: Resample | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    camera_faults: float = 0.0
     views: int = 0
+    mirror_views: bool = False
     teacher_cache: Literal["dense", "compact"] = "dense"
     view_images: Literal["raw", "jpeg"] = "raw"
     stored_crops: bool = False

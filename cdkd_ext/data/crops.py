@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext.errors import check
+from cdkd_ext.errors import check, check_option
+from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # part of the fingerprints of stored crops; to be raised when a change here changes a pixel
 VERSION = 1
@@ -24,6 +25,10 @@ _FEWER = (
     f"one that shows at most {_LARGEST_SIDE} pixels of the image's width and height, as OpenCV 4 warps them"
 )
 _AROUND = 2  # pixels that bilinear sampling and its rounding can reach
+# beyond twice as many samples on a side of a crop's pixel, the image is averaged down to no less than these first
+_FEWEST_SAMPLES = 8
+_COARSEST = 3  # samples on a side that make a mean of a little more than a pixel
+_SAME = 1e-9  # by which a scale of 1 may be off
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -112,27 +117,90 @@ def transform_points(points: FloatArray, matrix: FloatArray) -> FloatArray:
 
 
 def warp_crop(
-    image: npt.NDArray[np.uint8], matrix: FloatArray, crop_size: tuple[int, int]
+    image: npt.NDArray[np.uint8],
+    matrix: FloatArray,
+    crop_size: tuple[int, int],
+    resample: Resample = DEFAULT_RESAMPLE,
 ) -> npt.NDArray[np.uint8]:
-    """Sample a crop bilinearly; outside of the image it is black.
+    """Sample a crop; outside of the image it is black.
 
     Args:
         image: (H, W, 3) uint8.
         matrix: (2, 3), image pixels to crop pixels.
         crop_size: (height, width).
+        resample: "linear" samples the image bilinearly at the centre of each of the crop's pixels, and so leaves out most of
+            an image that has many more. "area" takes the mean over the square that the pixel covers, as a camera
+            far away would; where the crop is not reduced it is the same as "linear". Both put what lies at a place in the
+            image at the same place in the crop.
 
     Returns:
         (height, width, 3) uint8.
 
     Raises:
-        InputError: OpenCV 4 cannot warp so many pixels.
+        InputError: OpenCV 4 cannot warp so many pixels, or an unknown way to sample.
+
+    Example:
+        >>> import numpy as np
+        >>> from cdkd_ext.data import warp_crop
+        >>> stripes = np.zeros((64, 64, 3), np.uint8)
+        >>> stripes[:, ::2] = 200
+        >>> quarter = np.array([[0.25, 0.0, 0.0], [0.0, 0.25, 0.0]])
+        >>> [int(warp_crop(stripes, quarter, (16, 16), way)[8, 8, 0]) for way in ("linear", "area")]
+        [200, 100]
     """
+    check_option("resample", resample, RESAMPLINGS)
+    reduction = _reduction(matrix) if resample == "area" else 1.0
+    if reduction <= 1 + _SAME:
+        return _sampled(image, matrix, crop_size)
+    if reduction >= 2 * _FEWEST_SAMPLES:
+        factor = min(int(reduction / _FEWEST_SAMPLES), max(image.shape[:2]))
+        image, matrix = _averaged(image, matrix, crop_size, factor)
+        reduction /= factor
+    # of a crop that shows next to nothing of its image, no more samples are of use
+    samples = min(max(math.ceil(reduction - _SAME), _COARSEST), 2 * _FEWEST_SAMPLES)
+    finer = samples * np.asarray(matrix, dtype=np.float64)
+    finer[:, 2] += (samples - 1) / 2
+    height, width = crop_size
+    sampled = _sampled(image, finer, (height * samples, width * samples))
+    # means of whole blocks, whose middles are the pixels' centres
+    return cv2.resize(sampled, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _reduction(matrix: FloatArray) -> float:
+    """How many image pixels the longer side of a crop's pixel covers."""
+    return float(np.linalg.norm(invert_affine(matrix)[:, :2], axis=0).max())
+
+
+def _averaged(
+    image: npt.NDArray[np.uint8], matrix: FloatArray, crop_size: tuple[int, int], factor: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """The part of an image that a crop shows, reduced to means of `factor` pixels each way, and its map to the crop."""
+    # a pixel of the crop more on each side: what the first one covers begins half a pixel before its centre
+    wider = np.array(matrix, dtype=np.float64)
+    wider[:, 2] += 1
+    part, moved = cut_for_crop(image, wider, (crop_size[0] + 2, crop_size[1] + 2))
+    moved[:, 2] -= 1
+    moved[:, 2] += moved[:, :2].sum(1) * ((factor - 1) / 2)
+    moved[:, :2] *= factor
+    if not part.size:
+        return part, moved
+    height, width = part.shape[:2]
+    # black, as all is outside of the image
+    whole = cv2.copyMakeBorder(part, 0, -height % factor, 0, -width % factor, cv2.BORDER_CONSTANT)
+    size = (whole.shape[1] // factor, whole.shape[0] // factor)
+    return cv2.resize(whole, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), moved
+
+
+def _sampled(
+    image: npt.NDArray[np.uint8], matrix: FloatArray, crop_size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """A crop by one bilinear sample per pixel."""
     height, width = crop_size
     if max(image.shape[:2]) > _LARGEST_SIDE:
         # all others are warped whole: OpenCV 5 rounds coordinates in float32, so a cut can change a value by one
         image, matrix = cut_for_crop(image, matrix, crop_size)
-        if not image.size:
-            return np.zeros((height, width, 3), np.uint8)
+    if not image.size:
+        return np.zeros((height, width, 3), np.uint8)
     try:
         crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
     except cv2.error:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from cdkd_ext.data.augmentation import Augmentation
+from cdkd_ext.data.camera_faults import add_camera_faults, check_strength
 from cdkd_ext.data.crops import (
     CropRegion,
     crop_matrix,
@@ -22,9 +23,12 @@ from cdkd_ext.data.crops import (
     warp_crop,
 )
 from cdkd_ext.data.person import Person
-from cdkd_ext.errors import check, check_type
+from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
+from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
+
+_FAULTS = 1  # the stream of the camera's faults
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,7 @@ class View:
         keypoints: (J, 2) float32, pixels of the student's crop; 0 where not annotated.
         annotated: (J,) float32.
         labelled: whether the person's annotations may be used.
+        number: which of the person's views.
     """
 
     index: int
@@ -46,6 +51,7 @@ class View:
     keypoints: npt.NDArray[np.float32]
     annotated: npt.NDArray[np.float32]
     labelled: bool
+    number: int = 0
 
     def labels(self) -> dict[str, torch.Tensor]:
         """A sample of `PoseDataset` without its images."""
@@ -84,6 +90,10 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
             smaller fraction lies within the choice for a larger one; above 0 it is at least one person.
         padding: factor around the box.
         footage: people without annotations, behind the others; they do not change whose labels are chosen.
+        resample: how the student's crops are made of larger regions, "area" or "linear"; see `warp_crop`.
+        teacher_resample: the same of the teacher's.
+        camera_faults: strength in [0, 1] of what a worse camera would do to the student's crops, drawn for each view;
+            see `add_camera_faults`. The teacher's stay as they are.
     """
 
     def __init__(
@@ -98,6 +108,9 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         labelled_fraction: float = 1.0,
         padding: float = 1.25,
         footage: Sequence[Person] = (),
+        resample: Resample = DEFAULT_RESAMPLE,
+        teacher_resample: Resample = DEFAULT_RESAMPLE,
+        camera_faults: float = 0.0,
     ) -> None:
         everybody = (*persons, *footage)
         check(len(everybody) > 0, "persons", "none", "at least one person")
@@ -118,11 +131,16 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         check(seed >= 0, "seed", seed, "a non-negative integer")
         check(0 <= labelled_fraction <= 1, "labelled_fraction", labelled_fraction, "a number in [0, 1]")
         check(padding > 0, "padding", padding, "a positive number")
+        check_option("resample", resample, RESAMPLINGS)
+        check_option("teacher_resample", teacher_resample, RESAMPLINGS)
+        check_strength("camera_faults", camera_faults)
         self.persons = everybody
         self.joints = joints
         self.augmentation = augmentation
         self.seed = operator.index(seed)
         self.padding = padding
+        self.resample, self.teacher_resample = resample, teacher_resample
+        self.camera_faults = camera_faults
         self.labelled_fraction = labelled_fraction
         chosen = _choose_labelled(tuple(persons), self.seed, labelled_fraction)
         self.labelled = np.concatenate([chosen, np.zeros(len(footage), dtype=bool)])
@@ -155,10 +173,14 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
 
     def crops(self, image: Image, drawn: View, *, teacher: bool = True) -> dict[str, torch.Tensor]:
         """Return the sample of a view of a person, given the person's image; `teacher`: with the teacher's crop."""
-        sample = {"image": _to_tensor(warp_crop(image, drawn.matrix, self.size)), **drawn.labels()}
+        crop = warp_crop(image, drawn.matrix, self.size, self.resample)
+        if self.camera_faults:
+            crop = add_camera_faults(crop, self._rng(drawn.index, drawn.number, _FAULTS), self.camera_faults)
+        sample = {"image": _to_tensor(crop), **drawn.labels()}
         if teacher and self.teacher_size is not None:
             teacher_matrix = crop_matrix(drawn.region, self.teacher_size)
-            sample["teacher_image"] = _to_tensor(warp_crop(image, teacher_matrix, self.teacher_size))
+            crop = warp_crop(image, teacher_matrix, self.teacher_size, self.teacher_resample)
+            sample["teacher_image"] = _to_tensor(crop)
         return sample
 
     def view(self, index: int, view: int) -> View:
@@ -178,15 +200,19 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         annotated = person.annotated if labelled else np.zeros_like(person.annotated)
         region = region_from_box(person.box, self.size, self.padding)
         if self.augmentation is not None:
-            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, index, view))))
             region = self.augmentation.draw(
-                rng, region, self.size, person.keypoints, annotated, self._upper_body
+                self._rng(index, view), region, self.size, person.keypoints, annotated, self._upper_body
             )
         matrix = crop_matrix(region, self.size)
         keypoints = transform_points(person.keypoints, matrix)
         if region.flip:
             keypoints, annotated = keypoints[self._flip], annotated[self._flip]
-        return View(index, region, matrix, keypoints * annotated[:, None], annotated, labelled)
+        return View(index, region, matrix, keypoints * annotated[:, None], annotated, labelled, view)
+
+    def _rng(self, index: int, view: int, *stream: int) -> np.random.Generator:
+        """The source of what is random about a view; other numbers of a stream give other draws."""
+        seeds = np.random.SeedSequence((self.seed, index, view), spawn_key=stream)
+        return np.random.Generator(np.random.Philox(seeds))
 
 
 def _image_size(argument: str, size: tuple[int, int]) -> tuple[int, int]:

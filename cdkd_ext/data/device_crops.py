@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,9 +11,11 @@ from torch import Tensor
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.tensor_checks import check_tensor
 
+_SAME = 1e-5  # by which the square of a scale of 1 may be off
 
-def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sample crops bilinearly, as `warp_crop` does one by one; outside of the source image they are black.
+
+def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int], *, samples: int = 1) -> Tensor:
+    """Sample crops, as `warp_crop` does one by one; outside of the source image they are black.
 
     Pixel centres are integers on both sides. Nothing waits for the device and no value is read on the host. OpenCV
     rounds the places it samples to 1/32 pixel and this does not, so the two differ by about a grey level for each
@@ -21,6 +25,8 @@ def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tens
         images: (B, C, H, W) uint8, at least 2 pixels high and wide.
         to_source: (B, 2, 3) float32, crop pixels to source pixels: the inverse of what `crop_matrix` returns.
         size: (height, width) of the crops.
+        samples: bilinear samples on a side of a crop's pixel, whose mean it becomes. 1 is `warp_crop`'s "linear"; with as
+            many as the source pixels that it covers, it is "area". A crop that is not reduced is linear in any case.
 
     Returns:
         (B, C, height, width) uint8 on the device of `images`.
@@ -47,11 +53,31 @@ def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tens
         raise TypeError(f"images: expected torch.uint8, got {images.dtype}")
     if to_source.dtype != torch.float32:
         raise TypeError(f"to_source: expected torch.float32, got {to_source.dtype}")
-    return _sample(images.float(), to_source, size)
+    check(samples > 0, "samples", samples, "a positive number")
+    return _sample(images.float(), to_source, size, samples)
 
 
-def _sample(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tensor:
+def _sample(images: Tensor, to_source: Tensor, size: tuple[int, int], samples: int) -> Tensor:
     """`warp_crops` of images (B, C, H, W) in float32."""
+    if samples == 1:
+        return _sampled(images, to_source, size).round_().to(torch.uint8)
+    linear = to_source[:, :, :2]
+    # squares of the source pixels that a step along each side of the crop goes
+    reduced = linear.square().sum(1).amax(1) > 1 + _SAME
+    total: Tensor | None = None
+    for step in itertools.product(range(samples), repeat=2):
+        x, y = ((place + 0.5) / samples - 0.5 for place in step)
+        moved = to_source.clone()
+        moved[:, :, 2] += torch.where(reduced[:, None], linear[:, :, 0] * x + linear[:, :, 1] * y, 0.0)
+        sampled = _sampled(images, moved, size)
+        total = sampled if total is None else total.add_(sampled)
+    assert total is not None
+    mean = torch.where(reduced[:, None, None, None], total / samples**2, sampled)
+    return mean.round_().to(torch.uint8)
+
+
+def _sampled(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crops in float32 by one bilinear sample per pixel."""
     height, width = images.shape[2:]
     x = torch.arange(size[1], device=images.device, dtype=torch.float32)
     y = torch.arange(size[0], device=images.device, dtype=torch.float32)[:, None]
@@ -61,11 +87,16 @@ def _sample(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tensor:
     x_place = (a * x + b * y + x_offset) * (2 / (width - 1)) - 1  # (B, height, width)
     y_place = (c * x + d * y + y_offset) * (2 / (height - 1)) - 1
     places = torch.stack((x_place, y_place), -1)
-    return F.grid_sample(images, places, "bilinear", "zeros", align_corners=True).round_().to(torch.uint8)
+    return F.grid_sample(images, places, "bilinear", "zeros", align_corners=True)
 
 
 def crops_on_device(
-    batch: dict[str, Tensor], size: tuple[int, int], teacher_size: tuple[int, int] | None = None
+    batch: dict[str, Tensor],
+    size: tuple[int, int],
+    teacher_size: tuple[int, int] | None = None,
+    *,
+    samples: int = 1,
+    teacher_samples: int = 1,
 ) -> dict[str, Tensor]:
     """Replace a batch's stored crops by the student's and the teacher's crops, both from the same draw.
 
@@ -73,6 +104,8 @@ def crops_on_device(
         batch: as `StoredCrops.batch` returns it, on any device.
         size: (height, width) of the student's crops.
         teacher_size: (height, width) of the teacher's, or None for none.
+        samples: on a side of a pixel of the student's crops; see `warp_crops`.
+        teacher_samples: the same of the teacher's.
 
     Returns:
         The batch with ``image`` (B, 3, h, w) and, with `teacher_size`, ``teacher_image`` (B, 3, H, W), both uint8,
@@ -89,10 +122,10 @@ def crops_on_device(
     batch = dict(batch)
     # converted once for both
     stored, to_stored = batch.pop("stored_image").float(), batch.pop("to_stored")
-    batch["image"] = _sample(stored, to_stored, size)
+    batch["image"] = _sample(stored, to_stored, size, samples)
     if teacher_size is not None:
         # a crop n times as large has coordinates n times as large
         scale = to_stored.new_full((3,), size[1] / teacher_size[1])
         scale[2] = 1
-        batch["teacher_image"] = _sample(stored, to_stored * scale, teacher_size)
+        batch["teacher_image"] = _sample(stored, to_stored * scale, teacher_size, teacher_samples)
     return batch

@@ -17,6 +17,7 @@ from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import JointSet, named_joints
+from cdkd_ext.models.spec import DEFAULT_RESAMPLE, Resample
 from cdkd_ext.synthetic import draw_people
 
 
@@ -105,6 +106,7 @@ def load_validation(config: DataConfig) -> EvaluationSet:
         reference,
         config.padding,
         config.category,
+        config.resample,
     )
 
 
@@ -235,16 +237,20 @@ def training_set(
     padding: float,
     seed: int,
     teacher_size: tuple[int, int] | None,
+    resample: Resample = DEFAULT_RESAMPLE,
+    teacher_resample: Resample = DEFAULT_RESAMPLE,
 ) -> PoseDataset:
     """The augmented training people, cropped for the student and, given its size, for the teacher.
 
     Args:
         people: of `load_people`.
-        config: augmentation and the share of the people whose labels are used.
+        config: augmentation, the camera's faults and the share of the people whose labels are used.
         size: (height, width) of the student's crops.
         padding: how much larger than the box a crop is.
         seed: of the views and of the choice of the labelled people.
         teacher_size: (height, width) of the teacher's crops; None draws none.
+        resample: how the student's crops are made of larger regions.
+        teacher_resample: the same of the teacher's.
     """
     return PoseDataset(
         people.train,
@@ -256,4 +262,7 @@ def training_set(
         labelled_fraction=config.labelled_fraction,
         padding=padding,
         footage=people.footage.persons if people.footage else (),
+        resample=resample,
+        teacher_resample=teacher_resample,
+        camera_faults=config.camera_faults,
     )

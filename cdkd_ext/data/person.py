@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cdkd_ext.errors import fail
 from cdkd_ext.joints import JointSet
+from cdkd_ext.models.spec import Resample
 
 ANNOTATED_BOXES = "ground truth"
 
@@ -63,6 +64,8 @@ class EvaluationSet:
         reference: where PCKh's reference lengths come from, in words.
         padding: how much larger than the box a crop is; None leaves it to the network that is measured.
         category: name or id of the people's category in the annotations, where the user chose one.
+        resample: how crops are made of larger regions; None leaves it to the network that is measured.
+        camera_faults: strength in [0, 1] of the faults that crops are given; see `cdkd_ext.data.add_camera_faults`.
     """
 
     persons: Sequence[Person]
@@ -73,6 +76,8 @@ class EvaluationSet:
     reference: str = ""
     padding: float | None = None
     category: int | str | None = None
+    resample: Resample | None = None
+    camera_faults: float = 0.0
 
 
 def check_images_exist(persons: list[Person], source: str) -> None:

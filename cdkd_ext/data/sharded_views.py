@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.data.batches import Key, lost_workers_named
-from cdkd_ext.data.cached_views import STUDENT_FIELDS, _chunks, _people
+from cdkd_ext.data.cached_views import STUDENT_FIELDS, _chunks, _people, student_identity
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.shard_writing import Chunk, row_bytes, write_shards
 from cdkd_ext.data.shards import Manifest, Shards
@@ -71,6 +71,7 @@ def build_sharded_views(
         return student_columns(samples, images)
 
     identity = {"size": dataset.size, "labelled": dataset.labelled_fraction, "images": images}
+    identity |= student_identity(dataset)
     return store_sharded_views(dataset, views, folder, "views", compute, identity, workers=workers)
 
 

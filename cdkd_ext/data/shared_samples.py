@@ -79,7 +79,12 @@ class SharedBatches(Dataset[Batch]):
         """Do what is left to do once the batches are on their device; see `StoredCrops.on_device`."""
         batches = batch[STUDENTS]
         if not isinstance(self.sources[0], StoredCrops):
-            return batch
+            if not self.sources[0].mirrors:
+                return batch
+            # crops of different sizes mirror at different places, and so do a teacher's outputs for them
+            taught = {name: value for name, value in batches[0].items() if name == "teacher_output"}
+            pairs = zip(self.sources, batches, strict=True)
+            return {STUDENTS: [source.on_device({**own, **taught}) for source, own in pairs]}
         stored = batches[0]["stored_image"]
         batches = [{**own, "stored_image": stored} for own in batches]
         numbered = enumerate(zip(self.sources, batches, strict=True))

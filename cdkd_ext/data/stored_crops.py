@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import new_folder, remove_leftovers
 from cdkd_ext.images import read_image
+from cdkd_ext.models.spec import Resample
 
 FloatMatrix = npt.NDArray[np.float64]
 
@@ -38,7 +40,7 @@ class StoredCrops(Dataset[Batch]):
         margin: as given there.
 
     Raises:
-        InputError: the stored crops are of other people or sizes.
+        InputError: the stored crops are of other people or sizes, or the data set draws faults of cameras.
 
     Example:
         ```python
@@ -50,6 +52,8 @@ class StoredCrops(Dataset[Batch]):
     """
 
     def __init__(self, dataset: PoseDataset, folder: Path, *, margin: float = 1.5) -> None:
+        faults = dataset.camera_faults
+        check(faults == 0, "camera_faults", faults, "0 for stored crops, which are made on the device")
         self.dataset = dataset
         self.margin = margin
         self.crops: npt.NDArray[np.uint8] = np.load(folder / "crops.npy", mmap_mode="r")
@@ -93,13 +97,34 @@ class StoredCrops(Dataset[Batch]):
             batch: of `batch`.
             teacher: whether to make the teacher's crops, where the data set has some.
         """
-        return crops_on_device(batch, self.dataset.size, self.dataset.teacher_size if teacher else None)
+        dataset = self.dataset
+        return crops_on_device(
+            batch,
+            dataset.size,
+            dataset.teacher_size if teacher else None,
+            samples=_samples(dataset, dataset.size, dataset.resample),
+            teacher_samples=_samples(dataset, dataset.teacher_size or dataset.size, dataset.teacher_resample),
+        )
 
 
 def stored_size(dataset: PoseDataset, margin: float) -> tuple[int, int]:
     """(height, width) of the stored crops: the teacher's, or without one the student's, times `margin`."""
     height, width = dataset.teacher_size or dataset.size
     return round(height * margin), round(width * margin)
+
+
+def _stored_resample(dataset: PoseDataset) -> Resample:
+    """How stored crops are made: as those of the network whose density of pixels they have."""
+    return dataset.resample if dataset.teacher_size is None else dataset.teacher_resample
+
+
+def _samples(dataset: PoseDataset, size: tuple[int, int], resample: Resample) -> int:
+    """Samples on a side of a crop's pixel: as many as the pixel covers of the stored ones in the smallest view."""
+    if resample == "linear":
+        return 1
+    height = (dataset.teacher_size or dataset.size)[0]
+    smallest = 1 + (dataset.augmentation.scale if dataset.augmentation else 0.0)
+    return math.ceil(height / size[0] * smallest)
 
 
 def build_stored_crops(dataset: PoseDataset, folder: Path, *, margin: float = 1.5, workers: int = 0) -> Path:
@@ -142,7 +167,14 @@ def _fingerprint(dataset: PoseDataset, margin: float) -> str:
     for person in dataset.persons:
         digest.update(np.ascontiguousarray(person.box, dtype=np.float64).tobytes())
     aspect = dataset.size[0] / dataset.size[1]
-    settings = [aspect, stored_size(dataset, margin), dataset.padding, margin, CROPS_VERSION]
+    settings = [
+        aspect,
+        stored_size(dataset, margin),
+        dataset.padding,
+        margin,
+        CROPS_VERSION,
+        _stored_resample(dataset),
+    ]
     digest.update(json.dumps(settings).encode())
     return digest.hexdigest()[:16]
 
@@ -160,7 +192,8 @@ class _Unaugmented(Dataset[torch.Tensor]):
         person = self.dataset.persons[index]
         image = read_image(person.image_path, person.image_size, upright=person.upright)
         matrix = _stored_matrix(self.dataset, index, self.margin)
-        crop = warp_crop(image, matrix, stored_size(self.dataset, self.margin))
+        size = stored_size(self.dataset, self.margin)
+        crop = warp_crop(image, matrix, size, _stored_resample(self.dataset))
         return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
 
 

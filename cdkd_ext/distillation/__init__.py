@@ -4,6 +4,7 @@ from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
 from cdkd_ext.distillation.heatmap import HeatmapLoss
 from cdkd_ext.distillation.loss import DistillationLoss
+from cdkd_ext.distillation.mirroring import mirror_output
 from cdkd_ext.distillation.outputs import DescribedNetwork, TeacherOutput, TeacherSpec
 from cdkd_ext.distillation.sape import SAPE
 from cdkd_ext.distillation.sau import SAU
@@ -23,4 +24,5 @@ __all__ = [
     "TeacherSpec",
     "cosine_ramp",
     "gradient_reversal",
+    "mirror_output",
 ]

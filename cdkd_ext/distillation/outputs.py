@@ -11,7 +11,7 @@ from torch import Tensor
 from cdkd_ext.errors import check
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec
-from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE, Resample
 
 
 class DescribedNetwork(Protocol):
@@ -44,6 +44,7 @@ class TeacherSpec:
         feature_channels: channels of the feature map; 0 without one.
         feature_size: (h, w) of the feature map; (0, 0) without one.
         padding: how much larger than a person's box the crop is.
+        resample: how its crops are made of larger regions; see `cdkd_ext.data.warp_crop`.
 
     Example:
         >>> from cdkd_ext.distillation import TeacherSpec
@@ -60,6 +61,7 @@ class TeacherSpec:
     feature_channels: int = 0
     feature_size: tuple[int, int] = (0, 0)
     padding: float = DEFAULT_PADDING
+    resample: Resample = DEFAULT_RESAMPLE
 
     @classmethod
     def of(cls, network: DescribedNetwork) -> TeacherSpec:
@@ -73,6 +75,7 @@ class TeacherSpec:
             feature_channels=spec.feature_channels,
             feature_size=network.feature_size,
             padding=spec.padding,
+            resample=spec.resample,
         )
 
     def offset(self, classes: tuple[int, int]) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import check, fail
-from cdkd_ext.evaluation.metrics import crop_padding, measure, submission
+from cdkd_ext.evaluation.metrics import crop_padding, crop_resample, measure, submission
 from cdkd_ext.evaluation.progress import people_progress
 from cdkd_ext.files import write_json
 from cdkd_ext.inference import Predictions, predict
@@ -74,11 +74,18 @@ def predict_people(
         workers: processes that load images.
         progress: called with the number of people that this process has done.
     """
-    padding = crop_padding(truth, model.spec)
+    people = PoseDataset(
+        truth.persons,
+        truth.joints,
+        size=model.spec.input_size,
+        padding=crop_padding(truth, model.spec),
+        resample=crop_resample(truth, model.spec),
+        camera_faults=truth.camera_faults,
+    )
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     predictions = predict(
         model,
-        PoseDataset(truth.persons, truth.joints, size=model.spec.input_size, padding=padding),
+        people,
         flip_permutation=truth.joints.flip_permutation if flip_test else None,
         simcc_score=simcc_score,
         batch_size=batch_size,
@@ -115,8 +122,8 @@ def evaluate_checkpoint(
 
     Args:
         weights: checkpoint of this package or of another, or the folder of a run (its best checkpoint).
-        data: images and annotations. Its `padding`, if it has one, counts; else the crops are as the network was
-            trained.
+        data: images and annotations. Its `padding` and `resample`, if it has them, count; else the crops are as the
+            network was trained. With `camera_faults` the same faults are drawn for everybody who is measured so.
         model: the network, for a checkpoint that does not say what network it is.
         flip_test: average with the prediction for the mirrored crop.
         simcc_score: of the two axes' maxima; it tells in AP. The published code takes "max" for hard labels, "min"
@@ -128,7 +135,8 @@ def evaluate_checkpoint(
         cpu: stay on the CPU where there is a GPU.
 
     Returns:
-        The metrics of `measure`, and "weights", "model", "input_size", "padding", "flip_test" and "simcc_score".
+        The metrics of `measure`, and "weights", "model", "input_size", "padding", "resample", "camera_faults",
+        "flip_test" and "simcc_score".
 
     Raises:
         InputError: a file is missing or malformed, the joints differ, or the network is not known.
@@ -143,7 +151,7 @@ def evaluate_checkpoint(
     network = _load_network(weights, model, truth.joints).to(
         accelerator.device if accelerator else _device(cpu)
     )
-    truth = replace(truth, padding=data.padding)
+    truth = replace(truth, padding=data.padding, resample=data.resample, camera_faults=data.camera_faults)
     main = accelerator is None or accelerator.is_main_process
     processes = accelerator.num_processes if accelerator else 1
     showing = people_progress(len(truth.persons), processes) if main else nullcontext(None)
@@ -163,6 +171,8 @@ def evaluate_checkpoint(
         "model": network.name,
         "input_size": list(network.input_size),
         "padding": crop_padding(truth, network.spec),
+        "resample": crop_resample(truth, network.spec),
+        "camera_faults": truth.camera_faults,
         "flip_test": flip_test,
         "simcc_score": simcc_score if network.head == "simcc" else None,
     }
@@ -215,6 +225,6 @@ def _load_network(weights: str, given: ModelOptions | None, joints: JointSet) ->
     if given is None:
         expected = "the network (--recipe NAME, or --model.name and the other model options)"
         fail("model", f"nothing, and {path} does not say what network it is", expected)
-    model = create_model(given.spec(joints))
+    model = create_model(given.spec(joints, resample="linear"))
     load_checkpoint(model, path)
     return model

@@ -16,6 +16,7 @@ from cdkd_ext.evaluation.coco import OKS_THRESHOLD, coco_keypoint_ap, coco_resul
 from cdkd_ext.evaluation.pckh import pckh
 from cdkd_ext.inference import Predictions
 from cdkd_ext.models import ModelSpec
+from cdkd_ext.models.spec import Resample
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +26,11 @@ _AP_NAMES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR")
 def crop_padding(truth: EvaluationSet, spec: ModelSpec) -> float:
     """How much larger than the box a crop is: as the evaluation says, or else as the network was trained."""
     return spec.padding if truth.padding is None else truth.padding
+
+
+def crop_resample(truth: EvaluationSet, spec: ModelSpec) -> Resample:
+    """How the crops of an evaluation are made of larger regions: its own way, or the network's."""
+    return truth.resample or spec.resample
 
 
 def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) -> list[dict[str, Any]]:

@@ -112,6 +112,7 @@ def check_teacher(
         truth.joints,
         size=loaded.teacher_spec.input_size,
         padding=padding,
+        resample=data.resample or loaded.teacher_spec.resample,
     )
     asked = _ask(loaded, dataset)
     save_image(_page(asked, loaded, truth), output)

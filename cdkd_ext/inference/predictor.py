@@ -17,6 +17,7 @@ from cdkd_ext.inference.boxes import boxes_and_scores
 from cdkd_ext.inference.predict import predict_crops
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
+from cdkd_ext.models.spec import Resample
 
 
 class _Joints(NamedTuple):
@@ -55,6 +56,7 @@ class Predictor:
         joints: other joints than the description's, or those that it does not know.
         flip_test: average with the prediction for the mirrored crop.
         padding: how much larger than the box the crop is; None takes what the network was trained with.
+        resample: how a crop is made of a larger region; None takes what the network was trained with.
         device: where it runs.
 
     Raises:
@@ -74,6 +76,7 @@ class Predictor:
         *,
         flip_test: bool = True,
         padding: float | None = None,
+        resample: Resample | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         spec = model.spec
@@ -84,6 +87,7 @@ class Predictor:
         self.model = model.to(device).eval()
         self.joints = joints
         self.padding = spec.padding if padding is None else padding
+        self.resample = resample or spec.resample
         self.device = device
         self._permutation = torch.as_tensor(joints.flip_permutation, device=device) if flip_test else None
 
@@ -122,7 +126,7 @@ class Predictor:
             )
         size = self.model.spec.input_size
         matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in places]
-        crops = np.stack([warp_crop(pixels, matrix, size) for matrix in matrices])
+        crops = np.stack([warp_crop(pixels, matrix, size, self.resample) for matrix in matrices])
         to_image = torch.tensor(np.stack([invert_affine(matrix) for matrix in matrices]), dtype=torch.float32)
         keypoints, scores = predict_crops(
             self.model,

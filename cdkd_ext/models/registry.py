@@ -76,7 +76,7 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
             (SimpleBaselines); ``resnet*_upsample_free`` has none, and a SimCC head.
         options: beside a name, the fields of `ModelSpec`: `input_size` and `num_joints`, and where they differ from
             its defaults `head`, `split_ratio`, `channels_per_joint`, `decoding`, `color_order`, `stem_stride`,
-            `padding` and `joints`.
+            `padding`, `resample` and `joints`.
 
     Returns:
         A module with the attributes `spec`, `feature_size` and the description's fields, whose forward takes RGB

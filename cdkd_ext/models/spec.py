@@ -11,8 +11,12 @@ from cdkd_ext.codecs.heatmap import DECODINGS
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.joints import JointSet
 
+Resample = Literal["area", "linear"]
+
 COLOR_ORDERS = ("rgb", "bgr")
 DEFAULT_PADDING = 1.25
+RESAMPLINGS = ("area", "linear")
+DEFAULT_RESAMPLE: Resample = "area"
 STEM_STRIDES = (4, 2, 1)
 
 
@@ -49,10 +53,12 @@ class ModelOptions:
         """`stem_stride`, or what None stands for."""
         return self.stem_stride or (2 if self.name.startswith("lowres") else 4)
 
-    def spec(self, joints: JointSet, padding: float = DEFAULT_PADDING) -> ModelSpec:
-        """Return the description of this network for a set of joints and crops `padding` times as large as the box."""
+    def spec(
+        self, joints: JointSet, padding: float = DEFAULT_PADDING, resample: Resample = DEFAULT_RESAMPLE
+    ) -> ModelSpec:
+        """Return the description of this network for a set of joints and for crops; see `ModelSpec`."""
         chosen = {field.name: getattr(self, field.name) for field in fields(ModelOptions)}
-        return ModelSpec(**chosen, num_joints=len(joints), padding=padding, joints=joints)
+        return ModelSpec(**chosen, num_joints=len(joints), padding=padding, resample=resample, joints=joints)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,8 @@ class ModelSpec(ModelOptions):
         name: see `ModelOptions`, as are the other options of the network.
         num_joints: J.
         padding: how much larger than a person's box the crop is, as in training.
+        resample: how a crop is made of an image that has more pixels, as in training: "area" or "linear"; see
+            `cdkd_ext.data.warp_crop`.
         joints: names and mirror pairs of the J joints, where they are known.
 
     Raises:
@@ -76,6 +84,7 @@ class ModelSpec(ModelOptions):
 
     num_joints: int
     padding: float = DEFAULT_PADDING
+    resample: Resample = DEFAULT_RESAMPLE
     joints: JointSet | None = None
 
     def __post_init__(self) -> None:
@@ -108,6 +117,7 @@ class ModelSpec(ModelOptions):
         object.__setattr__(self, "split_ratio", float(ratio))
         check_type("padding", self.padding, (int, float), "a number")
         check(0 < self.padding < float("inf"), "padding", self.padding, "a positive number")
+        check_option("resample", self.resample, RESAMPLINGS)
         if self.joints is not None:
             count = len(self.joints)
             check(count == self.num_joints, "joints", f"{count} joints", f"num_joints = {self.num_joints}")
@@ -144,6 +154,8 @@ class ModelSpec(ModelOptions):
     def from_dict(cls, described: Mapping[str, Any], source: str = "model") -> ModelSpec:
         """Read what `to_dict` returned; `source` is what messages name.
 
+        A description without `resample` is of a network that was trained on linear crops, which were all there were.
+
         Raises:
             InputError: a field is unknown, missing or out of range.
         """
@@ -152,7 +164,7 @@ class ModelSpec(ModelOptions):
             check(name in known, f"{source}.{name}", "an unknown field", f"one of {', '.join(sorted(known))}")
         for name in ("name", "input_size", "num_joints"):
             check(name in described, f"{source}.{name}", "no such field", "the description of a network")
-        values = dict(described)
+        values = {"resample": "linear", **described}
         if values.get("joints") is not None:
             values["joints"] = JointSet.from_category(values["joints"], f"{source}.joints")
         if isinstance(values["input_size"], list):

@@ -137,6 +137,7 @@ def build_compact_outputs(
     described = {
         "teacher": identity,
         "teacher_size": dataset.teacher_size,
+        "teacher_resample": dataset.teacher_resample,
         "features": features,
         "coding": CODING,
     }

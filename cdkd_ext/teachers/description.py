@@ -10,7 +10,7 @@ from typing import Any, Literal
 from cdkd_ext.codecs.heatmap import DECODINGS
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS, JointSet, named_joints
-from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # which outputs each kind has: those that it needs, and those that it may have
 ROLES = {
@@ -31,6 +31,7 @@ _OPTIONS = {
     "coordinates": ("pixels", "unit"),
     "score_values": ("probabilities", "logits"),
     "confidence": ("auto", "peak", "mass", "none"),
+    "resample": RESAMPLINGS,
 }
 
 
@@ -71,6 +72,7 @@ class TeacherDescription:
             and those of MPII for 16.
         ignored_joints: how many of the network's last joints are none of a body.
         padding: how much larger than a person's box the crop is.
+        resample: how crops are made of larger regions, "area" or "linear"; see `cdkd_ext.data.warp_crop`.
 
     Raises:
         InputError: a field has a value that it cannot have.
@@ -104,6 +106,7 @@ class TeacherDescription:
     joints: str | tuple[str, ...] | None = None
     ignored_joints: int = 0
     padding: float = DEFAULT_PADDING
+    resample: Resample = DEFAULT_RESAMPLE
 
     def __post_init__(self) -> None:
         for name, options in _OPTIONS.items():

@@ -81,6 +81,7 @@ class ForeignTeacher:
             feature_channels=channels,
             feature_size=feature_size,
             padding=self.description.padding,
+            resample=self.description.resample,
         )
 
     @classmethod

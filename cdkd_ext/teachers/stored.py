@@ -73,4 +73,5 @@ def build_teacher_outputs(
         workers=workers,
         teacher=identity,
         teacher_size=dataset.teacher_size,
+        teacher_resample=dataset.teacher_resample,
     )

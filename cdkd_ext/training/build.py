@@ -9,23 +9,29 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from cdkd_ext.checkpoints import load_checkpoint, load_model
-from cdkd_ext.checkpoints.native import describes_itself
+from cdkd_ext.checkpoints.native import describes_itself, read_spec
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.batches import EpochBatches, EpochLoader
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.loading import People, training_set
+from cdkd_ext.data.mirrored_views import MirroredViews
 from cdkd_ext.data.mixed_batches import MixedBatches
 from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
 from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
+from cdkd_ext.distillation import TeacherOutput, mirror_output
+from cdkd_ext.distillation.mirroring import check_mirrors
 from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
+from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE
 from cdkd_ext.teachers import (
+    CompactOutput,
     CompactOutputs,
     ForeignTeacher,
     FrozenTeacher,
@@ -90,20 +96,32 @@ def teacher_joints(config: TrainingConfig) -> JointSet | None:
     return None if file is None else file.joints()
 
 
-def student_spec(config: TrainingConfig, joints: JointSet) -> ModelSpec:
-    """The description of the student: its crops' padding is the configured one, else its weights', else the teacher's.
+def student_spec(config: TrainingConfig, joints: JointSet, run: Path | None = None) -> ModelSpec:
+    """The description of the student, with what its crops are like.
+
+    Their padding is the configured one, else the weights', else the teacher's; how they are resampled is what is
+    configured, else as in the run that goes on, else as of the weights.
+
+    Args:
+        config: the run.
+        joints: of the people.
+        run: the folder of the run that goes on, if one does.
 
     Raises:
         InputError: an option of the network is out of range, or a checkpoint cannot be read.
     """
-    if config.data.padding is not None:
-        return config.model.spec(joints, config.data.padding)
     weights, teacher = config.model.weights, config.teacher_file()
-    if weights and describes_itself(weights):
-        return config.model.spec(joints, load_model(weights, "model.weights").spec.padding)
-    if teacher is not None:
-        return config.model.spec(joints, teacher.padding())
-    return config.model.spec(joints)
+    started = load_model(weights, "model.weights").spec if weights and describes_itself(weights) else None
+    padding, resample = config.data.padding, config.data.resample
+    if padding is None and started is not None:
+        padding = started.padding
+    if padding is None:
+        padding = DEFAULT_PADDING if teacher is None else teacher.padding()
+    if resample is None and run is not None and (run / "last.safetensors").is_file():
+        resample = read_spec(run / "last.safetensors", "resume").resample
+    if resample is None:
+        resample = DEFAULT_RESAMPLE if started is None else started.resample
+    return config.model.spec(joints, padding, resample)
 
 
 def build_task(
@@ -177,6 +195,8 @@ def build_dataset(
         # fixed views are shared by runs of different seeds
         seed=config.seed if config.data.views == 0 else 0,
         teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
+        resample=spec.resample,
+        teacher_resample=DEFAULT_RESAMPLE if teacher is None else teacher.teacher_spec.resample,
     )
 
 
@@ -220,16 +240,51 @@ def _build_sharded_views(
 
 
 def build_samples(
-    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
+    config: TrainingConfig,
+    dataset: PoseDataset,
+    teacher: AnyTeacher | None,
+    accelerator: Accelerator,
+    shared: AnyTeacher | None = None,
 ) -> PoseDataset | FixedViews | StoredCrops:
-    """Where the run's samples come from: fixed views, stored crops, or the images themselves."""
+    """Where the run's samples come from: fixed views, stored crops, or the images themselves.
+
+    Args:
+        config: the run.
+        dataset: its people.
+        teacher: whose outputs for fixed views are stored with them.
+        accelerator: the processes.
+        shared: whose outputs for fixed views come from another student's samples.
+    """
     if config.data.views:
-        return build_views(config, dataset, teacher, accelerator)
+        views = build_views(config, dataset, teacher, accelerator)
+        return (
+            views.with_mirrored(_mirrored(config, dataset, teacher or shared))
+            if config.data.mirror_views
+            else views
+        )
     if config.data.stored_crops:
         with accelerator.main_process_first():
             folder = build_stored_crops(dataset, cache_folder(config), workers=config.data.workers)
         return StoredCrops(dataset, folder)
     return dataset
+
+
+def _mirrored(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None) -> MirroredViews:
+    """How the run's fixed views are mirrored, and what its teacher says of them.
+
+    Raises:
+        InputError: what is learnt from the teacher does not mirror.
+    """
+    order, width = dataset.joints.flip_permutation, dataset.size[1]
+    if teacher is None:
+        return MirroredViews(config.data.views, order)
+    spec = teacher.teacher_spec
+    check_mirrors(spec, features=config.uses_features())
+
+    def output(stored: TeacherOutput | CompactOutput, mirrored: Tensor) -> TeacherOutput:
+        return mirror_output(stored.widened(), mirrored, order, spec, width)
+
+    return MirroredViews(config.data.views, order, output)
 
 
 def cache_folder(config: TrainingConfig) -> Path:
@@ -328,7 +383,7 @@ def _shared_samples(
     teachers = [teacher, *([None] * (len(datasets) - 1))]
     return SharedBatches(
         [
-            build_samples(config, dataset, own, accelerator)
+            build_samples(config, dataset, own, accelerator, teacher)
             for config, dataset, own in zip(cached, datasets, teachers, strict=True)
         ]
     )
@@ -345,7 +400,7 @@ def build_order(
     share, size = config.data.unlabelled_share, config.batch_size
     options = {
         "seed": config.seed,
-        "views": config.data.views,
+        "views": config.data.views * (2 if config.data.mirror_views else 1),
         "rank": accelerator.process_index,
         "processes": accelerator.num_processes,
     }
@@ -362,4 +417,5 @@ def build_validation(
     """What measures the student, on crops as in training."""
     if people.val is None:
         return LastIsBest()
-    return Validation(replace(people.val, padding=spec.padding), config, accelerator)
+    val = replace(people.val, padding=spec.padding, resample=spec.resample)
+    return Validation(val, config, accelerator)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 
+from cdkd_ext.data.camera_faults import check_strength
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.distillation import (
     CCA,
@@ -20,6 +21,7 @@ from cdkd_ext.distillation import (
 )
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.models import ModelOptions, list_models
+from cdkd_ext.models.spec import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import both_simcc, cca_between, channels_agree, sape_between, spec_of
@@ -149,6 +151,8 @@ class TrainingConfig:
         simcc_score: of the two axes' maxima in validation; it matters to AP alone. The published code takes "max" for
             hard labels, "min" for Gaussian ones.
         seed: of initialisation, order and augmentation.
+        ema_decay: follow the weights, and the statistics of batch norms, with an exponential moving average that keeps this
+            share in every step (such as 0.999), and measure and save the average in place of the last weights; 0 is off.
         precision: "no" (float32), "bf16" or "fp16" mixed precision.
         tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
             as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
@@ -169,6 +173,7 @@ class TrainingConfig:
     flip_test: bool = True
     simcc_score: Literal["min", "max", "mean"] = "min"
     seed: int = 0
+    ema_decay: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
     tf32: bool = True
     cpu: bool = False
@@ -181,6 +186,7 @@ class TrainingConfig:
         """
         for name in ("epochs", "batch_size", "evaluate_every"):
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number in [0, 1)")
         check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "zero or more")
         # before people are drawn for it
         check_option("model.name", self.model.name, list_models())
@@ -201,6 +207,18 @@ class TrainingConfig:
             )
         both = self.data.stored_crops and self.data.views > 0
         check(not both, "data.stored_crops", "true beside data.views", "one of the two")
+        check_strength("data.camera_faults", self.data.camera_faults)
+        both = self.data.stored_crops and self.data.camera_faults > 0
+        check(not both, "data.stored_crops", "true beside data.camera_faults", "one of the two")
+        alone = self.data.mirror_views and self.data.views == 0
+        check(
+            not alone,
+            "data.mirror_views",
+            "true without data.views",
+            "fixed views to mirror (--data.views N)",
+        )
+        if self.data.resample is not None:
+            check_option("data.resample", self.data.resample, RESAMPLINGS)
         self.optimizer.validate()
         check_option("simcc_score", self.simcc_score, ("min", "max", "mean"))
         check_option("precision", self.precision, ("no", "bf16", "fp16"))

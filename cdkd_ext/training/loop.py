@@ -20,6 +20,7 @@ from cdkd_ext.errors import Terminated
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.training.config import TrainingConfig
+from cdkd_ext.training.ema import WeightAverage
 from cdkd_ext.training.finite import FiniteWatch
 from cdkd_ext.training.progress import scalars_of
 from cdkd_ext.training.schedule import learning_rate
@@ -130,6 +131,7 @@ class Trainer:
         self.task = task.to(accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(task, config.optimizer.build(task))
         self.adversarial_optimizer = config.adversarial_optimizer(task)
+        self._average = WeightAverage(task.student, config.ema_decay) if config.ema_decay else None
         self._finite = FiniteWatch()
         self.history: list[Record] = []
         self.best: float | None = None
@@ -167,6 +169,11 @@ class Trainer:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    @property
+    def student(self) -> PoseNetwork:
+        """What the training results in: the student, or the average of its weights."""
+        return self.task.student if self._average is None else self._average.network
 
     @property
     def steps_taken(self) -> int:
@@ -246,9 +253,9 @@ class Trainer:
     def _validate(self, epoch: int) -> Record:
         if self.accelerator.num_processes > 1:
             # batch statistics are each process's own; those of the first are kept
-            broadcast(list(self.task.buffers()))
+            broadcast([*self.task.buffers(), *self.student.buffers()])
         try:
-            return self.validation(self.task.student)
+            return self.validation(self.student)
         except Terminated:
             if self.accelerator.is_main_process:
                 self._write(epoch)
@@ -277,6 +284,8 @@ class Trainer:
         if self.config.optimizer.clip:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.optimizer.clip)
         self.optimizer.step()
+        if self._average is not None:
+            self._average.update(self.task.student)
         self.step += 1
         return {name: value.detach() for name, value in losses.items()}
 
@@ -310,13 +319,13 @@ class Trainer:
         metric = self.validation.metric
         if metric in record and (self.best is None or record[metric] > self.best):
             self.best = record[metric]
-            save_model(self.task.student, self.output / "best.safetensors")
+            save_model(self.student, self.output / "best.safetensors")
         self._write(epoch + 1)
         self._write_metrics()
 
     def _write(self, epoch: int) -> None:
         """Write what resuming needs, with so many whole epochs and the progress in the next."""
-        save_model(self.task.student, self.output / "last.safetensors")
+        save_model(self.student, self.output / "last.safetensors")
         state = {
             "epoch": epoch,
             "progress": vars(self._progress),
@@ -326,6 +335,8 @@ class Trainer:
             "history": self.history,
             "best": self.best,
         }
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         # one file, renamed into place: a kill at any moment leaves the last one
@@ -338,6 +349,11 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.task.load_state_dict(state["task"])
+        if self._average is not None:
+            # a run that had none begins it with the weights that it has
+            self._average = WeightAverage(self.task.student, self.config.ema_decay)
+            if "average" in state:
+                self._average.load_state_dict(state["average"])
         load_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -151,7 +151,9 @@ def _train(
     # the first process draws the people and builds the caches, the others find them
     with accelerator.main_process_first():
         people = _people(first, outputs[0])
-    specs = [student_spec(config, people.joints) for config in configs]
+    specs = [
+        student_spec(config, people.joints, source) for config, source in zip(configs, sources, strict=True)
+    ]
     tasks, teacher = _build_tasks(configs, people, specs, accelerator)
     for task, spec, source, state in zip(tasks, specs, sources, states, strict=True):
         if source is not None and state is not None:

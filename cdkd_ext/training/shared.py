@@ -17,8 +17,8 @@ from cdkd_ext.training.config import TrainingConfig
 NAME = "students.yaml"
 # of a student alone; the loader, the teacher and the loop serve all
 _OWN = frozenset({
-    "output", "model", "label_loss", "optimizer", "evaluate_every", "flip_test", "simcc_score", "seed", "sape", "cca",
-    "temperature",
+    "output", "model", "label_loss", "optimizer", "evaluate_every", "flip_test", "simcc_score", "seed", "ema_decay", "sape",
+    "cca", "temperature",
 })  # fmt: skip
 
 

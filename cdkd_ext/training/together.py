@@ -186,7 +186,7 @@ def _asked(parts: list[Batch], teacher: Teacher | None) -> list[Batch]:
         # decoded once for all
         first["teacher_output"] = first["teacher_output"].widened()
     shared = {name: first[name] for name in ("teacher_output",) if name in first}
-    return [first, *({**part, **shared} for part in parts[1:])]
+    return [first, *({**shared, **part} for part in parts[1:])]
 
 
 def _step_unless_left(trainer: Trainee, batch: Batch, epoch: int, held: HeldSignals) -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ SPEC = ModelSpec(
     channels_per_joint=2,
     color_order="bgr",
     joints=MPII_JOINTS,
+    resample="linear",
 )
 
 

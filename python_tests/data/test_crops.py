@@ -182,8 +182,8 @@ def test_a_cut_for_a_crop_holds_all_that_it_shows(seed):
     region = CropRegion(tuple(center), (height, height * 0.75), rng.uniform(-180, 180), bool(rng.integers(2)))
     matrix = crop_matrix(region, (64, 48))
     part, moved = cut_for_crop(image, matrix, (64, 48))
-    expected = warp_crop(image, matrix, (64, 48)).astype(int)
-    found = warp_crop(part, moved, (64, 48)) if part.size else np.zeros_like(expected)
+    expected = warp_crop(image, matrix, (64, 48), "linear").astype(int)
+    found = warp_crop(part, moved, (64, 48), "linear") if part.size else np.zeros_like(expected)
     assert np.abs(found - expected).max() <= 1
     assert part.base is not None and part.size <= image.size
 
@@ -214,4 +214,4 @@ def test_a_crop_that_shows_too_much_for_opencv_4_says_so(monkeypatch):
     image = np.zeros((10, 40_000, 3), np.uint8)
     matrix = crop_matrix(CropRegion((20_000.0, 5.0), (40_000, 40_000)), (32, 32))
     with pytest.raises(InputError, match=r"crop: expected one that shows at most 32767 pixels .* 40000x10"):
-        warp_crop(image, matrix, (32, 32))
+        warp_crop(image, matrix, (32, 32), "linear")

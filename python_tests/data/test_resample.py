@@ -1,0 +1,159 @@
+"""Crops by "area": means over what a pixel covers, at the place where the image has it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cdkd_ext.data import CropRegion, crop_matrix, invert_affine, transform_points, warp_crop
+from cdkd_ext.data.device_crops import warp_crops
+from cdkd_ext.errors import InputError
+
+SIZES = [(24, 24), (32, 32), (64, 48), (100, 75), (256, 256)]
+ROTATIONS = [0.0, 33.0, -120.0]
+
+
+def dots(points: np.ndarray, size: tuple[int, int], radius: float) -> np.ndarray:
+    """White discs on black with soft rims, which an image of (height, width) pixels shows."""
+    rows, columns = np.mgrid[: size[0], : size[1]].astype(float)
+    light = np.zeros(size)
+    for x, y in points:
+        light = np.maximum(light, np.clip(radius + 0.5 - np.hypot(columns - x, rows - y), 0, 1))
+    return np.repeat((255 * light).round().astype(np.uint8)[..., None], 3, 2)
+
+
+def line(normal: float, offset: float, size: tuple[int, int], width: float) -> np.ndarray:
+    """A bright line at `offset` from the image's corner along a direction."""
+    rows, columns = np.mgrid[: size[0], : size[1]].astype(float)
+    away = np.abs(columns * math.cos(normal) + rows * math.sin(normal) - offset)
+    light = np.clip(width / 2 + 0.5 - away, 0, 1)
+    return np.repeat((255 * light).round().astype(np.uint8)[..., None], 3, 2)
+
+
+def rendered(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], samples: int = 48) -> np.ndarray:
+    """The mean of the bilinear image over each pixel's square, from many samples, in float64 and without OpenCV."""
+    inverse = invert_affine(matrix)
+    steps = (np.arange(samples) + 0.5) / samples - 0.5
+    padded = np.pad(image[..., 0].astype(float), 1)
+    result = np.zeros(size)
+    for row in range(size[0]):
+        y, x = np.meshgrid(row + steps, (np.arange(size[1])[:, None] + steps).ravel(), indexing="ij")
+        places = transform_points(np.stack([x, y], -1), inverse) + 1
+        places = np.clip(places, 0, np.array(padded.shape[::-1]) - 1.001)
+        whole = places.astype(int)
+        (fx, fy), (ix, iy) = np.moveaxis(places - whole, -1, 0), np.moveaxis(whole, -1, 0)
+        above = padded[iy, ix] * (1 - fx) + padded[iy, ix + 1] * fx
+        below = padded[iy + 1, ix] * (1 - fx) + padded[iy + 1, ix + 1] * fx
+        value = above * (1 - fy) + below * fy
+        result[row] = value.reshape(samples, size[1], samples).mean((0, 2))
+    return result
+
+
+def centroid(plane: np.ndarray) -> tuple[float, float]:
+    rows, columns = np.mgrid[: plane.shape[0], : plane.shape[1]]
+    weight = plane.astype(float)
+    return (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("ratio", [1.3, 3.7, 7.9, 17.3, 29.0])
+def test_a_dot_stays_where_it_is(ratio, size, rotation, flip):
+    """A shift by half a source pixel, or by half a sample, would be seen."""
+    height = ratio * size[0]
+    if height > 1000:
+        pytest.skip("an image larger than a test should hold")
+    center = (height * 0.63, height * 0.58)
+    shown = CropRegion(center, (height, height * size[1] / size[0]), rotation, flip)
+    matrix = crop_matrix(shown, size)
+    point = np.array([center[0] + 0.11 * height + 0.37, center[1] - 0.07 * height + 0.21])
+    side = math.ceil(1.3 * height)
+    image = dots(point[None], (side, side), max(3.0, 2 * ratio))
+    exact = np.array(centroid(image[..., 0]))
+    crop = warp_crop(image, matrix, size, "area")
+    np.testing.assert_allclose(centroid(crop[..., 0]), transform_points(exact, matrix), atol=0.02)
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize(
+    ("size", "ratio"), [((32, 24), 4.3), ((24, 24), 11.0), ((24, 24), 18.7), ((64, 64), 1.7)]
+)
+def test_crops_are_those_of_a_supersampled_rendering(size, ratio, rotation):
+    height = ratio * size[0]
+    side = math.ceil(height)
+    shown = CropRegion((side * 0.48, side * 0.53), (height, height * size[1] / size[0]), rotation)
+    matrix = crop_matrix(shown, size)
+    rng = np.random.default_rng(0)
+    image = dots(rng.uniform(0, side, (12, 2)), (side, side), 1.2 * ratio)
+    image = np.maximum(image, line(0.7, side * 0.6, (side, side), ratio))
+    expected = rendered(image, matrix, size)
+    area = warp_crop(image, matrix, size, "area")[..., 0]
+    linear = warp_crop(image, matrix, size, "linear")[..., 0]
+    # what is averaged down first is blurred by up to an eighth of a pixel more, and few samples make a coarse mean
+    mean, most = (1.5, 20) if ratio >= 16 else (0.6, 10) if ratio < 2 else (0.6, 5)
+    assert np.abs(area - expected).mean() < mean
+    assert np.abs(area - expected).max() < most
+    if ratio > 2:
+        assert np.abs(linear - expected).mean() > 5 * np.abs(area - expected).mean()
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize("scale", [1.0, 1.001, 2.7])
+def test_what_is_not_reduced_is_linear(scale, rotation):
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    matrix = crop_matrix(CropRegion((31.2, 22.7), (32 / scale, 32 / scale), rotation, flip=True), (32, 32))
+    np.testing.assert_array_equal(
+        warp_crop(image, matrix, (32, 32), "area"), warp_crop(image, matrix, (32, 32), "linear")
+    )
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 8, 24])
+def test_whole_ratios_give_means_of_blocks(ratio):
+    """Pixel i of the crop is centred on pixel `ratio` * i of the image: odd blocks lie around it."""
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (24 * ratio + 60, 24 * ratio + 60, 3), dtype=np.uint8)
+    matrix = np.array([[1 / ratio, 0, 0], [0, 1 / ratio, 0]])
+    crop = warp_crop(image, matrix, (24, 24), "area").astype(float)
+    start = ratio - ratio // 2
+    blocks = image[start : start + 22 * ratio, start : start + 22 * ratio].astype(float)
+    means = blocks.reshape(22, ratio, 22, ratio, 3).mean((1, 3))
+    if ratio % 2:
+        assert np.abs(crop[1:23, 1:23] - means).max() <= 1
+    # an even block lies half a pixel to the side; the right place is nearer
+    shifted = np.abs(crop[1:23, 1:23] - means).mean()
+    assert shifted < (0.6 if ratio % 2 else 128 / ratio)
+
+
+def test_extreme_maps_are_sampled_too():
+    image = np.full((30, 50, 3), 200, np.uint8)
+    for height in (1e4, 1e6, 1e9):
+        matrix = crop_matrix(CropRegion((25.0, 15.0), (height, height)), (32, 32))
+        assert warp_crop(image, matrix, (32, 32), "area").max() <= 200
+    away = crop_matrix(CropRegion((-9000.0, 15.0), (2000.0, 2000.0)), (32, 32))
+    assert not warp_crop(image, away, (32, 32), "area").any()
+    with pytest.raises(InputError, match="resample: expected one of 'area', 'linear', got 'cubic'"):
+        warp_crop(image, away, (32, 32), "cubic")
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_the_device_s_crops_are_the_same_to_a_few_grey_levels(rotation):
+    rng = np.random.default_rng(3)
+    image = dots(rng.uniform(0, 200, (25, 2)), (200, 190), 6.0)
+    size = (32, 24)
+    regions = [CropRegion((95.0, 98.0), (height, height * 0.75), rotation) for height in (30.0, 110.0, 150.0)]
+    matrices = [crop_matrix(region, size) for region in regions]
+    to_source = torch.from_numpy(np.stack([invert_affine(matrix) for matrix in matrices]).astype(np.float32))
+    source = torch.from_numpy(image.transpose(2, 0, 1).copy()).expand(3, -1, -1, -1)
+    found = warp_crops(source, to_source, size, samples=5).permute(0, 2, 3, 1).numpy().astype(int)
+    for crop, matrix in zip(found, matrices, strict=True):
+        expected = warp_crop(image, matrix, size, "area").astype(int)
+        assert np.abs(crop - expected).mean() < 1 and np.abs(crop - expected).max() <= 12
+    # the first region is not reduced
+    linear = warp_crops(source, to_source, size).permute(0, 2, 3, 1).numpy().astype(int)
+    np.testing.assert_array_equal(found[0], linear[0])
+    assert np.abs(found[2] - linear[2]).mean() > 2
