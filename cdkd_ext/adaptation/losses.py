@@ -18,6 +18,8 @@ from cdkd_ext.teachers.readers import HeatmapReader, KeypointReader, Reader, Sim
 _NEAR = 1.5  # cells around a keypoint whose offsets learn: what a maximum beside the right cell still needs
 _TAUGHT = ("heatmap", "offset", "x", "y", "keypoints")
 _SMALLEST_PROBABILITY = 1e-6
+_SCORE_WEIGHT = 0.25
+_RIGHT = 0.05  # share of a map's longer side within which a peak is at the right place
 _OFFSET_WEIGHT = 0.25  # half a cell of offset is worth less than the right cell
 _WIDTH = 0.02  # share of a crop's longer side from which on an error of keypoints counts in proportion
 
@@ -26,7 +28,8 @@ class KeypointLoss(nn.Module):
     """The loss of a network's outputs against keypoints, weighted by their confidence.
 
     - Heatmaps: the KL divergence of the softmax over all cells of a joint's map to a Gaussian around the keypoint, and the
-      error of the offsets near it where the network has offsets. Maps that were regressed to a height of 1 are compared
+      error of the offsets near it where the network has offsets; and how high the peak is, which is to be the keypoint's
+      confidence if it lies right, else nothing. Maps that were regressed to a height of 1 are compared
       with Gaussians of that height.
     - SimCC: the KL divergence of each axis to a Gaussian (`ops.cca_kl`).
     - Keypoints: their distance (Huber's).
@@ -103,6 +106,8 @@ class KeypointLoss(nn.Module):
             offsets = reader.planes(outputs, "offset").unflatten(1, (-1, 2))[:, : self._joints]
             offset = self._offset_term(offsets, torch.stack([x, y], 2), target.exp(), weights)
             terms["offset"] = _OFFSET_WEIGHT * offset
+        if self._description.values != "gaussians":
+            terms["score"] = _SCORE_WEIGHT * self._score_term(maps, torch.stack([x, y], 2), weights)
         return terms
 
     def _map_term(self, maps: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -115,6 +120,23 @@ class KeypointLoss(nn.Module):
             maps = maps.clamp(_SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY).logit()
         rows = ops.cca_kl(maps.flatten(2).contiguous(), target.flatten(2), 1.0, weights=weights)
         return rows.sum() / weights.sum().clamp(min=1e-6)
+
+    def _score_term(self, maps: Tensor, cells: Tensor, weights: Tensor) -> Tensor:
+        """Let the height of a peak say how sure the teacher is where it lies right, and nothing elsewhere.
+
+        The softmax leaves the height open, and programs compare it with thresholds.
+        """
+        if self._description.values == "probabilities":
+            maps = maps.clamp(_SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY).logit()
+        height, place = maps.flatten(2).max(-1)
+        width = maps.shape[-1]
+        found = torch.stack([place % width, place // width], -1)
+        right = (found - cells).abs().amax(-1) <= _RIGHT * max(maps.shape[2:])
+        known = (weights > 0).to(height)
+        error = F.binary_cross_entropy_with_logits(
+            height, (weights * right).clamp(0, 1), known, reduction="sum"
+        )
+        return error / known.sum().clamp(min=1)
 
     def _offset_term(self, offsets: Tensor, cells: Tensor, share: Tensor, weights: Tensor) -> Tensor:
         """The error of offsets (B, J, 2, h, w) near the keypoints (B, J, 2), in cells."""

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.adaptation.pseudo_labels import PseudoLabels
-from cdkd_ext.adaptation.resolutions import seen_from_afar
+from cdkd_ext.adaptation.resolutions import crop_from_afar
 from cdkd_ext.data import Person, PoseDataset
+from cdkd_ext.data.crops import invert_affine, transform_points, warp_crop
 from cdkd_ext.evaluation.accuracy import people_accuracy
+from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet
 from cdkd_ext.teachers import ForeignTeacher, JointMap
 
@@ -26,16 +28,16 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Watched:
-    """People whose crops are held at full resolution.
+    """People at whose crops a network is measured.
 
     Attributes:
-        crops: (N, H, W, 3) uint8.
+        dataset: of plain crops.
         to_image: (N, 2, 3), from crop pixels to image pixels.
         keypoints: (N, J, 2), the teacher's, in pixels of the crops.
         confidence: (N, J).
     """
 
-    crops: npt.NDArray[np.uint8]
+    dataset: PoseDataset
     to_image: Floats
     keypoints: Floats
     confidence: Floats
@@ -43,32 +45,35 @@ class Watched:
     @classmethod
     def of(cls, dataset: PoseDataset, labels: PseudoLabels) -> Watched:
         """The people of a data set of plain crops."""
-        samples = [dataset[index] for index in range(len(dataset))]
-        to_image = np.stack([sample["to_image"].numpy() for sample in samples]).astype(np.float64)
-        inverse = np.linalg.inv(to_image[:, :, :2])
-        points = labels.keypoints - to_image[:, None, :, 2]
-        return cls(
-            np.stack([sample["image"].permute(1, 2, 0).numpy() for sample in samples]),
-            to_image,
-            points @ inverse.transpose(0, 2, 1),
-            labels.confidence,
-        )
+        matrices = [dataset.view(index, 0).matrix for index in range(len(dataset))]
+        points = [
+            transform_points(own, matrix) for own, matrix in zip(labels.keypoints, matrices, strict=True)
+        ]
+        to_image = np.stack([invert_affine(matrix) for matrix in matrices])
+        return cls(dataset, to_image, np.stack(points), labels.confidence)
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return len(self.dataset)
 
-    def seen_at(self, height: int | None, indices: slice = slice(None)) -> Tensor:
-        """Crops (n, 3, H, W) uint8 as they are seen at a resolution; None is full resolution."""
-        chosen = self.crops[indices]
-        seen = chosen if height is None else np.stack([seen_from_afar(crop, height) for crop in chosen])
-        return torch.from_numpy(np.ascontiguousarray(seen.transpose(0, 3, 1, 2)))
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the crops."""
+        return self.dataset.size
+
+    def crop(self, index: int, height: int | None) -> Image:
+        """The crop of a person as it is seen at a resolution; None is full resolution."""
+        matrix, image = self.dataset.view(index, 0).matrix, self.dataset.image(index)
+        if height is None:
+            return warp_crop(image, matrix, self.size, self.dataset.resample)
+        return crop_from_afar(image, matrix, self.size, height)
 
     def predicted(self, predict: Callable[[Tensor], Tensor], height: int | None) -> Floats:
         """Keypoints (N, J, 2) in pixels of the crops that a function finds at a resolution."""
-        parts = [
-            predict(self.seen_at(height, slice(start, start + _BATCH))).cpu().numpy()
-            for start in range(0, len(self), _BATCH)
-        ]
+        parts = []
+        for start in range(0, len(self), _BATCH):
+            indices = range(start, min(start + _BATCH, len(self)))
+            crops = np.stack([self.crop(index, height) for index in indices]).transpose(0, 3, 1, 2)
+            parts.append(predict(torch.from_numpy(np.ascontiguousarray(crops))).cpu().numpy())
         return np.concatenate(parts)
 
     def agreement(self, keypoints: Floats) -> float:
@@ -80,7 +85,7 @@ class Watched:
         if not sure.any():
             return float("nan")
         error = np.linalg.norm(keypoints - self.keypoints, axis=-1)
-        return float(100 * (error[sure] <= NEAR * max(self.crops.shape[1:3])).mean())
+        return float(100 * (error[sure] <= NEAR * max(self.size)).mean())
 
     def in_image(self, keypoints: Floats) -> Floats:
         """Keypoints in pixels of the images."""

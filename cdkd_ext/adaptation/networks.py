@@ -182,6 +182,7 @@ class AdaptablePoseNetwork(AdaptableNetwork):
             decoding=spec.decoding,
             joints=spec.joints.names,
             padding=spec.padding,
+            resample=spec.resample,
         )
         super().__init__(network, description)
 

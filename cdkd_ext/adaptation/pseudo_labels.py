@@ -86,7 +86,14 @@ def _crops(teacher: ForeignTeacher, joints: JointSet, persons: Sequence[Person])
     nothing = np.zeros((len(joints), 2), np.float32)
     unlabelled = [unlabelled_person(person, nothing) for person in persons]
     spec = teacher.teacher_spec
-    return PoseDataset(unlabelled, joints, size=spec.input_size, padding=spec.padding, labelled_fraction=0)
+    return PoseDataset(
+        unlabelled,
+        joints,
+        size=spec.input_size,
+        padding=spec.padding,
+        resample=spec.resample,
+        labelled_fraction=0,
+    )
 
 
 def unlabelled_person(person: Person, nothing: Floats) -> Person:
@@ -105,7 +112,7 @@ def _asked(teacher: ForeignTeacher, dataset: PoseDataset, indices: Sequence[int]
 
 
 def _fingerprint(teacher: ForeignTeacher, identity: str, persons: Sequence[Person]) -> str:
-    told: list[Any] = [VERSION, identity, teacher.teacher_spec.padding]
+    told: list[Any] = [VERSION, identity, teacher.teacher_spec.padding, teacher.teacher_spec.resample]
     for person in persons:
         status = person.image_path.stat() if person.image_path.exists() else None
         stamp = None if status is None else [status.st_size, status.st_mtime_ns]

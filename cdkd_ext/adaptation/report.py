@@ -108,8 +108,8 @@ def measure_change(
     """
     options = TeacherOptions(flip=config.flip_test)
     pair = [ForeignTeacher(network, joints, options) for network in networks]
-    heights = heights_below(watched.crops.shape[1])
-    looked_at = config.resolutions().watched()[0] or min(32, watched.crops.shape[1])
+    heights = heights_below(watched.size[0])
+    looked_at = config.resolutions().watched()[0] or min(32, watched.size[0])
     values: list[list[Measured]] = []
     drawn = []
     for network in pair:
@@ -146,7 +146,7 @@ def _number(value: float) -> str:
 def _people(watched: Watched, joints: JointSet, drawn: Sequence[Any], height: int) -> bytes:
     """Rows of people: the teacher at full resolution, and the network before and after on what it sees."""
     chosen = sorted({int(index) for index in np.linspace(0, len(watched) - 1, min(_PEOPLE, len(watched)))})
-    size = watched.crops.shape[1:3]
+    size = watched.size
     large = (round(_SIDE * size[0] / max(size)), round(_SIDE * size[1] / max(size)))
 
     def pose(image: Image, points: Any, sure: Any = None) -> Image:
@@ -154,8 +154,8 @@ def _people(watched: Watched, joints: JointSet, drawn: Sequence[Any], height: in
 
     rows = []
     for index in chosen:
-        seen = watched.seen_at(height, slice(index, index + 1))[0].permute(1, 2, 0).numpy()
-        teacher = pose(watched.crops[index], watched.keypoints[index], watched.confidence[index] >= SURE)
+        seen = watched.crop(index, height)
+        teacher = pose(watched.crop(index, None), watched.keypoints[index], watched.confidence[index] >= SURE)
         rows.append([teacher, enlarge(seen, large), *(pose(seen, points[index]) for points in drawn)])
     # two people beside each other
     pairs = [left + right for left, right in zip(rows[::2], rows[1::2], strict=False)] or rows

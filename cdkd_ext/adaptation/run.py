@@ -163,7 +163,8 @@ def _people(config: AdaptationConfig, network: AdaptableNetwork, output: Path) -
         JointMap.by_name(people.val.joints, network.joints)
         chosen = _spread(len(people.val.persons), config.report_people)
         shown = [unlabelled_person(people.val.persons[index], nothing) for index in chosen]
-    padding = network.description.padding if config.data.padding is None else config.data.padding
+    described, data = network.description, config.data
+    padding = described.padding if data.padding is None else data.padding
 
     def cropped(persons: Sequence[Person], augmentation: Augmentation | None = None) -> PoseDataset:
         return PoseDataset(
@@ -174,6 +175,8 @@ def _people(config: AdaptationConfig, network: AdaptableNetwork, output: Path) -
             seed=config.seed,
             labelled_fraction=0,
             padding=padding,
+            resample=data.resample or described.resample,
+            camera_faults=data.camera_faults if augmentation else 0.0,
         )
 
     augmented = cropped(trained, config.data.augmentation)

@@ -11,18 +11,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cdkd_ext.adaptation.pseudo_labels import PseudoLabels
-from cdkd_ext.adaptation.resolutions import Resolutions, seen_from_afar
+from cdkd_ext.adaptation.resolutions import Resolutions, crop_from_afar
 from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.batches import EpochBatches, Key
+from cdkd_ext.data.camera_faults import add_camera_faults
 from cdkd_ext.data.crops import transform_points, warp_crop
-from cdkd_ext.data.dataset import use_one_thread_in_workers
+from cdkd_ext.data.dataset import View, use_one_thread_in_workers
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet
 
+_STREAM = 2  # of what is drawn beside the region and the camera's faults
+
 
 class AdaptationSamples(Dataset[dict[str, Tensor]]):
-    """Views of people as they are seen from afar, with the teacher's keypoints.
+    """Views of people as they are seen from afar, perhaps by a bad camera, with the teacher's keypoints.
 
     ``samples[index, view]`` depends on (seed, index, view) alone. A sample holds
 
@@ -74,8 +77,7 @@ class AdaptationSamples(Dataset[dict[str, Tensor]]):
         index, view = key
         use_one_thread_in_workers()
         drawn = self._dataset.view(index, view)
-        size = self._dataset.size
-        crop = warp_crop(self._dataset.image(index), drawn.matrix, size)
+        image, size = self._dataset.image(index), self._dataset.size
         keypoints = transform_points(self._labels.keypoints[index], drawn.matrix)
         weights = self._labels.confidence[index]
         if drawn.region.flip:
@@ -83,19 +85,30 @@ class AdaptationSamples(Dataset[dict[str, Tensor]]):
         low, high = np.array([-0.5, -0.5]), np.array([size[1], size[0]]) - 0.5
         inside = ((keypoints >= low) & (keypoints <= high)).all(1)
         sample = {
-            "image": _planes(self._at(crop, index, view)),
+            "image": _planes(self._seen(image, drawn)),
             "keypoints": torch.from_numpy(keypoints),
             "weights": torch.from_numpy(weights * inside),
             "index": torch.tensor(index),
         }
         if self._full:
-            sample["full"] = _planes(crop)
+            sample["full"] = _planes(warp_crop(image, drawn.matrix, size, self._dataset.resample))
         return sample
 
-    def _at(self, crop: Image, index: int, view: int) -> Image:
-        sequence = np.random.SeedSequence((self._dataset.seed, index, view), spawn_key=(2,))
-        height = self._resolutions.draw(np.random.Generator(np.random.Philox(sequence)))
-        return crop if height is None else seen_from_afar(crop, height)
+    def _seen(self, image: Image, drawn: View) -> Image:
+        """The crop at the resolution that is drawn for a view."""
+        dataset = self._dataset
+        sequence = np.random.SeedSequence((dataset.seed, drawn.index, drawn.number), spawn_key=(_STREAM,))
+        rng = np.random.Generator(np.random.Philox(sequence))
+        height = self._resolutions.draw(rng)
+        shift_x, shift_y = rng.random(2)
+
+        def faults(crop: Image) -> Image:
+            return add_camera_faults(crop, rng, dataset.camera_faults)
+
+        if height is None:
+            return faults(warp_crop(image, drawn.matrix, dataset.size, dataset.resample))
+        shift = (float(shift_x), float(shift_y))
+        return crop_from_afar(image, drawn.matrix, dataset.size, height, shift=shift, faults=faults)
 
 
 class SteadyBatches(EpochBatches):

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper, save
 from torch import nn
 
 from cdkd_ext.data import PoseDataset, load_coco_persons
-from cdkd_ext.data.loading import load_validation  # noqa: F401 (its import is slow: once, here)
 from cdkd_ext.teachers import TeacherDescription
 
 SIZE = 64
@@ -120,8 +119,10 @@ def trained_network(drawn_people: Path) -> SmallNetwork:
         optimizer.zero_grad()
         terms["heatmap"].backward()
         optimizer.step()
-    # a center that depends on the image, to be kept
     with torch.no_grad():
+        # the softmax leaves the height of the peaks open
+        network.maps.bias -= network(images)["heatmap"].amax((0, 2, 3)) - 2
+        # numbers that depend on the image, to be kept
         network.center.weight.normal_(0, 1)
     return network.eval()
 

@@ -96,6 +96,19 @@ def test_regressed_maps_have_the_height_of_one():
     )
 
 
+def test_a_peaks_height_is_the_confidence_where_it_lies_right_and_none_elsewhere():
+    description = _description(kind="heatmap", values="logits", cells="corner")
+    points = torch.tensor([[[20.0, 12.0], [40.0, 40.0], [8.0, 40.0]]])
+    weights = torch.tensor([[0.8, 0.6, 0.0]])
+    maps = torch.full((1, 3, 12, 16), -9.0)
+    for j, (row, column, height) in enumerate(((3, 5, 1.0), (2, 2, 0.5), (1, 1, 4.0))):
+        maps[0, j, row, column] = height
+    score = _loss(description, {"heatmap": maps})({"heatmap": maps}, points, weights)["score"]
+    right = -0.8 * math.log(torch.tensor(1.0).sigmoid()) - 0.2 * math.log(torch.tensor(-1.0).sigmoid())
+    wrong = -math.log(torch.tensor(-0.5).sigmoid())
+    assert float(score) == pytest.approx(0.25 * (right + wrong) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("order", ["xy", "yx"])
 def test_offsets_lead_from_the_cells_near_a_keypoint_to_it(order):
     outputs = {"heatmap": "h", "offset": "o"}
@@ -174,7 +187,7 @@ def test_a_joint_of_weight_zero_counts_for_nothing(kind):
     assert torch.isfinite(joint.grad).all()
     assert joint.grad[1, 2].abs().max() == 0 and joint.grad[1, 1].abs().max() > 0
     nobody = loss(given, POINTS, torch.zeros(2, 3))
-    assert all(float(value) == 0 for value in nobody.values())
+    assert all(float(value.detach()) == 0 for value in nobody.values())
 
 
 @pytest.mark.parametrize("kind", list(NAMES))

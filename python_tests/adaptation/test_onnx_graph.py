@@ -143,7 +143,7 @@ def test_a_file_that_says_something_else_does_not_appear(small_file, tmp_path):
     lost = graph._weights.pop("center.bias").parameter
     with torch.no_grad():
         lost += 1
-    with pytest.raises(InputError, match="other.onnx: output center: expected at most 0.001"):
+    with pytest.raises(InputError, match=r"other\.onnx: output center: expected at most 0\.001"):
         graph.save(tmp_path / "other.onnx", IMAGES)
     assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
 
@@ -152,7 +152,7 @@ def test_weights_that_are_not_finite_are_not_written(small_file, tmp_path):
     graph = TrainableGraph(small_file())
     with torch.no_grad():
         graph.weights["maps.bias"][0] = float("nan")
-    with pytest.raises(InputError, match="weight maps.bias: expected finite numbers, got infinite or NaN"):
+    with pytest.raises(InputError, match=r"weight maps\.bias: expected finite numbers, got infinite or NaN"):
         graph.save(tmp_path / "other.onnx", IMAGES)
     assert not (tmp_path / "other.onnx").exists()
 
