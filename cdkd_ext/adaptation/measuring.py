@@ -109,9 +109,15 @@ class Measured:
     confidence: float
 
 
-def heights_below(height: int) -> list[int | None]:
-    """The resolutions of the report for a network whose input has a height; the last is full resolution."""
-    return [*(one for one in HEIGHTS if one < height), None]
+def report_heights(size: tuple[int, int], learnt: list[int | None]) -> list[int | None]:
+    """The resolutions of the report, those that were learnt among them; the last is full resolution.
+
+    Args:
+        size: (height, width) of the network's input.
+        learnt: see `Resolutions.watched`.
+    """
+    heights = {one for one in (*HEIGHTS, *learnt) if one is not None and one < size[0]}
+    return [*sorted(heights), None]
 
 
 @dataclass(frozen=True)

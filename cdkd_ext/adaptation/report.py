@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cdkd_ext.adaptation.config import AdaptationConfig
-from cdkd_ext.adaptation.measuring import SURE, Labels, Measured, Watched, heights_below, measured
+from cdkd_ext.adaptation.measuring import SURE, Labels, Measured, Watched, measured, report_heights
 from cdkd_ext.adaptation.resolutions import shown
 from cdkd_ext.evaluation.accuracy import ACCURACY_NAMES
 from cdkd_ext.files import replacing, write_json
@@ -108,7 +108,7 @@ def measure_change(
     """
     options = TeacherOptions(flip=config.flip_test)
     pair = [ForeignTeacher(network, joints, options) for network in networks]
-    heights = heights_below(watched.size[0])
+    heights = report_heights(watched.size, config.resolutions().watched())
     looked_at = config.resolutions().watched()[0] or min(32, watched.size[0])
     values: list[list[Measured]] = []
     drawn = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import signal
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from cdkd_ext.adaptation import AdaptableModule, AdaptationConfig, TrainableGrap
 from cdkd_ext.adaptation.trainer import AdaptationTrainer
 from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.cli import main
-from cdkd_ext.data import DataConfig
+from cdkd_ext.data import Augmentation, DataConfig, PoseDataset, load_coco_persons
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import create_model
@@ -32,7 +34,8 @@ def config(pose_file, drawn_people, tmp_path):
         output=str(tmp_path / "run"),
         model=str(pose_file),
         size="16",
-        data=DataConfig(root=str(drawn_people), workers=0),
+        # what has learnt few people by heart knows none that are turned
+        data=DataConfig(root=str(drawn_people), workers=0, augmentation=Augmentation(0, 0, 0, 0)),
         teacher_options=TeacherOptions(),
         optimizer=OptimizerConfig(learning_rate=2e-3, schedule="constant", warmup=0, weight_decay=0),
         steps=8,
@@ -47,18 +50,22 @@ def _files(folder):
     return {path.name for path in folder.iterdir()}
 
 
+def _of_everybody(config):
+    """The same, with a report on the people that the network has learnt from, whom it knows best."""
+    data = replace(config.data, val="train/annotations.json", val_images="train/images")
+    return replace(config, data=data, report_people=48)
+
+
 def test_a_network_learns_to_see_from_afar(config, tmp_path, capsys):
-    report = adapt(replace(config, steps=80, check_every=20))
-    assert report.metric == "PCKh@0.5" and report.people == 12
-    heights = [one.height for one in report.after]
-    assert heights == [24, 32, 48, None]
-    # 16 pixels are fewer than the table's fewest, which gain the most
-    gained = [
-        after.agreement - before.agreement for before, after in zip(report.before, report.after, strict=True)
-    ]
-    assert gained[0] > 3 and report.before[-1].agreement == 100
+    optimizer = replace(config.optimizer, schedule="cosine")
+    report = adapt(_of_everybody(replace(config, steps=120, check_every=60, optimizer=optimizer)))
+    assert report.metric == "PCKh@0.5" and report.people == 48
+    assert [one.height for one in report.after] == [16, 24, 32, 48, None]
+    first = report.before[0], report.after[0]
+    assert first[1].agreement > first[0].agreement + 3
+    assert first[1].accuracy > first[0].accuracy - 1
+    assert report.before[-1].agreement == 100
     history = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]
-    assert history[-1]["agreement"] > history[0]["agreement"] + 5
     assert history[-1]["total"] < history[1]["total"]
     assert _files(tmp_path / "run") == {
         "adapted.onnx", "config.yaml", "metrics.json", "report.html", "report.json", "state.pt", "teacher",
@@ -67,7 +74,7 @@ def test_a_network_learns_to_see_from_afar(config, tmp_path, capsys):
     assert "stays under the licence" in shown and str(report) in shown
     page = (tmp_path / "run/report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 and "http" not in page
-    assert json.loads((tmp_path / "run/report.json").read_text())["after"][0]["height"] == 24
+    assert json.loads((tmp_path / "run/report.json").read_text())["after"][0]["height"] == 16
 
 
 def test_the_file_is_the_same_but_for_its_weights(config, tmp_path):
@@ -89,12 +96,16 @@ def test_the_file_is_the_same_but_for_its_weights(config, tmp_path):
 
 
 def test_other_outputs_stay_what_they_were(config, tmp_path, drawn_people):
-    images = np.random.default_rng(0).random((8, 3, SIZE, SIZE), dtype=np.float32)
+    persons, joints = load_coco_persons(
+        drawn_people / "train/annotations.json", drawn_people / "train/images"
+    )
+    crops = PoseDataset(persons, joints, size=(SIZE, SIZE))
+    images = torch.stack([crops[index]["image"] for index in range(16)]).numpy().astype(np.float32) / 255
     wanted = OnnxFile(tmp_path / "network.onnx", cpu=True)({"image": images})["center"]
     errors = []
-    for weight in (0.0, 5.0):
+    for weight in (0.0, 2.0):
         output = str(tmp_path / f"run{weight}")
-        adapt(replace(config, output=output, keep_outputs=weight, steps=24))
+        adapt(replace(config, output=output, keep_outputs=weight, steps=60, check_every=60))
         given = OnnxFile(f"{output}/adapted.onnx", cpu=True)({"image": images})["center"]
         errors.append(float(np.abs(given - wanted).mean()))
     assert errors[1] < 0.7 * errors[0]
@@ -178,11 +189,7 @@ def test_a_run_of_this_package_stays_one(config, tmp_path, head):
         "hrnet_w8_small", input_size=(SIZE, SIZE), num_joints=16, joints=MPII_JOINTS, head=head
     )
     save_model(network, tmp_path / "ours.safetensors")
-    report = adapt(
-        replace(
-            config, model=str(tmp_path / "ours.safetensors"), teacher=config.model, steps=4, precision="bf16"
-        )
-    )
+    report = adapt(replace(config, model=str(tmp_path / "ours.safetensors"), teacher=config.model, steps=4))
     again = load_model(tmp_path / "run/best.safetensors")
     assert again.spec == network.spec
     assert not torch.equal(again.final_layer.weight, network.final_layer.weight)
@@ -190,8 +197,6 @@ def test_a_run_of_this_package_stays_one(config, tmp_path, head):
 
 
 def test_a_module_is_adapted_in_place(config, trained_network, tmp_path):
-    import copy
-
     module = copy.deepcopy(trained_network)
     description = replace(DESCRIPTION, values="logits")
     adapt(replace(config, model="my network"), AdaptableModule(module, description))
@@ -224,7 +229,7 @@ def test_the_command_adapts_and_goes_on(config, pose_file, drawn_people, tmp_pat
 
 def test_a_loss_that_is_not_finite_ends_the_run(config):
     optimizer = replace(config.optimizer, learning_rate=1e30)
-    with pytest.raises(NonFiniteLossError, match="became nan|became inf"):
+    with pytest.raises(NonFiniteLossError, match=r"became (nan|inf)"):
         adapt(replace(config, optimizer=optimizer))
 
 
@@ -257,8 +262,6 @@ def test_a_wrong_option_is_one_line_and_leaves_no_folder(config, tmp_path, chang
 
 
 def test_images_without_people_are_refused(config, tmp_path):
-    import cv2
-
     (tmp_path / "empty").mkdir()
     for index in range(4):
         cv2.imwrite(str(tmp_path / f"empty/{index}.png"), np.zeros((80, 80, 3), np.uint8))
@@ -269,7 +272,7 @@ def test_images_without_people_are_refused(config, tmp_path):
 
 
 def test_joints_that_are_nobodys_are_refused(config, pose_file, tmp_path):
-    names = ", ".join(f"tip{j}" for j in range(16))
+    names = ", ".join(f"left_tip{j}, right_tip{j}" for j in range(8))
     other = tmp_path / "other.yaml"
     other.write_text(pose_file.read_text().replace("joints: mpii", f"joints: [{names}]"))
     with pytest.raises(InputError, match="expected joints of the data"):
