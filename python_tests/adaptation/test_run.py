@@ -42,6 +42,7 @@ def config(pose_file, drawn_people, tmp_path):
         batch_size=8,
         check_every=4,
         report_people=12,
+        flip_test=False,
         cpu=True,
     )
 
