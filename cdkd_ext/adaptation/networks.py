@@ -61,6 +61,11 @@ class AdaptableNetwork(nn.Module):
         """(height, width) of the crops in pixels."""
         return input_size(self.description)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; crops may be anywhere."""
+        return next(self.parameters()).device
+
     def train(self, mode: bool = True) -> AdaptableNetwork:
         """Stay in evaluation mode."""
         return super().train(False)
@@ -128,7 +133,7 @@ class AdaptableGraph(AdaptableNetwork):
 
     def forward(self, crops: Tensor) -> Outputs:
         """See `AdaptableNetwork.forward`; heatmaps are logits where a sigmoid made them."""
-        outputs: Outputs = self.network(preprocessed(crops, self.description))
+        outputs: Outputs = self.network(self._prepared(crops))
         return outputs
 
     def learning(self) -> dict[str, nn.Parameter]:
@@ -141,16 +146,15 @@ class AdaptableGraph(AdaptableNetwork):
 
     def as_saved(self, path: Path | None = None) -> CropNetwork:
         """See `AdaptableNetwork.as_saved`; None is the file that was read."""
-        cpu = next(self.parameters()).device.type == "cpu"
-        return OnnxNetwork(OnnxFile(path or self.graph.path, cpu=cpu), self._described)
+        file = OnnxFile(path or self.graph.path, cpu=self.device.type == "cpu")
+        return OnnxNetwork(file, self._described)
 
     def check(self, crops: Tensor) -> None:
         """See `AdaptableNetwork.check`."""
         self.graph.check(self._prepared(crops))
 
     def _prepared(self, crops: Tensor) -> Tensor:
-        device = next(self.parameters()).device
-        return preprocessed(crops.to(device), self.description)
+        return preprocessed(crops.to(self.device), self.description)
 
 
 class AdaptablePoseNetwork(AdaptableNetwork):
@@ -194,7 +198,8 @@ class AdaptablePoseNetwork(AdaptableNetwork):
 
     def forward(self, crops: Tensor) -> Outputs:
         """See `AdaptableNetwork.forward`."""
-        output = self.network(crops.contiguous(memory_format=torch.channels_last))
+        crops = crops.to(self.device).contiguous(memory_format=torch.channels_last)
+        output = self.network(crops)
         if isinstance(output, SimCCOutput):
             return {"x": output.logits_x, "y": output.logits_y}
         return {"heatmap": output.feature}
@@ -211,8 +216,7 @@ class AdaptablePoseNetwork(AdaptableNetwork):
         """See `AdaptableNetwork.as_saved`."""
         if path is None:
             return copy.deepcopy(self).requires_grad_(False)
-        device = next(self.parameters()).device
-        return AdaptablePoseNetwork(load_model(path, "model")).to(device)
+        return AdaptablePoseNetwork(load_model(path, "model")).to(self.device)
 
 
 class AdaptableModule(AdaptableNetwork):
@@ -242,7 +246,7 @@ class AdaptableModule(AdaptableNetwork):
 
     def forward(self, crops: Tensor) -> Outputs:
         """See `AdaptableNetwork.forward`."""
-        images = preprocessed(crops.to(next(self.parameters()).device), self.description)
+        images = preprocessed(crops.to(self.device), self.description)
         return named_outputs(self.network(images), self.description)
 
     def learning(self) -> dict[str, nn.Parameter]:
@@ -258,8 +262,8 @@ class AdaptableModule(AdaptableNetwork):
         """See `AdaptableNetwork.as_saved`."""
         network = copy.deepcopy(self).requires_grad_(False)
         if path is not None:
-            device = next(self.parameters()).device
-            network.network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            network.network.load_state_dict(state)
         return network
 
 

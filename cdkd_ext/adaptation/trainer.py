@@ -253,7 +253,7 @@ class AdaptationTrainer:
         @torch.no_grad()
         def predict(crops: Tensor) -> Tensor:
             with self.accelerator.autocast():
-                outputs = network(crops.to(self.accelerator.device))
+                outputs = network(crops)
             count = len(network.joints)
             return network.reader.readout(network.reader.read(outputs)).keypoints[:, :count]
 
