@@ -83,3 +83,27 @@ def test_the_environment_says_whether_to_compile_cuda(tmp_path):
 @pytest.mark.parametrize("wrong", ["off", "no", "1"])
 def test_no_other_answer_is_taken(tmp_path, wrong):
     assert f"CDKD_CUDA: expected AUTO, ON or OFF, got '{wrong}'" in configured(tmp_path, CDKD_CUDA=wrong)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other linkers hide libraries otherwise")
+def test_a_library_keeps_its_own_copy_of_the_c_runtime_to_itself(tmp_path):
+    # torch has another copy, and what is formatted with halves of both goes wrong or crashes
+    said = configured(tmp_path, CDKD_CUDA="OFF", LDFLAGS="-static-libstdc++")
+    ninja = Path(sys.executable).parent / "ninja"
+    subprocess.run([ninja, "-C", tmp_path, "_C"], check=True, capture_output=True)
+    (library,) = tmp_path.glob("_C*.so")
+    listed = subprocess.run(
+        ["nm", "--dynamic", "--defined-only", library], check=True, capture_output=True, text=True
+    )
+    symbols = {line.split()[-1] for line in listed.stdout.splitlines()}
+    assert "PyInit__C" in symbols, said
+    # those that throw, and that write numbers to streams
+    assert not symbols & {"__cxa_throw", "__cxa_allocate_exception", "_ZNSolsEi", "_ZNSo9_M_insertIlEERSoT_"}
+    for target in ("_ops.so", "_cuda_emulation.so"):
+        commands = subprocess.run(
+            [ninja, "-C", tmp_path, "-t", "commands", "-s", target],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert "-static-libstdc++ -Wl,--exclude-libs,ALL" in commands.stdout

@@ -28,7 +28,7 @@ LAYERS = [
     ["codecs"],
     ["info"],
     ["emulation", "ops"],
-    ["extras", "images", "joints", "onnx_file", "tensor_checks"],
+    ["captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
     ["files", "joint_sides"],
     ["errors"],
 ]

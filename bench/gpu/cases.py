@@ -34,7 +34,7 @@ class Op:
     Attributes:
         name: of the op.
         ours: the compiled op on the inputs.
-        eager: its reference.
+        eager: the same of torch's own functions, as one writes it.
         draw: makes inputs from sizes with a batch, a dtype and a generator, on the generator's device.
         multiply_adds: of a forward pass's matrix products.
         tolerance: largest ‖x − reference‖ / ‖reference‖, for float32 and for 16 bits.
@@ -59,6 +59,14 @@ def inputs(op: Op, sizes: Sizes, dtype: torch.dtype, device: torch.device, seed:
     for tensor in drawn.learn:
         tensor.requires_grad_()
     return drawn
+
+
+def widened(drawn: Inputs) -> Inputs:
+    """The same inputs in float64."""
+    wide = {
+        id(tensor): tensor.detach().double() if tensor.is_floating_point() else tensor for tensor in drawn.all
+    }
+    return Inputs(tuple(wide.values()), tuple(wide[id(tensor)].requires_grad_() for tensor in drawn.learn))
 
 
 def run(function: Callable[..., Any], drawn: Inputs) -> tuple[Tensor, ...]:
@@ -164,7 +172,7 @@ def _decode_eager(x: Tensor, y: Tensor) -> Any:
 
 
 OPS = (
-    Op("cca_kl", cca_kl.ours, cca_kl.eager, _draw_cca_kl),
+    Op("cca_kl", cca_kl.ours, cca_kl.sums, _draw_cca_kl),
     Op(
         "projector_cosine",
         ops.projector_cosine,

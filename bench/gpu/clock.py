@@ -6,6 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -62,8 +63,14 @@ def captured(run: Pass) -> Pass:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError:
+        # what failed would be told again to whoever asks next
+        with suppress(RuntimeError):
+            torch.cuda.synchronize()
+        raise
     return graph.replay
 
 

@@ -19,6 +19,7 @@ from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.distillation import SAPE, TeacherOutput
 from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training import DistillationTask
+from cdkd_ext.training.captured_step import CapturedStep
 
 LARGE = {"batch": 128, "teacher": 256, "student": 64, "bins per pixel": 3, "width": 32}
 TINY = {"batch": 2, "teacher": 64, "student": 32, "bins per pixel": 2, "width": 8}
@@ -26,6 +27,7 @@ STRAIGHTFORWARD = "straightforward, float32"
 LIVE, LIVE_MIXED = "teacher in the step", "teacher in the step, bfloat16 student"
 STORED, STORED_MIXED = "stored outputs", "stored outputs, bfloat16 student"
 PLAIN, PLAIN_MIXED = "plain training", "plain training, bfloat16"
+WITHOUT_GRAPHS = ", without CUDA graphs"
 ROUNDS = 7
 GOALS = (
     # name, what is divided, by what, bound, whether at least
@@ -49,7 +51,7 @@ def main() -> None:
     torch.manual_seed(0)
     calls = steps(sizes, device)
     for call in calls.values():
-        for _ in range(3):
+        for _ in range(5):
             call()
     samples = clock.interleave(calls, device, 2 if options.dry_run else ROUNDS)
     times = {name: statistics.median(values) for name, values in samples.items()}
@@ -105,6 +107,7 @@ def steps(sizes: Mapping[str, int], device: torch.device) -> dict[str, Callable[
         LIVE_MIXED: copying(task(), live, device, mixed=True),
         STORED: copying(task(), stored, device),
         STORED_MIXED: copying(task(), stored, device, mixed=True),
+        STORED_MIXED + WITHOUT_GRAPHS: copying(task(), stored, device, mixed=True, graphs=False),
         PLAIN: copying(plain(), alone, device),
         PLAIN_MIXED: copying(plain(), alone, device, mixed=True),
     }
@@ -130,11 +133,33 @@ def on_host(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def copying(
-    task: DistillationTask, batch: Mapping[str, Any], device: torch.device, *, mixed: bool = False
+    task: DistillationTask,
+    batch: Mapping[str, Any],
+    device: torch.device,
+    *,
+    mixed: bool = False,
+    graphs: bool = True,
 ) -> Callable[[], object]:
     """The step of a training: copy, forward, backward, optimiser."""
     task.train()
     optimizer = torch.optim.AdamW(task.parameter_groups(0.01), 1e-4, fused=True)
+
+    def compute(images: Tensor, *rest: Tensor | None) -> dict[str, Tensor]:
+        keypoints, annotated, labelled, *taught = rest
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            losses = task(
+                images,
+                None,
+                keypoints,
+                annotated,
+                labelled=labelled,
+                progress=0.5,
+                teacher_output=TeacherOutput(*taught) if any(part is not None for part in taught) else None,
+            )
+        losses["total"].backward()
+        return losses
+
+    gradients = CapturedStep(compute, task.parameters(), on_gpu=None if graphs else lambda x: False)
 
     def run() -> None:
         moved = {
@@ -142,19 +167,11 @@ def copying(
             for name, value in batch.items()
             if name != "teacher_output"
         }
-        output = batch.get("teacher_output")
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            losses = task(
-                moved["image"],
-                moved.get("teacher_image"),
-                moved["keypoints"],
-                moved["annotated"],
-                labelled=moved["labelled"],
-                progress=0.5,
-                teacher_output=None if output is None else output.to(device),
-            )
-        optimizer.zero_grad()
-        losses["total"].backward()
+        if "teacher_image" in moved:
+            taught = task.ask_teacher(moved["teacher_image"])
+        else:
+            taught = batch.get("teacher_output", TeacherOutput()).to(device).widened()
+        gradients(*(moved[name] for name in ("image", "keypoints", "annotated", "labelled")), *taught)
         optimizer.step()
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections import Counter
 from bench import CHECKOUT
 from bench.gpu.report import stage_options
 
+_PLUGIN = CHECKOUT / "bench" / "gpu" / "pytest_plugin"
 _OUTCOME = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 
 
@@ -20,6 +22,8 @@ def main() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *pytest_arguments()],
         cwd=options.output,
+        # the plugin lies apart: what lies beside it would hide other modules
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(_PLUGIN)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,6 +55,8 @@ def pytest_arguments() -> list[str]:
         str(CHECKOUT / "pyproject.toml"),
         "-p",
         "no:cacheprovider",
+        "-p",
+        "tell_failures",
         "--continue-on-collection-errors",
     ]
     return [*where, "-m", "gpu", "-v", "--color=no", *settings]

@@ -191,7 +191,7 @@ def _draw_predictions(output: Path, people: Path) -> None:
 
 def _prediction_row(person: Person, joints: JointSet, models: dict[str, PoseNetwork]) -> list[Image]:
     views = {
-        name: PoseDataset([person], joints, size=model.input_size)[0]["image"]
+        name: PoseDataset([person], joints, size=model.input_size, resample=model.spec.resample)[0]["image"]
         for name, model in models.items()
     }
     full = PoseDataset([person], joints, size=_TILE)[0]

@@ -147,6 +147,23 @@ class DistillationLoss(nn.Module):
                 terms["xi"] = total.new_full((), scalar.xi(progress))
             return {"total": total, **terms}
 
+    def move_to(self, progress: float, losses: dict[str, Tensor]) -> None:
+        """Turn what a pass at progress 1 gave into what it gives earlier: only ξ and what learns through it differ.
+
+        It is for a pass that is replayed, in which a number is a constant.
+
+        Args:
+            progress: share of the training done, in [0, 1].
+            losses: of the pass; "xi" is replaced, if it is there.
+        """
+        scalars = self._adversarial_scalars()
+        for scalar in scalars:
+            end = scalar.xi(1.0)
+            if scalar.theta.grad is not None and end > 0:
+                scalar.theta.grad.mul_(scalar.xi(progress) / end)
+        if "xi" in losses:
+            losses["xi"] = torch.full_like(losses["xi"], scalars[0].xi(progress))
+
     def _adversarial_scalars(self) -> list[AdversarialScalar]:
         used: list[object] = []
         if self.sape is not None:

@@ -37,7 +37,12 @@ class ScaleRows(Mirror):
 
 
 def scale_rows(
-    emulation: Emulation, unscaled: np.ndarray, scale: np.ndarray, weighted: np.ndarray | None = None
+    emulation: Emulation,
+    unscaled: np.ndarray,
+    scale: np.ndarray,
+    weighted: np.ndarray | None = None,
+    *,
+    sums: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Scale rows, and sum what is weighted.
 
@@ -46,13 +51,15 @@ def scale_rows(
         unscaled: (R, N).
         scale: (R,), or () for all rows.
         weighted: (R,).
+        sums: whether the sum is wanted; None where there is a `weighted`. Without one it is 0.
 
     Returns:
-        (R, N), and Σ weighted · scale as (1,) where there is a `weighted`.
+        (R, N), and Σ weighted · scale as (1,) where it is wanted.
     """
     scaled = unset(unscaled.shape, unscaled.dtype)
-    partials = unset((1024,), np.float64) if weighted is not None else None
-    total = unset((1,), np.float64) if weighted is not None else None
+    wanted = weighted is not None if sums is None else sums
+    partials = unset((1024,), np.float64) if wanted else None
+    total = unset((1,), np.float64) if wanted else None
     call = ScaleRows(
         rows(unscaled),
         rows(scale, scalars=True),

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cdkd_ext._C import cpu_features
+from cdkd_ext.captured import CapturedFunction
 from cdkd_ext.distillation.outputs import TeacherOutput, TeacherSpec
 from cdkd_ext.errors import check_option, check_type
 from cdkd_ext.models import ModelSpec, PoseNetwork, inference_copy
-from cdkd_ext.teachers.captured import CapturedFunction
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 Teacher = Callable[[Tensor], TeacherOutput]

@@ -156,6 +156,8 @@ class TrainingConfig:
         precision: "no" (float32), "bf16" or "fp16" mixed precision.
         tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
             as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
+        cuda_graphs: on a single GPU, replay forward and backward of a step from a CUDA graph: the host launches one
+            graph instead of thousands of kernels. It keeps the memory of one step. Not with fp16, whose loss scale moves.
         cpu: stay on the CPU where there is a GPU.
     """
 
@@ -176,6 +178,7 @@ class TrainingConfig:
     ema_decay: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
     tf32: bool = True
+    cuda_graphs: bool = True
     cpu: bool = False
 
     def validate(self) -> None:

@@ -16,9 +16,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
 from cdkd_ext.data.batches import Batch, EpochLoader
+from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import Terminated
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
+from cdkd_ext.training.captured_step import CapturedStep
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.ema import WeightAverage
 from cdkd_ext.training.finite import FiniteWatch
@@ -131,6 +133,7 @@ class Trainer:
         self.task = task.to(accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(task, config.optimizer.build(task))
         self.adversarial_optimizer = config.adversarial_optimizer(task)
+        self._captured_step = CapturedStep(self._replayed, task.parameters()) if self._replays() else None
         self._average = WeightAverage(task.student, config.ema_decay) if config.ema_decay else None
         self._finite = FiniteWatch()
         self.history: list[Record] = []
@@ -266,19 +269,9 @@ class Trainer:
         rate = learning_rate(config.optimizer, self._place, len(self.loader), config.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.accelerator.autocast():
-            losses = self.wrapped(
-                batch["image"],
-                batch.get("teacher_image"),
-                batch["keypoints"],
-                batch["annotated"],
-                labelled=batch["labelled"],
-                progress=self._place / max(1, config.epochs * len(self.loader) - 1),
-                teacher_output=batch.get("teacher_output"),
-            )
+        progress = self._place / max(1, config.epochs * len(self.loader) - 1)
+        losses = self._losses_and_gradients(batch, progress)
         self._stop_if(self._finite.add(self.step, losses))
-        self.optimizer.zero_grad()
-        self.accelerator.backward(losses["total"])
         # before the clipping, which would shorten θ's step and count its gradient among the network's
         self._step_adversarial()
         if self.config.optimizer.clip:
@@ -288,6 +281,55 @@ class Trainer:
             self._average.update(self.task.student)
         self.step += 1
         return {name: value.detach() for name, value in losses.items()}
+
+    def _losses_and_gradients(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        taught = batch.get("teacher_output")
+        if taught is None and batch.get("teacher_image") is not None:
+            taught = self.task.ask_teacher(batch["teacher_image"])
+        inputs = [batch[name] for name in ("image", "keypoints", "annotated", "labelled")]
+        if self._captured_step is None:
+            self.optimizer.zero_grad()
+            return self._compute(*inputs, taught=taught, progress=progress)
+        # in a replay all numbers are constants
+        losses = self._captured_step(*inputs, *(taught or TeacherOutput()))
+        self.task.loss.move_to(progress, losses)
+        return losses
+
+    def _replayed(
+        self, images: Tensor, keypoints: Tensor, annotated: Tensor, labelled: Tensor, *taught: Tensor | None
+    ) -> dict[str, Tensor]:
+        output = None if all(part is None for part in taught) else TeacherOutput(*taught)
+        return self._compute(images, keypoints, annotated, labelled, taught=output, progress=1.0)
+
+    def _compute(
+        self,
+        images: Tensor,
+        keypoints: Tensor,
+        annotated: Tensor,
+        labelled: Tensor,
+        *,
+        taught: TeacherOutput | None,
+        progress: float,
+    ) -> dict[str, Tensor]:
+        """The losses, whose gradients are added to the parameters'."""
+        with self.accelerator.autocast():
+            losses: dict[str, Tensor] = self.wrapped(
+                images,
+                None,
+                keypoints,
+                annotated,
+                labelled=labelled,
+                progress=progress,
+                teacher_output=taught,
+            )
+        self.accelerator.backward(losses["total"])
+        return losses
+
+    def _replays(self) -> bool:
+        """Whether steps may be replayed: one process, whose gradients nothing else touches, and no moving scale."""
+        accelerator = self.accelerator
+        alone = accelerator.num_processes == 1 and accelerator.scaler is None
+        return self.config.cuda_graphs and alone and accelerator.device.type == "cuda"
 
     def _step_adversarial(self) -> None:
         if self.adversarial_optimizer is None:

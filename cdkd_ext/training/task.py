@@ -176,18 +176,32 @@ class DistillationTask(nn.Module):
         """θ of every scalar that is learnt against the loss, for an optimiser of their own: SGD without momentum."""
         return self.loss.adversarial_parameters()
 
+    def ask_teacher(self, images: Tensor) -> TeacherOutput:
+        """Return the teacher's output for its crops, RGB (B, 3, H, W) uint8, for `forward` to take.
+
+        Raises:
+            InputError: there is no teacher.
+            TypeError: the teacher does not return a `TeacherOutput`.
+        """
+        if not self._teacher:
+            fail("teacher_images", "the teacher's crops", "None for a task without a teacher")
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            output = self._teacher[0](images)
+        check_type("teacher", output, TeacherOutput, "a callable that returns a TeacherOutput")
+        return output
+
     def _taught(
         self, images: Tensor | None, output: TeacherOutput | None, device: torch.device
     ) -> TeacherOutput | None:
-        if images is None:
-            return None if output is None else output.to(device).widened()
-        check(output is None, "teacher_images", "the teacher's crops beside teacher_output", "one of the two")
-        if not self._teacher:
-            fail("teacher_images", "the teacher's crops", "None for a task without a teacher")
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            output = self._teacher[0](images)
-        check_type("teacher", output, TeacherOutput, "a callable that returns a TeacherOutput")
-        return output.to(device).widened()
+        if images is not None:
+            check(
+                output is None,
+                "teacher_images",
+                "the teacher's crops beside teacher_output",
+                "one of the two",
+            )
+            output = self.ask_teacher(images)
+        return None if output is None else output.to(device).widened()
 
 
 def default_label_loss(student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:

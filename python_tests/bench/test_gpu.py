@@ -260,4 +260,4 @@ def test_a_wrong_result_is_printed_as_such_and_fails_the_stage(monkeypatch, tmp_
         stage.main()
     assert stopped.value.code
     (row,) = read_result(tmp_path / "ops.json")["tables"][0]["rows"]
-    assert row[-1].endswith("WRONG")
+    assert row[stage.COLUMNS.index("worst difference")].endswith("WRONG")

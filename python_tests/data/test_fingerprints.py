@@ -11,7 +11,9 @@ import pytest
 from cdkd_ext.data import Augmentation, PoseDataset, cached_views, load_coco_persons, stored_crops
 from cdkd_ext.data.cached_views import build_student_views
 from cdkd_ext.data.stored_crops import build_stored_crops
+from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.joints import JointSet
+from cdkd_ext.teachers import build_compact_outputs, build_teacher_outputs
 
 
 @pytest.fixture
@@ -49,6 +51,8 @@ CHANGES = {
     "padding": lambda options: {**options, "padding": 1.5},
     "augmentation": lambda options: {**options, "augmentation": Augmentation()},
     "seed": lambda options: {**options, "seed": 1},
+    "resample": lambda options: {**options, "resample": "linear"},
+    "camera faults": lambda options: {**options, "camera_faults": 0.5},
     "labelled fraction": lambda options: {**options, "labelled_fraction": 0.5},
 }  # fmt: skip
 # crops are stored without augmentation and without labels
@@ -69,6 +73,27 @@ def builders(cache):
         lambda dataset: build_student_views(dataset, 1, cache),
         lambda dataset: build_stored_crops(dataset, cache),
     ]
+
+
+def test_how_the_teacher_s_crops_are_made_is_part_of_what_is_computed_from_them(options, tmp_path):
+    """Of stored crops, too, which are made as its are; of the student's views it is not."""
+
+    def asked(images):
+        return TeacherOutput(images.float())
+
+    def build(dataset):
+        return [
+            build_teacher_outputs(dataset, 1, tmp_path, asked, "a teacher"),
+            build_compact_outputs(dataset, 1, tmp_path, asked, "a teacher", features=True),
+            build_stored_crops(dataset, tmp_path),
+            build_student_views(dataset, 1, tmp_path),
+        ]
+
+    first, second = (build(PoseDataset(**options, teacher_resample=way)) for way in ("area", "linear"))
+    assert [a == b for a, b in zip(first, second, strict=True)] == [False, False, False, True]
+    # what the student's crops are like is no matter of the teacher's
+    third = build(PoseDataset(**options, resample="linear", camera_faults=0.5))
+    assert [a == b for a, b in zip(first, third, strict=True)] == [True, True, True, False]
 
 
 def test_nothing_changed_is_found_again(options, tmp_path):

@@ -53,3 +53,9 @@ def test_no_rows_sum_to_zero(emulation: Emulation) -> None:
     nothing = np.empty((0, 4), np.float32)
     _, total = scale_rows(emulation, nothing, np.empty(0, np.float32), np.empty(0, np.float32))
     assert total is not None and total[0] == 0
+
+
+def test_a_sum_of_nothing_is_written_by_the_same_launch(emulation: Emulation) -> None:
+    scaled, total = scale_rows(emulation, np.ones((9, 5), np.float32), np.full(9, 2, np.float32), sums=True)
+    assert total is not None and total.tolist() == [0.0]
+    assert np.array_equal(scaled, np.full((9, 5), 2, np.float32))

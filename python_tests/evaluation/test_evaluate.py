@@ -147,6 +147,33 @@ def test_a_checkpoint_is_measured_with_the_padding_it_was_trained_with(official_
     assert results[0] == results[1] == results[2] != results[3]
 
 
+def test_a_checkpoint_is_measured_on_crops_as_it_was_trained(official_data, checkpoints, tmp_path):
+    trained = load_model(checkpoints / "own_17.safetensors")
+    assert trained.spec.resample == "linear"
+    trained.spec = replace(trained.spec, resample="area")
+    save_model(trained, tmp_path / "area.safetensors")
+    area, linear = str(tmp_path / "area.safetensors"), str(checkpoints / "own_17.safetensors")
+    ways, results = [], []
+    for weights, resample in ((area, None), (linear, "area"), (linear, None), (area, "linear")):
+        file = tmp_path / f"{len(results)}.json"
+        report = evaluate_checkpoint(weights, coco(official_data, resample=resample), results=str(file))
+        ways.append(report["resample"])
+        results.append(file.read_text())
+    assert ways == ["area", "area", "linear", "linear"]
+    assert results[0] == results[1] != results[2] == results[3]
+
+
+def test_faults_of_cameras_are_measured_reproducibly(official_data, checkpoints, tmp_path):
+    results = []
+    for strength in (0.0, 1.0, 1.0):
+        file = tmp_path / f"{len(results)}.json"
+        config = coco(official_data, camera_faults=strength)
+        report = evaluate_checkpoint(str(checkpoints / "own_17.safetensors"), config, results=str(file))
+        assert report["camera_faults"] == strength
+        results.append(file.read_text())
+    assert results[0] != results[1] == results[2]
+
+
 def test_results_in_the_submission_format_give_the_same_metrics(official_data, checkpoints, tmp_path):
     data = coco(official_data, boxes="boxes.json", min_box_score=0.7)
     weights = str(checkpoints / "own_17.safetensors")

@@ -284,6 +284,21 @@ def test_wrong_input_is_named(tmp_path):
         Predictor.load(tmp_path / "nowhere")
 
 
+def test_a_run_is_predicted_on_crops_as_it_was_trained(tmp_path):
+    options = {"input_size": (32, 32), "num_joints": 16, "split_ratio": 2.0, "joints": MPII_JOINTS}
+    network = create_model("hrnet_w8_small", **options, resample="linear")
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    save_model(network, tmp_path / "best.safetensors")
+    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    boxes = [(20, 20, 150, 150)]
+    own = Predictor.load(tmp_path)(image, boxes)
+    np.testing.assert_array_equal(
+        own.keypoints, Predictor(network, resample="linear")(image, boxes).keypoints
+    )
+    assert (own.scores != Predictor(network, resample="area")(image, boxes).scores).any()
+
+
 def test_a_run_is_predicted_with_the_padding_and_joints_it_was_trained_with(tmp_path):
     network = create_model(
         "hrnet_w8_small", input_size=(32, 32), num_joints=16, split_ratio=2.0, padding=1.5, joints=MPII_JOINTS

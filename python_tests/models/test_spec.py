@@ -31,6 +31,14 @@ def test_a_description_survives_json() -> None:
     assert ModelSpec.from_dict(json.loads(json.dumps(unknown.to_dict()))) == unknown
 
 
+def test_a_description_from_before_there_was_a_choice_is_of_linear_crops() -> None:
+    described = SPEC.to_dict()
+    assert described.pop("resample") == "area"
+    assert ModelSpec.from_dict(described) == replace(SPEC, resample="linear")
+    with pytest.raises(InputError, match="resample: expected one of 'area', 'linear', got 'cubic'"):
+        replace(SPEC, resample="cubic")  # type: ignore[arg-type]
+
+
 def test_a_network_is_what_its_description_says() -> None:
     network = create_model(SPEC)
     assert network.spec is SPEC

@@ -99,6 +99,7 @@ def test_schedule_and_augmentation_are_the_published_ones(name: str) -> None:
         assert numbers == (0.25, 30, 0)
     else:
         assert numbers == ((0.3, 40, 0) if resnet else (0.35, 45, 0.3))
+    assert config.data.resample == "linear"
     assert (drawn.flip, drawn.rotation_probability, drawn.half_body_min_joints) == (0.5, 0.6, 8)
 
 

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.data import DataConfig
+from cdkd_ext.data.loading import load_people
 from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import evaluate_checkpoint
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
@@ -30,6 +31,7 @@ from cdkd_ext.training import (
     distill,
     train,
 )
+from cdkd_ext.training.build import build_dataset, student_spec
 
 STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 TEACHER = ModelConfig(name="hrnet_w8_small", input_size=(64, 64), split_ratio=2.0)
@@ -465,6 +467,30 @@ def test_the_padding_of_a_run_is_the_configured_one_and_goes_on_to_students(draw
     )
     train(config)
     assert padding("own") == 1.1
+
+
+def test_crops_are_made_as_is_said_or_as_they_were_before(drawn_people, tmp_path):
+    """A run that goes on and weights to start from keep their way; a fresh network's crops are means over areas."""
+    data = DataConfig(root=str(drawn_people), workers=0)
+
+    def trained(name, resume=False, **changes):
+        train(plain(drawn_people, tmp_path / name, **{"epochs": 1, "data": data, **changes}), resume=resume)
+        return load_model(tmp_path / name / "last.safetensors").spec.resample
+
+    assert trained("fresh") == "area"
+    assert trained("said", data=replace(data, resample="linear")) == "linear"
+    assert trained("said", resume=True, epochs=2) == "linear"
+    model = replace(STUDENT, weights=str(tmp_path / "said/last.safetensors"))
+    assert trained("from_weights", model=model) == "linear"
+    assert trained("changed", model=model, data=replace(data, resample="area")) == "area"
+    # a teacher's crops are as it was trained on, whatever the student's are
+    config = distilled(drawn_people, tmp_path / "taught", tmp_path / "said", epochs=1)
+    spec = student_spec(config, MPII_JOINTS)
+    teacher = config.teacher_file().load("cpu")
+    assert (spec.resample, teacher.teacher_spec.resample) == ("area", "linear")
+    people = load_people(data, tmp_path)
+    made = build_dataset(config, people, spec, teacher)
+    assert (made.resample, made.teacher_resample) == ("area", "linear")
 
 
 def test_the_two_commands_of_the_package(drawn_people, tmp_path, teacher):

@@ -48,6 +48,10 @@ __global__ void __launch_bounds__(kWarps* kWarp, blocks_per_multiprocessor<A>(kW
       sum += read_scalar<double>(call.weighted, row) * static_cast<double>(factor);
   }
   if (!call.sum) return;
+  if (!call.weighted.data) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) store(call.sum, 0.0);
+    return;
+  }
   if (lanes.thread == 0) sums[warp] = sum;
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -70,7 +74,7 @@ cudaError_t launch_scale_rows(const ScaleRows& call, cudaStream_t stream) {
     CDKD_LAUNCH("scale_rows", kernel, dim3(grid), dim3(kWarps * kWarp), kWarps * sizeof(double), stream,
                 call);
   }
-  if (call.sum)
+  if (call.sum && (call.weighted.data || grid == 0))
     CDKD_LAUNCH("sum_partials", sum_partials_kernel, dim3(1), dim3(kWarp), 0, stream, call.partials,
                 static_cast<int>(grid), call.sum);
   return cudaSuccess;

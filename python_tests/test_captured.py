@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cdkd_ext.captured import CapturedFunction
 from cdkd_ext.models import create_model
 from cdkd_ext.teachers import FrozenTeacher
-from cdkd_ext.teachers.captured import CapturedFunction
 
 needs_gpu = [
     pytest.mark.gpu,
