@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
 from cdkd_ext.adaptation.config import AdaptationConfig
-from cdkd_ext.adaptation.measuring import SURE, Labels, Watched
+from cdkd_ext.adaptation.measuring import SURE, Watched
 from cdkd_ext.adaptation.networks import AdaptableNetwork, asked, load_adaptable, load_teacher
-from cdkd_ext.adaptation.pseudo_labels import PseudoLabels, ask_teacher, unlabelled_person
+from cdkd_ext.adaptation.people import AdaptationPeople, load_adaptation_people
+from cdkd_ext.adaptation.pseudo_labels import PseudoLabels, ask_teacher
 from cdkd_ext.adaptation.report import AdaptationReport, measure_change, write_report
 from cdkd_ext.adaptation.samples import AdaptationSamples, SteadyBatches
 from cdkd_ext.adaptation.trainer import AdaptationTask, AdaptationTrainer, check_state
-from cdkd_ext.data import Augmentation, EvaluationSet, Person, PoseDataset
+from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.batches import EpochLoader
-from cdkd_ext.data.loading import load_people
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
-from cdkd_ext.joints import JointSet
-from cdkd_ext.teachers import ForeignTeacher, JointMap, TeacherOptions
+from cdkd_ext.teachers import ForeignTeacher, TeacherOptions
 from cdkd_ext.teachers.network import CropNetwork
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.progress import footage_progress
@@ -51,8 +47,7 @@ def adapt(
     Args:
         config: the run; its output folder receives the adapted network, report.html, report.json, config.yaml, metrics.json
             and state.pt. Nothing is written before all that can be checked has been.
-        network: what to adapt, such as an `AdaptableModule`, in place of `config.model`, which then names the teacher
-            that is asked if `config.teacher` is empty.
+        network: what to adapt in place of a file, such as an `AdaptableModule`; `config.model` is then its name alone.
         resume: the folder of a run to go on with, or true for the output folder.
 
     Returns:
@@ -75,32 +70,24 @@ def adapt(
     """
     config.validate()
     accelerator = make_accelerator(config.cpu, config.precision)
-    check(
-        accelerator.num_processes == 1, "processes", accelerator.num_processes, "one: an adaptation is short"
-    )
+    processes = accelerator.num_processes
+    check(processes == 1, "processes", processes, "one: an adaptation is short")
     set_seed(config.seed)
-    network = (network or load_adaptable(config.model, TeacherOptions(preset=config.preset))).to(
-        accelerator.device
-    )
+    network = network or load_adaptable(config.model, TeacherOptions(preset=config.preset))
+    network = network.to(accelerator.device)
     config.resolutions().check_below(network.input_size[0])
     unchanged = network.as_saved()
     task = AdaptationTask(network, sigma=config.sigma, keep_outputs=config.keep_outputs, frozen=config.frozen)
     output = Path(config.output)
     state = _state(config, output, resume, task, accelerator)
     teacher, identity = _teacher(config, network, unchanged, accelerator)
-    people = _people(config, network, output)
+    people = load_adaptation_people(config, network, output)
     crops = _first_crops(people.trained)
     network.check(crops)
     accelerator.print(_plan(config, network, teacher, people))
-    with footage_progress() as progress:
-        folder = Path(config.data.cache) if config.data.cache else output / "teacher"
-        ask = partial(ask_teacher, teacher, identity, folder=folder, progress=progress)
-        trained, kept_aside, shown = (ask(dataset.persons) for dataset in people.parts())
-    seen = (trained.confidence >= SURE).any()
-    check(seen, "data", f"{len(trained)} crops in which the teacher is sure of no joint", "images of people")
+    trained, kept_aside, shown = _said(config, teacher, identity, people)
     remove_leftovers(*(output / name for name in (*FILES, network.file_name)))
     save_config(config, output / "config.yaml")
-    adapted = output / network.file_name
     trainer = AdaptationTrainer(
         config,
         task,
@@ -110,82 +97,32 @@ def adapt(
         partial(network.save, crops=crops, metadata=_metadata(config)),
     )
     train_together([trainer], [state])
-    report = measure_change(
-        config,
-        (unchanged, network.as_saved(adapted)),
-        network.joints,
-        Watched.of(people.shown, shown),
-        people.labels(network.joints),
-        trainer.history,
-    )
+    adapted = output / network.file_name
+    networks = (unchanged, network.as_saved(adapted))
+    watched, labels = Watched.of(people.shown, shown), people.labels(network.joints)
+    report = measure_change(config, networks, network.joints, watched, labels, trainer.history)
     write_report(report, output)
     accelerator.print(f"{report}\n{_licence(config, adapted)}")
     return report
 
 
-@dataclass(frozen=True)
-class _People:
-    """Who teaches what: people to learn from, some kept aside to measure agreement on, and those of the report."""
+def _said(
+    config: AdaptationConfig, teacher: ForeignTeacher, identity: str, people: AdaptationPeople
+) -> list[PseudoLabels]:
+    """What the teacher says of each part of the people.
 
-    trained: PoseDataset
-    kept_aside: PoseDataset
-    shown: PoseDataset
-    truth: EvaluationSet | None
-    chosen: list[int]
-
-    def parts(self) -> tuple[PoseDataset, PoseDataset, PoseDataset]:
-        """The three."""
-        return self.trained, self.kept_aside, self.shown
-
-    def labels(self, joints: JointSet) -> Labels | None:
-        """The annotations of the report's people, if they have any, for a network's joints."""
-        truth = self.truth
-        if truth is None:
-            return None
-        persons = [truth.persons[index] for index in self.chosen]
-        return Labels(persons, truth.joints, JointMap.by_name(truth.joints, joints), truth.metric)
-
-
-def _people(config: AdaptationConfig, network: AdaptableNetwork, output: Path) -> _People:
+    Raises:
+        InputError: it is sure of nothing.
+    """
+    folder = Path(config.data.cache) if config.data.cache else Path(config.output) / "teacher"
     with footage_progress() as progress:
-        people = load_people(config.data, output, teacher_joints=lambda: network.joints, progress=progress)
-    nothing = np.zeros((len(network.joints), 2), np.float32)
-    everybody = [*people.train, *(people.footage.persons if people.footage else ())]
-    check(len(everybody) > 1, "data", f"{len(everybody)} people", "at least two: one is kept aside")
-    persons = [unlabelled_person(person, nothing) for person in everybody]
-    order = np.random.default_rng([config.seed, 3]).permutation(len(persons)).tolist()
-    count = max(1, min(config.watched_people, len(persons) // 10))
-    # in their order, so that neighbours share a decoded image
-    aside, trained = ([persons[index] for index in sorted(part)] for part in (order[:count], order[count:]))
-    shown, chosen = aside, list(range(len(aside)))
-    if people.val is not None:
-        # raises where no joint of the annotations is one of the network's
-        JointMap.by_name(people.val.joints, network.joints)
-        chosen = _spread(len(people.val.persons), config.report_people)
-        shown = [unlabelled_person(people.val.persons[index], nothing) for index in chosen]
-    described, data = network.description, config.data
-    padding = described.padding if data.padding is None else data.padding
-
-    def cropped(persons: Sequence[Person], augmentation: Augmentation | None = None) -> PoseDataset:
-        return PoseDataset(
-            persons,
-            network.joints,
-            size=network.input_size,
-            augmentation=augmentation,
-            seed=config.seed,
-            labelled_fraction=0,
-            padding=padding,
-            resample=data.resample or described.resample,
-            camera_faults=data.camera_faults if augmentation else 0.0,
-        )
-
-    augmented = cropped(trained, config.data.augmentation)
-    return _People(augmented, cropped(aside), cropped(shown), people.val, chosen)
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Indices of `wanted` of `count` people, evenly."""
-    return sorted({int(index) for index in np.linspace(0, count - 1, min(wanted, count))})
+        said = [
+            ask_teacher(teacher, identity, dataset.persons, folder, progress=progress)
+            for dataset in people.parts()
+        ]
+    sure = (said[0].confidence >= SURE).any()
+    check(sure, "data", f"{len(said[0])} crops in which the teacher is sure of no joint", "images of people")
+    return said
 
 
 def _teacher(
@@ -241,7 +178,7 @@ def _state(
 
 
 def _plan(
-    config: AdaptationConfig, network: AdaptableNetwork, teacher: ForeignTeacher, people: _People
+    config: AdaptationConfig, network: AdaptableNetwork, teacher: ForeignTeacher, people: AdaptationPeople
 ) -> str:
     learning = sum(value.numel() for value in network.learning().values() if value.requires_grad)
     who = config.teacher or "the network itself"
