@@ -52,7 +52,8 @@ def write_web_page(
         The page.
 
     Raises:
-        InputError: the file is none of `export_network` or has crops that the page does not make, the runtime is not there, or the folder has something in it.
+        InputError: the file is none of `export_network`, or has crops that the page does not make; the runtime is not
+            there, or the folder has something in it.
     """
     source = check_runtime(runtime)
     network = ExportedNetwork(OnnxFile(model, cpu=True))
