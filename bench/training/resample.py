@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bench.gpu.report import print_columns
 from cdkd_ext.data import CropRegion, crop_matrix, warp_crop
 from cdkd_ext.images import read_image
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 from cdkd_ext.synthetic import draw_people
 
 _SAMPLES = 24  # on a side of a pixel, of what both are compared with

@@ -16,7 +16,7 @@ from cdkd_ext.data.device_crops import crops_on_device, warp_crops
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 
 JOINTS = JointSet(("nose", "left_hand", "right_hand"), (0, 2, 1))
 POINTS = np.array([[100.4, 70.2], [72.5, 95.0], [130.0, 88.7]], np.float32)
