@@ -163,8 +163,8 @@ def warp_crop(
         >>> stripes = np.zeros((64, 64, 3), np.uint8)
         >>> stripes[:, ::2] = 200
         >>> quarter = np.array([[0.25, 0.0, 0.0], [0.0, 0.25, 0.0]])
-        >>> [int(warp_crop(stripes, quarter, (16, 16), way)[8, 8, 0]) for way in ("linear", "area")]
-        [200, 100]
+        >>> {way: int(warp_crop(stripes, quarter, (16, 16), way)[8, 8, 0]) for way in ("linear", "area")}
+        {'linear': 200, 'area': 100}
     """
     check_option("resample", resample, RESAMPLINGS)
     reduction = _reduction(matrix) if resample == "area" else 1.0
