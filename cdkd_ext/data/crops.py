@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.errors import check, check_option
-from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # part of the fingerprints of stored crops; to be raised when a change here changes a pixel
 VERSION = 1

@@ -11,7 +11,8 @@ from torch import Tensor
 from cdkd_ext.errors import check
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec
-from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE, Resample
+from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, Resample
 
 
 class DescribedNetwork(Protocol):

@@ -96,10 +96,13 @@ class LabelLoss(nn.Module, ABC):
     Attributes:
         name: the method's; the loss's name among the terms of a training.
         has_classes: whether the student's output has class distributions, which CCA aligns.
+        replayable: whether a step can be replayed from a CUDA graph: the loss is the same at any progress, and asks a GPU for
+            no value.
     """
 
     name: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    replayable: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, student: Any, keypoints: Tensor, weights: Tensor, progress: float = 0.0) -> Tensor:

@@ -11,13 +11,10 @@ from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.joints import JointSet
 from cdkd_ext.methods import Method, list_heads, method_for
 from cdkd_ext.methods.heatmaps import DECODINGS
-
-Resample = Literal["area", "linear"]
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 COLOR_ORDERS = ("rgb", "bgr")
 DEFAULT_PADDING = 1.25
-RESAMPLINGS = ("area", "linear")
-DEFAULT_RESAMPLE: Resample = "area"
 STEM_STRIDES = (4, 2, 1)
 
 

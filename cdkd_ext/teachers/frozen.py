@@ -59,7 +59,7 @@ class FrozenTeacher:
         self.device = next(network.parameters()).device if device is None else torch.device(device)
         network = network.to(self.device).eval().requires_grad_(False)
         if precision == "auto":
-            precision = _fast_precision(self.device)
+            precision = fast_precision(self.device)
         self.precision = precision
         self.spec: ModelSpec = network.spec
         self.feature_size: tuple[int, int] = network.feature_size
@@ -88,7 +88,7 @@ class FrozenTeacher:
         return tuple(there.values())
 
 
-def _fast_precision(device: torch.device) -> str:
+def fast_precision(device: torch.device) -> str:
     """What a device computes convolutions fastest in without losing more than a teacher can."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"

@@ -29,7 +29,8 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE
+from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.resampling import DEFAULT_RESAMPLE
 from cdkd_ext.teachers import (
     CompactOutput,
     CompactOutputs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 
@@ -20,7 +20,7 @@ from cdkd_ext.distillation import (
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import ModelOptions, list_models
-from cdkd_ext.models.spec import RESAMPLINGS
+from cdkd_ext.resampling import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import (
@@ -64,6 +64,14 @@ class LabelLossConfig(LabelLossOptions):
         return student.spec.method.label_loss(student, self)
 
 
+class Grouped(Protocol):
+    """What learns, such as a `DistillationTask`."""
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Its parameters, by whether they decay."""
+        ...
+
+
 @dataclass
 class OptimizerConfig:
     """The optimiser and its learning-rate schedule.
@@ -86,7 +94,7 @@ class OptimizerConfig:
     warmup: float = 0.5
     clip: float = 0.0
 
-    def build(self, task: DistillationTask) -> torch.optim.Optimizer:
+    def build(self, task: Grouped) -> torch.optim.Optimizer:
         """The optimiser of everything that learns but for what is learnt against the loss."""
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.name]
         return kind(task.parameter_groups(self.weight_decay), self.learning_rate, fused=True)
@@ -130,7 +138,8 @@ class TrainingConfig:
         tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
             as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
         cuda_graphs: on a single GPU, replay forward and backward of a step from a CUDA graph: the host launches one
-            graph instead of thousands of kernels. It keeps the memory of one step. Not with fp16, whose loss scale moves.
+            graph instead of thousands of kernels. It keeps the memory of one step. For SimCC and heatmaps; not with fp16, whose
+            loss scale moves.
         cpu: stay on the CPU where there is a GPU.
     """
 
