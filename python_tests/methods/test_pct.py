@@ -316,4 +316,4 @@ def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable
         found = network.eval()(images).coordinates
     middle = (keypoints * annotated[..., None]).sum(0) / annotated.sum(0)[:, None]
     errors = [((points - keypoints).norm(dim=-1) * annotated).sum() for points in (found, middle)]
-    assert errors[0] < 0.6 * errors[1]
+    assert errors[0] < 0.75 * errors[1]
