@@ -43,7 +43,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch $(SOURCES)
-	$(BIN)/pip install --quiet ".[train]"
+	$(BIN)/pip install --quiet ".[train,export]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.torch $(SOURCES)

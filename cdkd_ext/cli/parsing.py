@@ -44,6 +44,10 @@ COMMANDS = {
         "train a student with a teacher",
         "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
     ),
+    "adapt": Command(
+        "teach a pose network of any origin to see people from afar",
+        "cdkd adapt movenet.onnx --size 24-96 --data.images footage --data.detector yolo.onnx",
+    ),
     "teacher": Command(
         "try a teacher that is not of this package on a few people",
         "cdkd teacher check movenet.onnx --data.root lsp --people 16",
@@ -55,6 +59,18 @@ COMMANDS = {
     "eval": Command(
         "measure a checkpoint's PCKh or COCO average precision",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
+    ),
+    "predict": Command(
+        "predict poses in images, folders, videos, cameras and streams",
+        "cdkd predict runs/student street.mp4 --detector detector.onnx --output predictions",
+    ),
+    "export": Command(
+        "write a trained network as an ONNX file that takes crops and returns keypoints",
+        "cdkd export runs/student --output student.onnx --precision int8",
+    ),
+    "report": Command(
+        "write one HTML page about runs: what they see and say, how right they are, how they were trained",
+        "cdkd report runs/student runs/alone --output report.html",
     ),
     "models": Command(
         "list the networks with their parameters and costs",

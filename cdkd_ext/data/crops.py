@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.errors import check, check_option
-from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # part of the fingerprints of stored crops; to be raised when a change here changes a pixel
 VERSION = 1
@@ -163,8 +163,8 @@ def warp_crop(
         >>> stripes = np.zeros((64, 64, 3), np.uint8)
         >>> stripes[:, ::2] = 200
         >>> quarter = np.array([[0.25, 0.0, 0.0], [0.0, 0.25, 0.0]])
-        >>> [int(warp_crop(stripes, quarter, (16, 16), way)[8, 8, 0]) for way in ("linear", "area")]
-        [200, 100]
+        >>> {way: int(warp_crop(stripes, quarter, (16, 16), way)[8, 8, 0]) for way in ("linear", "area")}
+        {'linear': 200, 'area': 100}
     """
     check_option("resample", resample, RESAMPLINGS)
     reduction = _reduction(matrix) if resample == "area" else 1.0

@@ -26,7 +26,7 @@ from cdkd_ext.data.person import Person
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 _FAULTS = 1  # the stream of the camera's faults
 

@@ -17,7 +17,7 @@ from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import JointSet, named_joints
-from cdkd_ext.models.spec import DEFAULT_RESAMPLE, Resample
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, Resample
 from cdkd_ext.synthetic import draw_people
 
 

@@ -23,7 +23,7 @@ from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import new_folder, remove_leftovers
 from cdkd_ext.images import read_image
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 
 FloatMatrix = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
 from cdkd_ext.distillation.outputs import TeacherOutput
 from cdkd_ext.distillation.sape import SAPE
 from cdkd_ext.errors import check, check_type
-from cdkd_ext.methods import LabelLoss
+from cdkd_ext.methods import LabelLoss, Teaching
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
@@ -26,6 +26,7 @@ class DistillationLoss(nn.Module):
         label_loss: of the student's method, such as `SimCCLoss` or `HeatmapLoss`.
         sape: the feature term, or None.
         cca: the logit term, or None.
+        teaching: the own distillation of the student's method, or None.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
         alpha: weight of the feature term: fixed, or learnt against the loss.
         beta: weight of the logit term: fixed, or learnt against the loss.
@@ -49,6 +50,7 @@ class DistillationLoss(nn.Module):
         *,
         sape: SAPE | None = None,
         cca: CCA | None = None,
+        teaching: Teaching | None = None,
         tau: float | ETHT = 1.0,
         alpha: float | AdversarialScalar = 2.0,
         beta: float | AdversarialScalar = 4.0,
@@ -72,6 +74,7 @@ class DistillationLoss(nn.Module):
         self.label_loss = label_loss
         self.sape = sape
         self.cca = cca
+        self.teaching = teaching
         self.tau = tau
         self.alpha = alpha
         self.beta = beta
@@ -107,7 +110,7 @@ class DistillationLoss(nn.Module):
 
         Returns:
             Scalars: "total" and the label loss by its method's name; with SAPE "sape" and "alpha"; with CCA "cca",
-            "beta" and "tau"; with anything learnt against the loss "xi".
+            "beta" and "tau"; with a teaching its terms; with anything learnt against the loss "xi".
 
         Raises:
             InputError: a shape does not fit, the batch is empty, or the teacher's outputs are missing.
@@ -123,7 +126,8 @@ class DistillationLoss(nn.Module):
             total = self.label_loss(student, keypoints, annotated * labelled[:, None], progress)
             terms = {self.label_loss.name: total}
             if teacher is None:
-                check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
+                without = self.sape is None and self.cca is None and self.teaching is None
+                check(without, "teacher", None, "the teacher's outputs")
                 return {"total": total, **terms}
             if self.sape is not None:
                 feature = teacher.feature
@@ -144,6 +148,11 @@ class DistillationLoss(nn.Module):
                     terms["cca"] = terms["cca"] * self.tau.scale(terms["tau"])
                 terms["beta"] = _value(self.beta, progress, total)
                 total = total + terms["beta"] * terms["cca"]
+            if self.teaching is not None:
+                known = torch.where(labelled[:, None] > 0, annotated, 1)
+                taught = self.teaching(student, teacher, known)
+                terms |= taught
+                total = total + torch.stack([*taught.values()]).sum()
             for scalar in self._adversarial_scalars()[:1]:
                 terms["xi"] = total.new_full((), scalar.xi(progress))
             return {"total": total, **terms}

@@ -21,11 +21,13 @@ from torch.nn import functional
 
 from cdkd_ext.errors import check
 from cdkd_ext.methods.codec import CodecOptions
-from cdkd_ext.methods.coordinates import CoordinateCodec
-from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
+from cdkd_ext.methods.coordinates import CoordinateCodec, pair
+from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions, Teaching
 from cdkd_ext.methods.tokens import KeypointTokens, TokenLayout, initialize_tokens
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
+# of TokenPose-B's patches, where its description does not say
+_TEACHERS_SIDE = 4
 # coordinates, score, sigmas
 _NUMBERS = 5
 # keeps a Gaussian of no width finite, as published
@@ -45,7 +47,7 @@ class DistilPoseOutput(_Said):
         coordinates: (B, J, 2), x and y as shares of the crop's width and height, in [0, 1].
         scores: (B, J), trained towards the height of a teacher's heatmap; neither bounded nor a probability.
         sigmas: (B, J, 2), positive, of the Gaussian that a teacher's heatmap is compared with, in its cells.
-        tokens: the keypoint tokens (B, J, 192) in front of the last layer and the visual tokens (B, N, 192), in training.
+        tokens: the keypoint tokens (B, J, 192) in front of the last layer and the visual tokens (B, N, 192).
     """
 
     tokens: tuple[Tensor, Tensor] | None = None
@@ -81,8 +83,7 @@ class DistilPoseHead(KeypointTokens):
         numbers = self.mlp_head(keypoint_tokens)
         sigmas = functional.softplus(numbers[..., 3:])
         output = DistilPoseOutput(numbers[..., :2].sigmoid(), numbers[..., 2], sigmas)
-        if self.training:
-            output.tokens = (keypoint_tokens, visual_tokens)
+        output.tokens = (keypoint_tokens, visual_tokens)
         return output
 
 
@@ -141,7 +142,7 @@ class DistilPoseLoss(LabelLoss):
         check(size == spec.input_size, "label_loss.input_size", size, expected)
 
 
-class HeatmapTeaching(nn.Module):
+class HeatmapTeaching(Teaching):
     """What a TokenPose-B of the same tokens teaches: its tokens, and its heatmaps.
 
     Args:
@@ -155,11 +156,16 @@ class HeatmapTeaching(nn.Module):
 
     Example:
         >>> import torch
-        >>> from cdkd_ext.methods.distilpose import DistilPoseOutput, HeatmapTeaching
-        >>> student = DistilPoseOutput(torch.rand(2, 17, 2), torch.zeros(2, 17), torch.ones(2, 17, 2))
-        >>> student.tokens = torch.randn(2, 17, 192), torch.randn(2, 16, 192)
-        >>> tokens = torch.randn(2, 17, 192), torch.randn(2, 16, 192)
-        >>> sorted(HeatmapTeaching()(student, torch.rand(2, 17, 16, 16), tokens, torch.ones(2, 17)))
+        >>> from cdkd_ext import create_model
+        >>> from cdkd_ext.distillation import TeacherOutput
+        >>> from cdkd_ext.methods.distilpose import HeatmapTeaching
+        >>> student, teacher = (
+        ...     create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17, head=head, depth=1).eval()
+        ...     for head in ("distilpose", "tokenpose_b")
+        ... )
+        >>> crops = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+        >>> taught = TeacherOutput.of(teacher(crops), tokens=True)
+        >>> sorted(HeatmapTeaching()(student(crops), taught, torch.ones(1, 17)))
         ['heatmap', 'score', 'token']
     """
 
@@ -178,31 +184,32 @@ class HeatmapTeaching(nn.Module):
         self.score_weight = float(score_weight)
         self.heatmap_weight = float(heatmap_weight)
 
-    def forward(
-        self, student: DistilPoseOutput, heatmaps: Tensor, tokens: tuple[Tensor, Tensor], weights: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, student: DistilPoseOutput, teacher: Any, weights: Tensor) -> dict[str, Tensor]:
         """The weighted terms "token", "score" and "heatmap", scalars.
 
         Args:
-            student: with its tokens, as networks return in training.
-            heatmaps: (B, J, h, w), the teacher's; gets no gradient.
-            tokens: the teacher's keypoint tokens (B, J, width) in front of its head, and visual tokens (B, N, width).
+            student: with its tokens, as networks return it.
+            teacher: with heatmaps (B, J, h, w) for its feature, and its tokens.
             weights: (B, J) factors on scores and heatmaps, 0 for joints that the teacher does not teach.
 
         Raises:
-            InputError: a shape does not fit, or the student's output has no tokens.
+            InputError: a shape does not fit, or an output has no tokens.
         """
         check_tensor("student.coordinates", student.coordinates, ("B", "J", 2))
         batch, joints, _ = student.coordinates.shape
-        check_tensor("heatmaps", heatmaps, (batch, joints, "h", "w"))
+        check_tensor("teacher.feature", teacher.feature, (batch, joints, "h", "w"))
         check_weights("weights", weights, (batch, joints))
-        check(student.tokens is not None, "student.tokens", None, "those of a network in training mode")
+        check(student.tokens is not None, "student.tokens", None, "those of a network")
         assert student.tokens is not None
         distances = []
-        for index, (own, taught) in enumerate(zip(student.tokens, tokens, strict=True)):
-            check_tensor(f"tokens[{index}]", taught, tuple(own.shape))
+        for name, own in zip(("keypoint_tokens", "visual_tokens"), student.tokens, strict=True):
+            taught = getattr(teacher, name)
+            check(
+                taught is not None, f"teacher.{name}", None, "those of a teacher that is asked for its tokens"
+            )
+            check_tensor(f"teacher.{name}", taught, tuple(own.shape))
             distances.append((own - taught.detach()).square().mean())
-        taught_maps = heatmaps.detach().to(student.coordinates.dtype)
+        taught_maps = teacher.feature.detach().to(student.coordinates.dtype)
         return {
             "token": self.token_weight * (distances[0] + distances[1]),
             "score": self.score_weight * score_distance(student, taught_maps, weights),
@@ -213,7 +220,7 @@ class HeatmapTeaching(nn.Module):
 def score_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor) -> Tensor:
     """Mean distance, times the weights, of the scores from the heatmaps at the cells nearest to the coordinates."""
     rows, columns = heatmaps.shape[2:]
-    places = student.coordinates.detach() * heatmaps.new_tensor((columns - 1, rows - 1))
+    places = student.coordinates.detach() * pair(columns - 1, rows - 1, heatmaps)
     x, y = places.round().long().unbind(-1)
     # a sigmoid does not leave [0, 1]
     heights = heatmaps.flatten(2).gather(-1, (y * columns + x)[..., None])[..., 0]
@@ -226,7 +233,7 @@ def drawn_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor)
     A Gaussian whose three-sigma box misses the map does not count.
     """
     rows, columns = heatmaps.shape[2:]
-    size = heatmaps.new_tensor((columns, rows))
+    size = pair(columns, rows, heatmaps)
     middle, sigma = student.coordinates * size, student.sigmas
     low, high = (middle - 3 * sigma).detach(), (middle + 3 * sigma + 1).detach()
     used = weights * ((low < size) & (high >= 0)).all(-1)
@@ -261,7 +268,7 @@ class DistilPose(Method):
         self, spec: MethodOptions, channels: tuple[int, ...], size: tuple[int, int]
     ) -> dict[str, nn.Module]:
         """The transformer, from the backbone's map to five numbers a joint."""
-        side = spec.patch or (2 if min(size) <= 8 else 4)
+        side = _side(spec)
         layout = replace(
             self.layout,
             depth=spec.depth or self.layout.depth,
@@ -279,6 +286,19 @@ class DistilPose(Method):
         output: DistilPoseOutput = network.tokenhead(features)
         return output
 
+    def teaching(self, spec: MethodOptions, teacher: MethodOptions) -> HeatmapTeaching | None:
+        """What a TokenPose-B of the same crops and patches teaches."""
+        if teacher.head != "tokenpose_b":
+            return None
+        size, expected = (
+            teacher.input_size,
+            f"the student's {spec.input_size}, for tokens of the same patches",
+        )
+        check(size == spec.input_size, "teacher.input_size", size, expected)
+        own, other = _side(spec), teacher.patch or _TEACHERS_SIDE
+        check(other == own, "teacher.patch", other, f"{own}, as the student's")
+        return HeatmapTeaching()
+
     def codec(self, spec: CodecOptions, *, simcc_score: str = "min") -> DistilPoseCodec:
         """See `Method.codec`."""
         return DistilPoseCodec(spec.input_size)
@@ -286,3 +306,8 @@ class DistilPose(Method):
     def label_loss(self, network: Any, options: LabelLossOptions) -> DistilPoseLoss:
         """The distance of the coordinates."""
         return DistilPoseLoss(DistilPoseCodec(network.spec.input_size), scale=options.scale)
+
+
+def _side(spec: MethodOptions) -> int:
+    """Cells on a side of a patch."""
+    return spec.patch or (2 if min(spec.input_size) // spec.own_stem_stride <= 8 else 4)

@@ -113,6 +113,7 @@ class HeatmapLoss(LabelLoss):
     """
 
     name = "heatmap"
+    replayable = True
 
     def __init__(
         self,

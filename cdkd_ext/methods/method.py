@@ -96,10 +96,13 @@ class LabelLoss(nn.Module, ABC):
     Attributes:
         name: the method's; the loss's name among the terms of a training.
         has_classes: whether the student's output has class distributions, which CCA aligns.
+        replayable: whether a step can be replayed from a CUDA graph: the loss is the same at any progress, and asks a GPU for
+            no value.
     """
 
     name: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    replayable: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, student: Any, keypoints: Tensor, weights: Tensor, progress: float = 0.0) -> Tensor:
@@ -117,6 +120,20 @@ class LabelLoss(nn.Module, ABC):
 
         Raises:
             InputError: names the option that differs.
+        """
+
+
+class Teaching(nn.Module, ABC):
+    """A method's own distillation, from a teacher of a method that fits."""
+
+    @abstractmethod
+    def forward(self, student: Any, teacher: Any, weights: Tensor) -> dict[str, Tensor]:
+        """Named terms of the loss, scalars, each with its factor.
+
+        Args:
+            student: the network's output.
+            teacher: a `distillation.TeacherOutput`; gets no gradient.
+            weights: (B, J) factors, 0 for joints that the teacher does not teach.
         """
 
 
@@ -202,6 +219,14 @@ class Method(ABC):
             network: with the `layers` as attributes.
             features: what the backbone computed: a tensor, or a tuple of them, as `trunk` says.
         """
+
+    def teaching(self, spec: MethodOptions, teacher: MethodOptions) -> Teaching | None:
+        """The method's own distillation from a described network; None where it has none from that network's method.
+
+        Raises:
+            InputError: the method of the teacher is right, and something else is not.
+        """
+        return None
 
     @abstractmethod
     def codec(self, spec: CodecOptions, *, simcc_score: str = "min") -> Codec:

@@ -5,8 +5,8 @@ maps together at a 32nd of the crop's size (one cell at 32x32, four at 64x64); a
 DETR) turn 100 learned queries into joints. Labels and queries are matched one to one at the least cost.
 
 Differences from the published code: the flip test mirrors pixels (x becomes W - 1 - x, not 1 - x of the width, which is half
-a pixel off); a backbone's weights that are missing are an error (there they are passed over); a person without any label teaches nothing, not even that there are no joints. The
-literature's "GFLOPs" of the 32x32 row were counted at 64x64.
+a pixel off); a backbone's weights that are missing are an error (there they are passed over); a person without any label
+teaches nothing, not even that there are no joints. The literature's "GFLOPs" of the 32x32 row were counted at 64x64.
 
 At 32x32 there is a single cell for the queries to look at. All attention then gives the same for every query, whatever the
 weights, and so does the network: one place for all joints. It learns nothing useful there; 64x64 is the least that it
@@ -122,6 +122,10 @@ class Attention(nn.Module):
 
 class _Layer(nn.Module):
     """What an encoder's and a decoder's layer share; both normalise after they have computed."""
+
+    norm1: nn.LayerNorm
+    norm2: nn.LayerNorm
+    norm3: nn.LayerNorm
 
     def __init__(self, layout: PRTRLayout, norms: int) -> None:
         super().__init__()
@@ -373,7 +377,9 @@ class PRTR(Method):
 
     def initialize(self, layers: dict[str, nn.Module]) -> None:
         """Draw the transformer's matrices as DETR does, and its input's convolution as torch does."""
-        layers["input_proj"].reset_parameters()
+        projection = layers["input_proj"]
+        assert isinstance(projection, nn.Conv2d)
+        projection.reset_parameters()
         for parameter in layers["transformer"].parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cdkd_ext.errors import check_option
 from cdkd_ext.methods.cal import CAL
+from cdkd_ext.methods.distilpose import DistilPose
 from cdkd_ext.methods.heatmap import Heatmap
 from cdkd_ext.methods.hourglass import StackedHourglass
 from cdkd_ext.methods.method import Method
@@ -25,6 +26,7 @@ METHODS: tuple[Method, ...] = (
     RLE(),
     TokenPoseB(),
     TokenPoseL(),
+    DistilPose(),
     PRTR(),
     PCT(),
 )

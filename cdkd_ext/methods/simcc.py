@@ -134,6 +134,7 @@ class SimCCLoss(LabelLoss):
     """
 
     name = "simcc"
+    replayable = True
     has_classes = True
 
     def __init__(

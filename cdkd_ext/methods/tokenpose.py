@@ -28,14 +28,19 @@ _BLUR = 11
 _HIDDEN_L = 384
 
 
-class TokenPoseOutput(NamedTuple):
+class _Maps(NamedTuple):
+    heatmaps: Tensor
+
+
+class TokenPoseOutput(_Maps):
     """What a TokenPose network predicts for a batch of crops.
 
     Attributes:
         heatmaps: one map per joint, (B, J, h, w), trained towards a Gaussian of height 1.
+        tokens: the keypoint tokens (B, J, width) in front of the last layers and the visual tokens (B, N, 192).
     """
 
-    heatmaps: Tensor
+    tokens: tuple[Tensor, Tensor] | None = None
 
     @property
     def feature(self) -> Tensor:
@@ -72,10 +77,12 @@ class TokenPoseHead(KeypointTokens):
             layers += [nn.LayerNorm(inputs), nn.Linear(inputs, outputs)]
         self.mlp_head = nn.Sequential(*layers)
 
-    def forward(self, feature: Tensor) -> Tensor:
-        """Heatmaps (B, J, h, w) of a feature map (B, C, h, w)."""
-        keypoints, _ = self.attend(feature)
-        return self.mlp_head(keypoints).unflatten(-1, self.feature_size)
+    def forward(self, feature: Tensor) -> TokenPoseOutput:
+        """Heatmaps (B, J, h, w) and tokens of a feature map (B, C, h, w)."""
+        keypoints, visual = self.attend(feature)
+        output = TokenPoseOutput(self.mlp_head(keypoints).unflatten(-1, self.feature_size))
+        output.tokens = (keypoints, visual)
+        return output
 
 
 @dataclass(frozen=True)
@@ -207,7 +214,8 @@ class TokenPose(Method):
 
     def read(self, network: Any, features: Tensor) -> TokenPoseOutput:
         """The maps."""
-        return TokenPoseOutput(network.transformer(features))
+        output: TokenPoseOutput = network.transformer(features)
+        return output
 
     def codec(self, spec: CodecOptions, *, simcc_score: str = "min") -> TokenPoseCodec:
         """See `Method.codec`."""

@@ -12,7 +12,7 @@ from cdkd_ext.models.profile import (
     paper_gflops,
     profile_models,
 )
-from cdkd_ext.models.registry import create_model, describe_models, list_models
+from cdkd_ext.models.registry import create_model, describe_models, describe_published, list_models
 from cdkd_ext.models.spec import ModelOptions, ModelSpec
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "count_parameters",
     "create_model",
     "describe_models",
+    "describe_published",
     "extract_branch",
     "format_profiles",
     "inference_copy",

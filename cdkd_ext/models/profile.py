@@ -23,6 +23,7 @@ class ModelProfile:
 
     Attributes:
         name: as `create_model` knows it.
+        head: its method.
         input_size: (height, width) in pixels.
         parameters: trainable numbers.
         macs: multiply-accumulates of one image, see `count_macs`.
@@ -30,6 +31,7 @@ class ModelProfile:
     """
 
     name: str
+    head: str
     input_size: tuple[int, int]
     parameters: int
     macs: int
@@ -58,11 +60,11 @@ def paper_gflops(model: PoseNetwork) -> float:
     convolutions once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J
     instead of S products per output (nearly nothing). PRTR's and PCT's are those of the package thop, in 10**9:
     convolutions, calls of linear layers, and four operations for each element of a norm; of PRTR all decoder layers are
-    read. The model comes back in the mode it was in.
+    read. DistilPose's are those of mmcv, the same with two operations. The model comes back in the mode it was in.
     """
-    if model.spec.method.counter == "thop":
-        return _as_thop(_observe(model, trained=True)[0])
-    return _as_hrnet(_observe(model)[0])
+    counter = model.spec.method.counter
+    layers, _ = _observe(model, trained=model.spec.method.name == "prtr")
+    return _as_hrnet(layers) if counter == "hrnet" else _with_norms(layers, {"thop": 4, "mmcv": 2}[counter])
 
 
 def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
@@ -76,23 +78,27 @@ def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
         with torch.device("meta"):
             model = create_model(spec)
         sizes = count_parameters(model), count_macs(model), paper_gflops(model)
-        profiles.append(ModelProfile(spec.name, spec.input_size, *sizes))
+        profiles.append(ModelProfile(spec.name, spec.head, spec.input_size, *sizes))
     return profiles
 
 
 def format_profiles(profiles: Sequence[ModelProfile]) -> str:
-    """A table with one network per line."""
-    lines = [f"{'name':<25}{'input':>9}{'parameters':>13}{'MACs':>12}{'paper GFLOPs':>15}"]
+    """A table with one network per line; which head each has where they differ."""
+    heads = len({profile.head for profile in profiles}) > 1
+    lines = [
+        f"{'name':<25}{'input':>9}{'  head       ' if heads else ''}{'parameters':>13}{'MACs':>12}{'paper GFLOPs':>15}"
+    ]
     for profile in profiles:
         height, width = profile.input_size
         lines.append(
-            f"{profile.name:<25}{f'{height}x{width}':>9}{profile.parameters / 1e6:>11.3f} M"
+            f"{profile.name:<25}{f'{height}x{width}':>9}{f'  {profile.head:<11}' if heads else ''}"
+            f"{profile.parameters / 1e6:>11.3f} M"
             f"{profile.macs / 1e9:>10.3f} G{profile.paper_gflops:>15.3f}"
         )
     notes = (
         "MACs: multiply-accumulates of convolutions, linear layers and attention, in 10^9.",
-        "paper GFLOPs: as HRNet's, SimCC's and CDKD's tables count: MACs / 2^30, transposed convolutions four times "
-        "over, SimCC's linear layers nearly left out.",
+        "paper GFLOPs: as the papers' tables count. PRTR, PCT and DistilPose: 10^9 operations of layers, norms among them.",
+        "All others: MACs / 2^30, transposed convolutions four times over, SimCC's linear layers nearly left out.",
     )
     return "\n".join([*lines, "", *notes])
 
@@ -151,9 +157,9 @@ def _as_hrnet(layers: Sequence[_Layer]) -> float:
     return total / 2**30
 
 
-def _as_thop(layers: Sequence[_Layer]) -> float:
+def _with_norms(layers: Sequence[_Layer], per_element: int) -> float:
     total = 0
     for layer in layers:
         norm = isinstance(layer.module, (nn.BatchNorm2d, nn.LayerNorm))
-        total += prod(layer.output) * (4 if norm else prod(layer.weight[1:]))
+        total += prod(layer.output) * (per_element if norm else prod(layer.weight[1:]))
     return total / 1e9

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cdkd_ext.errors import InputError, check, check_option
-from cdkd_ext.methods import hourglass, method_for, okdhp
+from cdkd_ext.methods import METHODS, hourglass, method_for, okdhp
 from cdkd_ext.models.hourglass import HourglassNetwork
 from cdkd_ext.models.hrnet import HRNet, HRNetLayout
 from cdkd_ext.models.lowres import LowRes, LowResLayout
@@ -76,6 +76,27 @@ def describe_models(names: Sequence[str] | None = None, **options: Any) -> list[
     for name in names:
         check_option("name", name, list_models())
     return [_described(name, head, options) for name in names]
+
+
+def describe_published(**options: Any) -> list[ModelSpec]:
+    """Describe all networks with a SimCC head, and those of the other methods whose size the literature prints.
+
+    A method's network that these options do not fit, such as of a crop that is too small for it, is left out.
+
+    Args:
+        options: the fields of `ModelSpec` but for `name` and `head`.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+    specs = describe_models(**options)
+    for method in METHODS:
+        for name in method.published:
+            try:
+                specs.append(_described(name, method.head, options | {"head": method.head}))
+            except InputError:
+                continue
+    return specs
 
 
 def _described(name: str, head: str, options: dict[str, Any]) -> ModelSpec:

@@ -11,13 +11,10 @@ from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.joints import JointSet
 from cdkd_ext.methods import Method, list_heads, method_for
 from cdkd_ext.methods.heatmaps import DECODINGS
-
-Resample = Literal["area", "linear"]
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 COLOR_ORDERS = ("rgb", "bgr")
 DEFAULT_PADDING = 1.25
-RESAMPLINGS = ("area", "linear")
-DEFAULT_RESAMPLE: Resample = "area"
 STEM_STRIDES = (4, 2, 1)
 
 
@@ -47,7 +44,9 @@ class ModelOptions:
 
     name: str
     input_size: tuple[int, int]
-    head: Literal["simcc", "heatmap", "cal", "rle", "tokenpose_b", "tokenpose_l", "prtr", "pct"] = "simcc"
+    head: Literal[
+        "simcc", "heatmap", "cal", "rle", "tokenpose_b", "tokenpose_l", "distilpose", "prtr", "pct"
+    ] = "simcc"
     split_ratio: float = 3.0
     channels_per_joint: int = 1
     decoding: Literal["quarter", "dark"] = "quarter"

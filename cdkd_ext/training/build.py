@@ -29,7 +29,8 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE
+from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.resampling import DEFAULT_RESAMPLE
 from cdkd_ext.teachers import (
     CompactOutput,
     CompactOutputs,
@@ -282,6 +283,10 @@ def _mirrored(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher 
         return MirroredViews(config.data.views, order)
     spec = teacher.teacher_spec
     check_mirrors(spec, features=config.uses_features())
+    unbiased = dataset.unbiased or dataset.teacher_unbiased
+    tokens = isinstance(teacher, FrozenTeacher) and teacher.tokens
+    got = "true for unbiased crops beside a teacher" if unbiased else "true beside a teacher's tokens"
+    check(not unbiased and not tokens, "data.mirror_views", got, "false")
 
     def output(stored: TeacherOutput | CompactOutput, mirrored: Tensor) -> TeacherOutput:
         return mirror_output(stored.widened(), mirrored, order, spec, width)

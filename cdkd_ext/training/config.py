@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 
@@ -18,9 +18,9 @@ from cdkd_ext.distillation import (
     TeacherSpec,
 )
 from cdkd_ext.errors import check, check_option, fail
-from cdkd_ext.methods import LabelLoss, LabelLossOptions
+from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import ModelOptions, list_models
-from cdkd_ext.models.spec import RESAMPLINGS
+from cdkd_ext.resampling import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import (
@@ -29,6 +29,7 @@ from cdkd_ext.training.pair import (
     channels_agree,
     sape_between,
     spec_of,
+    teaching_between,
     what_without_classes,
 )
 from cdkd_ext.training.task import DistillationTask
@@ -63,6 +64,14 @@ class LabelLossConfig(LabelLossOptions):
         return student.spec.method.label_loss(student, self)
 
 
+class Grouped(Protocol):
+    """What learns, such as a `DistillationTask`."""
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Its parameters, by whether they decay."""
+        ...
+
+
 @dataclass
 class OptimizerConfig:
     """The optimiser and its learning-rate schedule.
@@ -85,7 +94,7 @@ class OptimizerConfig:
     warmup: float = 0.5
     clip: float = 0.0
 
-    def build(self, task: DistillationTask) -> torch.optim.Optimizer:
+    def build(self, task: Grouped) -> torch.optim.Optimizer:
         """The optimiser of everything that learns but for what is learnt against the loss."""
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.name]
         return kind(task.parameter_groups(self.weight_decay), self.learning_rate, fused=True)
@@ -129,7 +138,8 @@ class TrainingConfig:
         tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
             as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
         cuda_graphs: on a single GPU, replay forward and backward of a step from a CUDA graph: the host launches one
-            graph instead of thousands of kernels. It keeps the memory of one step. Not with fp16, whose loss scale moves.
+            graph instead of thousands of kernels. It keeps the memory of one step. For SimCC and heatmaps; not with fp16, whose
+            loss scale moves.
         cpu: stay on the CPU where there is a GPU.
     """
 
@@ -295,6 +305,31 @@ class CCAConfig:
 
 
 @dataclass
+class TeachingConfig:
+    """The own distillation of the student's method: DistilPose's from a TokenPose-B of the same crops.
+
+    Args:
+        enabled: whether it is used.
+    """
+
+    enabled: bool = False
+
+    def build(self, student: DescribedNetwork, teacher: object) -> Teaching | None:
+        """The terms between two networks, or None where they are not used.
+
+        Raises:
+            InputError: the student's method has none from the teacher's.
+        """
+        if not self.enabled:
+            return None
+        found = teaching_between(student, teacher)
+        method = student.spec.method.name
+        got = f"true for a student of the method {method} and a teacher without what it learns from"
+        check(found is not None, "teaching.enabled", got, "false, or distilpose and a teacher of tokenpose_b")
+        return found
+
+
+@dataclass
 class TemperatureConfig:
     """The temperature of the logit distillation.
 
@@ -352,6 +387,7 @@ class DistillationConfig(TrainingConfig):
         teacher_options: how a teacher that is not of this package teaches.
         sape: feature distillation.
         cca: logit distillation.
+        teaching: own distillation of the student's method.
         temperature: temperature of the logit distillation.
     """
 
@@ -363,6 +399,7 @@ class DistillationConfig(TrainingConfig):
     teacher_options: TeacherOptions = field(default_factory=TeacherOptions)
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
+    teaching: TeachingConfig = field(default_factory=TeachingConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
 
     def validate(self) -> None:
@@ -372,7 +409,7 @@ class DistillationConfig(TrainingConfig):
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         self.teacher_options.validate()
         check(
-            self.sape.enabled or self.cca.enabled,
+            self.sape.enabled or self.cca.enabled or self.teaching.enabled,
             "sape.enabled and cca.enabled",
             "both false",
             "at least one distillation term (or use `cdkd train`)",
@@ -391,6 +428,7 @@ class DistillationConfig(TrainingConfig):
         return {
             "sape": self.sape.build(student, teacher),
             "cca": self.cca.build(student, teacher),
+            "teaching": self.teaching.build(student, teacher),
             "tau": self.temperature.build(),
             "alpha": self.temperature.build_weight(self.sape.weight),
             "beta": self.temperature.build_weight(self.cca.weight),

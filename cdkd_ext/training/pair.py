@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from cdkd_ext.distillation import CCA, SAPE, DescribedNetwork, TeacherSpec
 from cdkd_ext.errors import check, check_type
-from cdkd_ext.methods import LabelLoss
+from cdkd_ext.methods import LabelLoss, Teaching
+from cdkd_ext.models import ModelSpec
 
 
 def spec_of(teacher: object) -> TeacherSpec | None:
@@ -125,3 +126,13 @@ def cca_between(student: DescribedNetwork, teacher: object, phase: str = "paper"
     if spec is None or hasattr(teacher, "spec"):
         return CCA(phase)
     return CCA(offset=spec.offset(student.spec.num_bins))
+
+
+def teaching_between(student: DescribedNetwork, teacher: object) -> Teaching | None:
+    """The own distillation of the student's method from the teacher's, if there is one.
+
+    Raises:
+        InputError: the teacher's method fits, and its crops or patches do not.
+    """
+    spec = getattr(teacher, "spec", None)
+    return student.spec.method.teaching(student.spec, spec) if isinstance(spec, ModelSpec) else None

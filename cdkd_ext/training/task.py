@@ -19,7 +19,7 @@ from cdkd_ext.distillation import (
     TeacherSpec,
 )
 from cdkd_ext.errors import check, check_type, fail
-from cdkd_ext.methods import LabelLoss, LabelLossOptions
+from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import PoseNetwork, channels_last
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 from cdkd_ext.training.pair import (
@@ -32,6 +32,7 @@ from cdkd_ext.training.pair import (
     check_sape,
     sape_between,
     spec_of,
+    teaching_between,
 )
 
 Auto = Literal["auto"]
@@ -53,6 +54,8 @@ class DistillationTask(nn.Module):
         sape: the feature term, or None; "auto" is SAPE with its defaults where the channels of both last feature maps
             agree.
         cca: the logit term, or None; "auto" is CCA where both networks have class distributions.
+        teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
+            teacher's, if any: DistilPose's from a TokenPose-B.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
         alpha: weight of the feature term: fixed, or learnt against the loss.
         beta: weight of the logit term: fixed, or learnt against the loss.
@@ -89,6 +92,7 @@ class DistillationTask(nn.Module):
         label_loss: LabelLoss | None = None,
         sape: SAPE | Auto | None = "auto",
         cca: CCA | Auto | None = "auto",
+        teaching: Teaching | Auto | None = "auto",
         tau: float | ETHT = 1.0,
         alpha: float | AdversarialScalar = 2.0,
         beta: float | AdversarialScalar = 4.0,
@@ -109,7 +113,8 @@ class DistillationTask(nn.Module):
         if cca is not None:
             check_type("cca", cca, CCA, "a CCA, None or 'auto'")
             check_cca(student, described)
-        if teacher is not None:
+        teaching = teaching_between(student, teacher) if teaching == "auto" else teaching
+        if teacher is not None and teaching is None:
             got = "neither SAPE (the channels of the features differ, or sape=None) nor CCA (no classes, or cca=None)"
             check(sape is not None or cca is not None, "teacher", got, "a term that the student learns by")
         self.student = channels_last(student)
@@ -117,13 +122,16 @@ class DistillationTask(nn.Module):
             label_loss,
             sape=sape,
             cca=cca,
+            teaching=teaching,
             tau=tau,
             alpha=alpha,
             beta=beta,
             annotated_weights=annotated_weights,
         )
         # in a tuple a teacher that is a module is not registered as one
-        self._teacher: tuple[Teacher, ...] = () if teacher is None else (_frozen(teacher),)
+        self._teacher: tuple[Teacher, ...] = (
+            () if teacher is None else (_frozen(teacher, tokens=teaching is not None),)
+        )
 
     def forward(
         self,
@@ -224,9 +232,13 @@ def _default_cca(student: DescribedNetwork, teacher: object, described: TeacherS
     return cca_between(student, teacher) if both_have_classes(student, described) else None
 
 
-def _frozen(teacher: PoseNetwork | Teacher) -> Teacher:
+def _frozen(teacher: PoseNetwork | Teacher, *, tokens: bool) -> Teacher:
     if isinstance(teacher, PoseNetwork):
-        return FrozenTeacher(teacher)
+        teacher = FrozenTeacher(teacher)
+    if isinstance(teacher, FrozenTeacher):
+        # one that several students share gives them where one of the students needs them
+        teacher.tokens = teacher.tokens or tokens
+        return teacher
     expected = "a network, or a callable that returns a TeacherOutput"
     check_type("teacher", teacher, Callable, expected)  # type: ignore[arg-type]
     return teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else teacher

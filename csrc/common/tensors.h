@@ -55,9 +55,10 @@ inline Place place_of(const Tensor& tensor) {
   return {Place::kOther, 0};
 }
 
-// Check for plain memory, which sparse tensors have none of. Of an op's direct arguments torch's dispatcher
-// sees to that, of those in a list nobody.
+// Check for plain memory, which sparse tensors have none of, nor has what stands for None. Of the layout of an
+// op's direct arguments torch's dispatcher takes care, of those in a list nobody.
 inline const Tensor& check_strided(const char* name, const Tensor& tensor) {
+  if (!tensor.defined()) fail(name, "a tensor", "None");
   int32_t layout = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
   if (layout != aoti_torch_layout_strided()) fail(name, "a strided tensor", "one of another layout");

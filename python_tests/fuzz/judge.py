@@ -374,9 +374,11 @@ def _raw(
         return None
 
 
-def _misfit(tensor: Tensor, rng: random.Random) -> Tensor:
-    """A tensor that probably does not fit in another's place."""
-    kind = rng.choice(("empty", "shorter", "longer", "rank", "type", "scalar", "expanded", "meta"))
+def _misfit(tensor: Tensor, rng: random.Random) -> Tensor | None:
+    """A tensor that probably does not fit in another's place, or None."""
+    kind = rng.choice(("empty", "shorter", "longer", "rank", "type", "scalar", "expanded", "meta", "none"))
+    if kind == "none":
+        return None
     if kind == "type":
         return tensor.to(rng.choice((torch.float64, torch.float32, torch.float16, torch.int64, torch.uint8)))
     if kind == "meta":
