@@ -305,7 +305,7 @@ def test_a_module_of_no_extra_is_an_error_of_the_installation(run_without):
     ("arguments", "message"),
     [
         (["models", "--input_size=[64"], "--input_size: invalid"),
-        (["models", "hrnet_w33"], "name: expected one of 'hrnet_w16_small'"),
+        (["models", "hrnet_w33"], "name: expected one of 'hourglass_4'"),
         (["models", "--head=offsets"], "--head: invalid choice: 'offsets'"),
         (["info", "--launch-plan", "--sizes.batch=0"], "batch: expected a positive integer, got 0"),
         (["info", "--launch-plan", '--sizes={"batches": 2}'], "sizes: expected one of 'batch'"),

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cdkd_ext.blocks import BasicBlock
 from cdkd_ext.errors import check
 from cdkd_ext.methods.codec import Codec, CodecOptions
-from cdkd_ext.methods.coordinates import check_permutation, mapped
+from cdkd_ext.methods.coordinates import check_permutation, mapped, pair
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
@@ -119,10 +119,10 @@ class CALCodec(Codec):
         # float32 at least: float16 cannot hold a pixel coordinate to a fraction of a cell
         keypoints = keypoints.to(torch.promote_types(keypoints.dtype, torch.float32))
         keypoints = torch.where(weights[..., None] > 0, keypoints, 0)
-        places = keypoints * keypoints.new_tensor(self.places_per_pixel(output))  # (B, J, 2)
+        places = keypoints * pair(*self.places_per_pixel(output), keypoints)  # (B, J, 2)
         reach = int(3 * self.sigma + 0.5)
         nearest = torch.trunc(places + 0.5)
-        last = nearest.new_tensor((columns, rows))
+        last = pair(columns, rows, nearest)
         touches = ((nearest - reach < last) & (nearest + reach + 1 >= 0)).all(-1)
         x = torch.arange(columns, dtype=places.dtype, device=places.device).expand(rows, columns)
         y = torch.arange(rows, dtype=places.dtype, device=places.device)[:, None].expand(rows, columns)
@@ -153,7 +153,7 @@ class CALCodec(Codec):
         read = offsets.flatten(3).gather(-1, cell[..., None, None].expand(*cell.shape, 2, 1))[..., 0]
         places = places + self.offset_scale * read
         places = torch.where(scores.isnan()[..., None], math.nan, places)
-        return mapped(places / places.new_tensor(self.places_per_pixel(output)), to_image), scores
+        return mapped(places / pair(*self.places_per_pixel(output), places), to_image), scores
 
 
 def _whole(output: CALOutput) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ class CoordinateCodec(Codec):
         used = weights > 0
         if self.inside_only:
             height, width = self.input_size
-            last = keypoints.new_tensor((width - 1, height - 1))
+            last = pair(width - 1, height - 1, keypoints)
             used = used & ((keypoints >= 0) & (keypoints <= last)).all(-1)
         pixels = torch.where(used[..., None], keypoints.to(dtype), 0)
         return pixels / self._size(pixels) + self.origin, weights * used
@@ -73,7 +73,12 @@ class CoordinateCodec(Codec):
         return (coordinates - self.origin) * self._size(coordinates), scores
 
     def _size(self, like: Tensor) -> Tensor:
-        return like.new_tensor((self.input_size[1], self.input_size[0]))
+        return pair(self.input_size[1], self.input_size[0], like)
+
+
+def pair(x: float, y: float, like: Tensor) -> Tensor:
+    """(2,), filled on the device of `like`: a GPU would be waited for while numbers are copied from the host."""
+    return torch.cat([like.new_full((1,), x), like.new_full((1,), y)])
 
 
 def mapped(keypoints: Tensor, to_image: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from cdkd_ext.errors import check
 from cdkd_ext.methods.codec import CodecOptions
-from cdkd_ext.methods.coordinates import CoordinateCodec
+from cdkd_ext.methods.coordinates import CoordinateCodec, pair
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions, Teaching
 from cdkd_ext.methods.tokens import KeypointTokens, TokenLayout, initialize_tokens
 from cdkd_ext.tensor_checks import check_tensor, check_weights
@@ -220,7 +220,7 @@ class HeatmapTeaching(Teaching):
 def score_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor) -> Tensor:
     """Mean distance, times the weights, of the scores from the heatmaps at the cells nearest to the coordinates."""
     rows, columns = heatmaps.shape[2:]
-    places = student.coordinates.detach() * heatmaps.new_tensor((columns - 1, rows - 1))
+    places = student.coordinates.detach() * pair(columns - 1, rows - 1, heatmaps)
     x, y = places.round().long().unbind(-1)
     # a sigmoid does not leave [0, 1]
     heights = heatmaps.flatten(2).gather(-1, (y * columns + x)[..., None])[..., 0]
@@ -233,7 +233,7 @@ def drawn_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor)
     A Gaussian whose three-sigma box misses the map does not count.
     """
     rows, columns = heatmaps.shape[2:]
-    size = heatmaps.new_tensor((columns, rows))
+    size = pair(columns, rows, heatmaps)
     middle, sigma = student.coordinates * size, student.sigmas
     low, high = (middle - 3 * sigma).detach(), (middle + 3 * sigma + 1).detach()
     used = weights * ((low < size) & (high >= 0)).all(-1)

@@ -59,11 +59,15 @@ def paper_gflops(model: PoseNetwork) -> float:
     For most it follows the summary in HRNet's released code: multiply-accumulates divided by 2**30, transposed
     convolutions once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J
     instead of S products per output (nearly nothing). PRTR's and PCT's are those of the package thop, in 10**9:
-    convolutions, calls of linear layers, and four operations for each element of a norm; of PRTR all decoder layers are
-    read. DistilPose's are those of mmcv, the same with two operations. The model comes back in the mode it was in.
+    convolutions, calls of linear layers, four operations for each element of a norm and three for each of a softmax, of
+    torch's own modules alone; of PRTR all decoder layers are read, of PCT the backbone alone is counted. DistilPose's are
+    those of mmcv, the same with two operations. The model comes back in the mode it was in.
     """
     counter = model.spec.method.counter
     layers, _ = _observe(model, trained=model.spec.method.name == "prtr")
+    if model.spec.method.counts_backbone:
+        head = {part for name in model.head_parts for part in model.get_submodule(name).modules()}
+        layers = [layer for layer in layers if layer.module not in head]
     return _as_hrnet(layers) if counter == "hrnet" else _with_norms(layers, {"thop": 4, "mmcv": 2}[counter])
 
 
@@ -104,7 +108,7 @@ def format_profiles(profiles: Sequence[ModelProfile]) -> str:
 
 
 class _Layer(NamedTuple):
-    """A convolution, linear layer or norm at work."""
+    """A convolution, linear layer, norm or softmax at work; the last has no weight."""
 
     module: nn.Module
     weight: torch.Size
@@ -113,17 +117,18 @@ class _Layer(NamedTuple):
 
 
 def _observe(model: PoseNetwork, trained: bool = False) -> tuple[list[_Layer], dict[Any, int]]:
-    """The convolutions, linear layers and norms of one image's forward pass, and twice the products of each operator.
+    """The layers of one image's forward pass that a counter asks for, and twice the products of each operator.
 
     With `trained` the network returns what it returns in training, though its norms are in evaluation mode.
     """
     layers: list[_Layer] = []
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module.weight, Tensor)
-        layers.append(_Layer(module, module.weight.shape, inputs[0].shape, output.shape))
+        weight = getattr(module, "weight", None)
+        shape = weight.shape if isinstance(weight, Tensor) else torch.Size()
+        layers.append(_Layer(module, shape, inputs[0].shape, output.shape))
 
-    observed = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)
+    observed = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.Softmax)
     handles = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, observed)]
     training = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
@@ -160,6 +165,12 @@ def _as_hrnet(layers: Sequence[_Layer]) -> float:
 def _with_norms(layers: Sequence[_Layer], per_element: int) -> float:
     total = 0
     for layer in layers:
-        norm = isinstance(layer.module, (nn.BatchNorm2d, nn.LayerNorm))
-        total += prod(layer.output) * (per_element if norm else prod(layer.weight[1:]))
+        # both programs look a layer up by its exact type
+        kind, elements = type(layer.module), prod(layer.output)
+        if kind in (nn.BatchNorm2d, nn.LayerNorm):
+            total += per_element * elements
+        elif kind is nn.Softmax:
+            total += 3 * elements - elements // layer.output[-1]
+        elif kind in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear):
+            total += elements * prod(layer.weight[1:])
     return total / 1e9

@@ -154,6 +154,16 @@ def test_what_a_teacher_teaches_is_weighted() -> None:
         HeatmapTeaching()(output, taught, weights)
 
 
+def test_a_gpu_is_not_waited_for(no_host_reads: Callable[[], Any]) -> None:
+    with no_host_reads(), torch.device("meta"):
+        output = DistilPoseOutput(torch.zeros(2, 3, 2), torch.zeros(2, 3), torch.zeros(2, 3, 2))
+        output.tokens = (torch.zeros(2, 3, 8), torch.zeros(2, 4, 8))
+        taught = TeacherOutput(torch.zeros(2, 3, 8, 16), None, None, None, *output.tokens)
+        terms = HeatmapTeaching()(output, taught, torch.zeros(2, 3))
+        loss = DistilPoseLoss(DistilPoseCodec(SIZE))(output, torch.zeros(2, 3, 2), torch.zeros(2, 3))
+    assert {term.shape for term in terms.values()} == {loss.shape} == {()}
+
+
 def tokenpose(**options: Any) -> Any:
     torch.manual_seed(4)
     options = {"input_size": SIZE, "num_joints": 3, "head": "tokenpose_b", "depth": 2, "patch": 2} | options

@@ -165,8 +165,8 @@ def test_training(crops_of: Callable[..., Any]) -> None:
     loss = network.spec.method.label_loss(network, LabelLossOptions(heatmap_sigma=2.0))
     optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     losses = []
-    for step in range(60):
-        total = loss(network(images), keypoints, annotated, step / 60)
+    for step in range(100):
+        total = loss(network(images), keypoints, annotated, step / 100)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

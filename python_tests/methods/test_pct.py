@@ -26,9 +26,11 @@ from cdkd_ext.methods.pct import (
 )
 from cdkd_ext.models import (
     PoseNetwork,
+    count_macs,
     count_parameters,
     create_model,
     normalize_images,
+    paper_gflops,
 )
 from cdkd_ext.training import DistillationTask
 
@@ -75,6 +77,14 @@ def test_published_sizes(side: int, parameters: int) -> None:
     }  # fmt: skip
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     assert {name: shapes.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("side", "gflops"), [(32, 1.676286), (64, 2.300320)])
+def test_the_rows_of_the_tables_count_the_backbone(side: int, gflops: float) -> None:
+    with torch.device("meta"):
+        network = create_model("swin_v2_base", input_size=(side, side), num_joints=17, head="pct")
+    assert paper_gflops(network) == pytest.approx(gflops, abs=5e-7)
+    assert count_macs(network) > 2.5 * 1e9
 
 
 def test_a_mixer_by_its_formula() -> None:
@@ -316,4 +326,4 @@ def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable
         found = network.eval()(images).coordinates
     middle = (keypoints * annotated[..., None]).sum(0) / annotated.sum(0)[:, None]
     errors = [((points - keypoints).norm(dim=-1) * annotated).sum() for points in (found, middle)]
-    assert errors[0] < 0.6 * errors[1]
+    assert errors[0] < 0.75 * errors[1]

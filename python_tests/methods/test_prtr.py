@@ -58,6 +58,19 @@ def test_published_names_are_written_and_read(tmp_path: Path) -> None:
     assert torch.equal(network(images).logits, other(images).logits)
 
 
+def test_imagenets_file_fills_the_classification_head(tmp_path: Path) -> None:
+    network, donor = small(), small()
+    heads = ("input_proj", "transformer", "query_embed", "class_embed", "kpt_embed")
+    content = {name: value for name, value in donor.state_dict().items() if not name.startswith(heads)}
+    content["classifier.weight"] = torch.zeros(1000, 2048)
+    torch.save(content, tmp_path / "imagenet.pth")
+    for value in network.parameters():
+        value.data.zero_()
+    report = load_checkpoint(network, tmp_path / "imagenet.pth", backbone_only=True)
+    assert torch.equal(network.final_layer[0].weight, donor.final_layer[0].weight)
+    assert {name.split(".")[0] for name in report.missing} == set(heads)
+
+
 def test_a_missing_backbone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         load_checkpoint(small(), tmp_path / "hrnet.pth", backbone_only=True)
@@ -154,7 +167,7 @@ def test_a_batch_without_labels_has_no_loss_and_no_gradient() -> None:
     logits = output.logits.requires_grad_()
     loss = PRTRLoss(PRTRCodec((32, 64)))(output, torch.zeros(3, 3, 2).double(), torch.zeros(3, 3).double())
     loss.backward()
-    assert float(loss) == 0 and logits.grad is not None and (logits.grad == 0).all()
+    assert loss.item() == 0 and logits.grad is not None and (logits.grad == 0).all()
 
 
 def test_each_joint_takes_a_query_of_its_own() -> None:
