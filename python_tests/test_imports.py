@@ -26,9 +26,10 @@ LAYERS = [
     ["checkpoints"],
     ["models"],
     ["codecs"],
+    ["methods"],
     ["info"],
     ["emulation", "ops"],
-    ["captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
+    ["blocks", "captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
     ["files", "joint_sides", "resampling"],
     ["errors"],
 ]

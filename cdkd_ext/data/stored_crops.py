@@ -54,6 +54,13 @@ class StoredCrops(Dataset[Batch]):
     def __init__(self, dataset: PoseDataset, folder: Path, *, margin: float = 1.5) -> None:
         faults = dataset.camera_faults
         check(faults == 0, "camera_faults", faults, "0 for stored crops, which are made on the device")
+        biased = dataset.teacher_size is None or not (dataset.unbiased or dataset.teacher_unbiased)
+        check(
+            biased,
+            "dataset",
+            "unbiased crops beside a teacher's",
+            "crops of HRNet's convention for both networks",
+        )
         self.dataset = dataset
         self.margin = margin
         self.crops: npt.NDArray[np.uint8] = np.load(folder / "crops.npy", mmap_mode="r")

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from cdkd_ext.codecs import HeatmapOutput, SimCCOutput, codec_for
+from cdkd_ext.codecs import codec_for
 from cdkd_ext.errors import check
+from cdkd_ext.inference.prediction import in_float32
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.ops.decompositions import decompositions
 
@@ -47,14 +48,11 @@ class CropDecoder(nn.Module):
             Keypoints float32 (N, J, 2), x and y in pixels of the crops, and scores float32 (N, J).
         """
         crops = images.permute(0, 3, 1, 2)
-        output, flipped = self._asked(crops), None
+        output, flipped = in_float32(self.network(crops)), None
         if self.permutation is not None:
-            flipped = self._asked(crops.flip(-1)), self.permutation
-        return self._codec.decode(output, flipped=flipped)
-
-    def _asked(self, crops: Tensor) -> SimCCOutput | HeatmapOutput:
-        output = self.network(crops)
-        return type(output)(*(tensor.float() for tensor in output))
+            flipped = in_float32(self.network(crops.flip(-1))), self.permutation
+        keypoints, scores = self._codec.decode(output, flipped=flipped)
+        return keypoints.float(), scores.float()
 
 
 @torch.no_grad()

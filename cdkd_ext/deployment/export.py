@@ -168,6 +168,7 @@ def described(
         "input_size": json.dumps(list(spec.input_size)),
         "padding": json.dumps(spec.padding),
         "resample": spec.resample,
+        "unbiased_crop": json.dumps(spec.method.unbiased_crop),
         "score_threshold": json.dumps(codec_for(spec).score_threshold),
         "flip_test": json.dumps(flip_test),
         "precision": precision,

@@ -76,6 +76,7 @@ def _described(network: ExportedNetwork) -> dict[str, object]:
         "size": list(network.input_size),
         "padding": network.padding,
         "resample": network.resample,
+        "unbiased": network.unbiased_crop,
         "threshold": network.score_threshold,
         "joints": list(joints.names),
         "sides": [split_side(name)[0] or "middle" for name in joints.names],

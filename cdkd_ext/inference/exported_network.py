@@ -44,6 +44,7 @@ class ExportedNetwork(CropNetwork):
         self.padding: float = self.metadata["padding"]
         self.resample: Resample = self.metadata["resample"]
         self.input_size: tuple[int, int] = self.metadata["input_size"]
+        self.unbiased_crop: bool = self.metadata["unbiased_crop"]
         self.score_threshold = self.metadata["score_threshold"]
         self.flip_test: bool = self.metadata["flip_test"]
         expected = f"{self.flip_test}, as {file.path} was exported (`cdkd export --flip_test`)"
@@ -69,7 +70,8 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
 
     Returns:
         The values by name: "joints" (a `JointSet`), "input_size" (height, width), "padding", "resample",
-        "score_threshold", "flip_test", "precision", "model" (the description of the network) and perhaps "license".
+        "unbiased_crop", "score_threshold", "flip_test", "precision", "model" (the description of the network) and perhaps
+        "license".
 
     Raises:
         InputError: something is missing or damaged.
@@ -81,6 +83,7 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
             "padding": float(json.loads(metadata["padding"])),
             "resample": metadata["resample"],
             "score_threshold": float(json.loads(metadata["score_threshold"])),
+            "unbiased_crop": bool(json.loads(metadata["unbiased_crop"])),
             "flip_test": bool(json.loads(metadata["flip_test"])),
             "precision": metadata["precision"],
             "license": metadata.get("license"),

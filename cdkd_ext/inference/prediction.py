@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cdkd_ext.codecs import HeatmapOutput, SimCCOutput, codec_for
+from cdkd_ext.codecs import codec_for
 from cdkd_ext.data.batches import lost_workers_named
 from cdkd_ext.errors import check
 from cdkd_ext.models import PoseNetwork
-
-_Output = TypeVar("_Output", SimCCOutput, HeatmapOutput)
 
 
 class Predictions(NamedTuple):
@@ -53,15 +51,15 @@ def predict_crops(
         Keypoints float32 (B, J, 2) and scores float32 (B, J).
     """
     codec = codec_for(model.spec, simcc_score=simcc_score)
-    output = _single(model(crops))
-    flipped = None if flip_permutation is None else (_single(model(crops.flip(-1))), flip_permutation)
+    output = in_float32(model(crops))
+    flipped = None if flip_permutation is None else (in_float32(model(crops.flip(-1))), flip_permutation)
     keypoints, scores = codec.decode(output, flipped=flipped, to_image=to_image)
     return keypoints.float(), scores.float()
 
 
-def _single(output: _Output) -> _Output:
-    """An output in float32, whatever the network computes in."""
-    return type(output)(*(tensor.float() for tensor in output))
+def in_float32(output: Any) -> Any:
+    """Return a network's output in float32, whatever it computes in."""
+    return type(output)(*(value.float() if isinstance(value, Tensor) else value for value in output))
 
 
 @torch.no_grad()

@@ -147,8 +147,9 @@ class Predictor:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
-        size = self.network.input_size
-        matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in places]
+        size, unbiased = self.network.input_size, self.network.unbiased_crop
+        regions = [region_from_box(box, size, self.padding) for box in places]
+        matrices = [crop_matrix(region, size, unbiased=unbiased) for region in regions]
         crops = np.stack([warp_crop(pixels, matrix, size, self.resample) for matrix in matrices])
         to_image = np.stack([invert_affine(matrix) for matrix in matrices]).astype(np.float32)
         keypoints, scores = self.network(crops, to_image)

@@ -51,7 +51,7 @@ class TorchNetwork(CropNetwork):
             chosen = fast_precision(torch.device(device)) if precision == "auto" else precision
             self._computing = inference_copy(model, getattr(torch, chosen))
         self.input_size, self.joints, self.padding = spec.input_size, joints, spec.padding
-        self.resample = spec.resample
+        self.resample, self.unbiased_crop = spec.resample, spec.method.unbiased_crop
         self.score_threshold = codec_for(spec).score_threshold
         self._device = device
         self._permutation = torch.as_tensor(joints.flip_permutation, device=device) if flip_test else None

@@ -26,7 +26,8 @@ _LAYERS = (
     (_PEOPLE, (("synthetic", "drawn people"),)),
     (_NETWORK, (("checkpoints", "reading, writing, converting"),)),
     (_NETWORK, (("models", "networks and their description, ModelSpec"),)),
-    (_NETWORK, (("codecs", "coordinates to bins and maps, and back"),)),
+    (_NETWORK, (("codecs", "the codec of each head"),)),
+    (_NETWORK, (("methods", "SimCC, heatmaps and others: layers, codec, loss"),)),
     (_OPS, (("ops", "five operators in Python"), ("emulation", "CUDA on the CPU"))),
     (_KERNELS, (("csrc", "schemas, one room per operator: kernels for CPU and CUDA"),)),
 )

@@ -22,6 +22,7 @@ METADATA = {
     "input_size": "[32, 48]",
     "padding": "1.5",
     "resample": "area",
+    "unbiased_crop": "false",
     "score_threshold": "0.02",
     "flip_test": "true",
     "precision": "float32",
