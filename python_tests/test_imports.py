@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cdkd_ext"
 LAYERS = [
     ["cli"],
     ["demo"],
-    ["deployment", "reporting"],
+    ["adaptation", "deployment", "reporting"],
     ["recipes", "training"],
     ["evaluation"],
     ["inference"],

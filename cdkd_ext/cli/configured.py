@@ -97,18 +97,18 @@ def parse_configuration(
     parser.add_class_arguments(config_class)
     options = parse(parser, expand(arguments))
     config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
-    _check_filled(config)
+    check_filled(config)
     return config, options
 
 
-def _check_filled(config: Any, place: str = "") -> None:
+def check_filled(config: Any, place: str = "") -> None:
     """Check that nothing lacks that may not: jsonargparse takes YAML's null for any option."""
     hints = get_type_hints(type(config))
     for field in fields(config):
         value, name = getattr(config, field.name), place + field.name
         check(value is not None or type(None) in get_args(hints[field.name]), name, "nothing", "a value")
         if is_dataclass(value):
-            _check_filled(value, f"{name}.")
+            check_filled(value, f"{name}.")
 
 
 def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:

@@ -44,6 +44,10 @@ COMMANDS = {
         "train a student with a teacher",
         "cdkd distill --recipe lsp_student --data.root lsp --teacher runs/lsp_teacher",
     ),
+    "adapt": Command(
+        "teach a pose network of any origin to see people from afar",
+        "cdkd adapt movenet.onnx --size 24-96 --data.images footage --data.detector yolo.onnx",
+    ),
     "teacher": Command(
         "try a teacher that is not of this package on a few people",
         "cdkd teacher check movenet.onnx --data.root lsp --people 16",

@@ -1,5 +1,6 @@
 """Accuracy of predicted poses."""
 
+from cdkd_ext.evaluation.accuracy import people_accuracy
 from cdkd_ext.evaluation.coco import (
     coco_keypoint_ap,
     coco_results,
@@ -26,6 +27,7 @@ __all__ = [
     "object_keypoint_similarity",
     "oks_nms",
     "pckh",
+    "people_accuracy",
     "submission",
     "table",
 ]

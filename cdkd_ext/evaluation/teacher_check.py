@@ -12,7 +12,7 @@ import torch
 from cdkd_ext.data import DataConfig, EvaluationSet, PoseDataset
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import check
-from cdkd_ext.evaluation.pckh import pckh
+from cdkd_ext.evaluation.accuracy import ACCURACY_NAMES, people_accuracy
 from cdkd_ext.images import Image, save_image
 from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
 from cdkd_ext.teachers import ForeignTeacher, TeacherFile, TeacherOptions
@@ -23,7 +23,6 @@ _SIDE = 224  # pixels of a tile's longer side
 _BATCH = 16
 _MOST_DRAWN = 32
 _SURE = 0.2  # joints below it are not drawn
-_OKS_THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 
 
 @dataclass(frozen=True)
@@ -205,9 +204,11 @@ def _measure(
     if truth.metric == "none" or not compared.any():
         return None, (nothing, nothing), (nothing, nothing)
     flip = list(truth.joints.flip_permutation)
-    score = _pckh if truth.metric == "pckh" else _average_recall
     values = [
-        score(points, compared, asked, dataset) for points in (asked.keypoints, asked.keypoints[:, flip])
+        people_accuracy(
+            _in_image(points, asked.to_image), dataset.persons, truth.joints, sources > 0, truth.metric
+        )
+        for points in (asked.keypoints, asked.keypoints[:, flip])
     ]
     error = asked.keypoints - asked.labels
     # a twentieth of the crop: what is further away is another mistake than a shift
@@ -215,32 +216,11 @@ def _measure(
         np.linalg.norm(error, axis=-1) < 0.05 * max(asked.crops.shape[1:3])
     )
     shift = np.median(error[near], axis=0) if near.any() else (nothing, nothing)
-    name = "PCKh@0.5" if truth.metric == "pckh" else "AR"
-    return name, (values[0], values[1]), (float(shift[0]), float(shift[1]))
+    return ACCURACY_NAMES[truth.metric], (values[0], values[1]), (float(shift[0]), float(shift[1]))
 
 
 def _in_image(points: Floats, to_image: Floats) -> Floats:
     return points @ to_image[:, :, :2].transpose(0, 2, 1) + to_image[:, None, :, 2]
-
-
-def _pckh(points: Floats, compared: Floats, asked: _Asked, dataset: PoseDataset) -> float:
-    sizes = np.array([person.head_size for person in dataset.persons])
-    if not ((sizes > 0) & compared.any(axis=1)).any():
-        return float("nan")
-    targets, predicted = (_in_image(values, asked.to_image) for values in (asked.labels, points))
-    return pckh(predicted, targets, compared, sizes, joint_names=dataset.joints.names).mean
-
-
-def _average_recall(points: Floats, compared: Floats, asked: _Asked, dataset: PoseDataset) -> float:
-    """The share of the people found, over thresholds of the object keypoint similarity: COCO's, of annotated boxes."""
-    assert dataset.joints.sigmas is not None
-    squared = ((_in_image(points, asked.to_image) - _in_image(asked.labels, asked.to_image)) ** 2).sum(-1)
-    areas = np.array([person.area for person in dataset.persons])[:, None]
-    similarity = np.exp(-squared / (2 * (2 * np.array(dataset.joints.sigmas)) ** 2 * (areas + np.spacing(1))))
-    similarity = np.where(compared > 0, np.nan_to_num(similarity), 0)
-    count = compared.sum(1)
-    people = similarity[count > 0].sum(1) / count[count > 0]
-    return float(100 * (people[:, None] >= _OKS_THRESHOLDS).mean())
 
 
 def _page(asked: _Asked, teacher: ForeignTeacher, truth: EvaluationSet) -> Image:

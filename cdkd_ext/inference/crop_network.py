@@ -21,7 +21,7 @@ class CropNetwork(ABC):
         joints: of the network, in its order.
         padding: how much larger than a person's box the crop is.
         resample: how a crop is made of a larger region, "area" or "linear"; see `cdkd_ext.data.warp_crop`.
-        unbiased_crop: whether the centres of a crop's corner pixels lie on its region's corners; see
+        unbiased_crop: whether the centres of a crop's corner pixels lie on the edges of its region; see
             `cdkd_ext.data.crop_matrix`.
         score_threshold: joints whose score is below it are better not drawn.
     """

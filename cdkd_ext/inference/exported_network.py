@@ -43,8 +43,8 @@ class ExportedNetwork(CropNetwork):
         self.joints: JointSet = self.metadata["joints"]
         self.padding: float = self.metadata["padding"]
         self.resample: Resample = self.metadata["resample"]
-        self.input_size: tuple[int, int] = self.metadata["input_size"]
         self.unbiased_crop: bool = self.metadata["unbiased_crop"]
+        self.input_size: tuple[int, int] = self.metadata["input_size"]
         self.score_threshold = self.metadata["score_threshold"]
         self.flip_test: bool = self.metadata["flip_test"]
         expected = f"{self.flip_test}, as {file.path} was exported (`cdkd export --flip_test`)"
@@ -69,9 +69,8 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
         source: the file, for messages.
 
     Returns:
-        The values by name: "joints" (a `JointSet`), "input_size" (height, width), "padding", "resample",
-        "unbiased_crop", "score_threshold", "flip_test", "precision", "model" (the description of the network) and perhaps
-        "license".
+        The values by name: "joints" (a `JointSet`), "input_size" (height, width), "padding", "resample", "unbiased_crop",
+        "score_threshold", "flip_test", "precision", "model" (the description of the network) and perhaps "license".
 
     Raises:
         InputError: something is missing or damaged.
@@ -82,8 +81,8 @@ def read_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
             "model": json.loads(metadata["model"]),
             "padding": float(json.loads(metadata["padding"])),
             "resample": metadata["resample"],
-            "score_threshold": float(json.loads(metadata["score_threshold"])),
             "unbiased_crop": bool(json.loads(metadata["unbiased_crop"])),
+            "score_threshold": float(json.loads(metadata["score_threshold"])),
             "flip_test": bool(json.loads(metadata["flip_test"])),
             "precision": metadata["precision"],
             "license": metadata.get("license"),

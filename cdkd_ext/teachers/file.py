@@ -62,14 +62,14 @@ class TeacherFile:
     def padding(self) -> float:
         """How much larger than a person's box the teacher's crops are; raises as `load` does."""
         if self.is_foreign:
-            return self._described()[1].padding
+            return self.described()[1].padding
         return self._spec().padding
 
     def joints(self) -> JointSet | None:
         """The network's own joints, where a checkpoint names them; raises as `load` does."""
         if not self.is_foreign:
             return self._spec().joints
-        path, description = self._described()
+        path, description = self.described()
         return ForeignTeacher.from_onnx(OnnxFile(path, cpu=True), description).joint_map.teacher
 
     def _spec(self) -> ModelSpec:
@@ -96,7 +96,7 @@ class TeacherFile:
         """
         if not self.is_foreign:
             return FrozenTeacher(self.network(), device, self.precision)
-        path, description = self._described()
+        path, description = self.described()
         cpu = device is None or torch.device(device).type == "cpu"
         file = OnnxFile(path, threads=self.options.threads, cpu=cpu)
         return ForeignTeacher.from_onnx(file, description, joints, self.options, student_bins=student_bins)
@@ -110,10 +110,14 @@ class TeacherFile:
         spec = asdict(teacher.teacher_spec)
         given = [asdict(teacher.description), asked, spec, teacher.joint_map.sources, teacher.drawn_for]
         told = json.dumps(given, default=str)
-        return f"{file_hash(self._described()[0])} {told}"
+        return f"{file_hash(self.described()[0])} {told}"
 
-    def _described(self) -> tuple[Path, TeacherDescription]:
-        """The ONNX file and its description."""
+    def described(self) -> tuple[Path, TeacherDescription]:
+        """The ONNX file of a network that is not of this package, and its description.
+
+        Raises:
+            InputError: a file is missing or malformed, or no preset knows the network.
+        """
         path = Path(self.path)
         check(path.is_file(), "teacher", self.path, "an existing file")
         if path.suffix.lower() == ".onnx":

@@ -16,7 +16,7 @@ from cdkd_ext.onnx_file import OnnxFile
 from cdkd_ext.teachers.description import TeacherDescription
 from cdkd_ext.teachers.distributions import gaussians
 from cdkd_ext.teachers.joint_map import JointMap
-from cdkd_ext.teachers.network import CalledNetwork, OnnxNetwork, Outputs
+from cdkd_ext.teachers.network import CalledNetwork, CropNetwork, OnnxNetwork, Outputs
 from cdkd_ext.teachers.options import TeacherOptions
 from cdkd_ext.teachers.readers import READERS, Readout, input_size
 
@@ -47,7 +47,7 @@ class ForeignTeacher:
 
     def __init__(
         self,
-        network: OnnxNetwork | CalledNetwork,
+        network: CropNetwork,
         joints: JointSet | None = None,
         options: TeacherOptions | None = None,
         *,

@@ -18,7 +18,13 @@ Outputs = dict[str, Tensor]
 
 
 class CropNetwork(Protocol):
-    """What a `ForeignTeacher` asks."""
+    """What a `ForeignTeacher` asks.
+
+    Attributes:
+        description: of the outputs, with everything about the input filled in.
+    """
+
+    description: TeacherDescription
 
     def __call__(self, crops: Tensor) -> Outputs:
         """Named outputs for RGB crops (B, 3, H, W) uint8, each with B rows."""
@@ -98,19 +104,29 @@ class CalledNetwork:
         if self._parameter is not None:
             crops = crops.to(self._parameter.device, non_blocking=True)
         returned = self._function(preprocessed(crops, self.description))
-        return {name: value.detach() for name, value in self._named(returned).items()}
+        return {name: value.detach() for name, value in named_outputs(returned, self.description).items()}
 
-    def _named(self, returned: Any) -> Mapping[str, Tensor]:
-        outputs = self.description.outputs or {}
-        if isinstance(returned, Mapping):
-            return dict(returned)
-        tensors: Sequence[Any] = (returned,) if isinstance(returned, Tensor) else returned
-        check_type("teacher", tensors, (tuple, list), "a callable that returns tensors, or a mapping of them")
-        names = list(dict.fromkeys(outputs.values())) or list(ROLES[self.description.kind][0])
-        check(len(tensors) >= len(names), "outputs", names, f"names of the {len(tensors)} tensors returned")
-        for tensor in tensors:
-            check_type("teacher", tensor, Tensor, "a callable that returns tensors")
-        return dict(zip(names, tensors, strict=False))
+
+def named_outputs(returned: Any, description: TeacherDescription) -> Outputs:
+    """Name what a module or another callable returned.
+
+    Args:
+        returned: a tensor, several in the order of the description's `outputs`, or a mapping by name.
+        description: of the outputs.
+
+    Raises:
+        TypeError: it is none of these.
+        InputError: there are fewer tensors than names.
+    """
+    if isinstance(returned, Mapping):
+        return dict(returned)
+    tensors: Sequence[Any] = (returned,) if isinstance(returned, Tensor) else returned
+    check_type("teacher", tensors, (tuple, list), "a callable that returns tensors, or a mapping of them")
+    names = list(dict.fromkeys((description.outputs or {}).values())) or list(ROLES[description.kind][0])
+    check(len(tensors) >= len(names), "outputs", names, f"names of the {len(tensors)} tensors returned")
+    for tensor in tensors:
+        check_type("teacher", tensor, Tensor, "a callable that returns tensors")
+    return dict(zip(names, tensors, strict=False))
 
 
 def preprocessed(crops: Tensor, description: TeacherDescription) -> Tensor:

@@ -45,9 +45,11 @@ class Reader(ABC):
         count: joints of the network, the ignored ones included.
         num_bins: bins (x, y) of `marginals`; None of keypoints, which have none.
         bin_origin: coordinates (x, y) of bin 0 in pixels of the crop.
+        names: names of the outputs that it reads, by their roles.
     """
 
     count: int
+    names: dict[str, str]
     num_bins: tuple[int, int] | None
     bin_origin: tuple[float, float]
 
@@ -98,22 +100,22 @@ class HeatmapReader(Reader):
 
     def __init__(self, description: TeacherDescription, probe: Mapping[str, Tensor]) -> None:
         self._description = description
-        self._names = output_names(description, probe, rank=4)
+        self.names = output_names(description, probe, rank=4)
         self._size = input_size(description)
-        shape = tuple(probe[self._names["heatmap"]].shape)
+        shape = tuple(probe[self.names["heatmap"]].shape)
         self._layout = description.output_layout or _map_layout(shape, description)
         _, self.count, height, width = _in_order(shape, self._layout)
-        argument = f"output {self._names['heatmap']}"
+        argument = f"output {self.names['heatmap']}"
         fits = height * self._size[1] == width * self._size[0]
         check(fits, argument, shape, f"maps of the aspect ratio of the {self._size} crops")
         self._cells = (width, height)
-        if "offset" in self._names:
-            offsets = probe[self._names["offset"]].shape
+        if "offset" in self.names:
+            offsets = probe[self.names["offset"]].shape
             wanted = (offsets[0], 2 * self.count, height, width)
             got = _in_order(tuple(offsets), self._layout)
             check(
                 got == wanted,
-                f"output {self._names['offset']}",
+                f"output {self.names['offset']}",
                 tuple(offsets),
                 "two offsets per joint and cell",
             )
@@ -128,24 +130,27 @@ class HeatmapReader(Reader):
 
     def read(self, outputs: Mapping[str, Tensor]) -> HeatmapValues:
         """See `Reader.read`."""
-        maps = self._planes(outputs, "heatmap")
+        for role in ("heatmap", "offset"):
+            if role in self.names:
+                check_finite(outputs, self.names[role])
+        maps = self.planes(outputs, "heatmap")
         values = self._description.values
         if values == "logits":
             maps = maps.sigmoid()
         elif values == "gaussians":
             maps = maps.clamp(min=0)
         else:
-            _check_probabilities(f"output {self._names['heatmap']}", maps, "values: logits or gaussians")
+            _check_probabilities(f"output {self.names['heatmap']}", maps, "values: logits or gaussians")
             maps = maps.clamp(0, 1)
-        if "offset" not in self._names:
+        if "offset" not in self.names:
             return HeatmapValues(maps, None)
-        shifts = self._planes(outputs, "offset") - self._description.offset_center
+        shifts = self.planes(outputs, "offset") - self._description.offset_center
         shifts = shifts.unflatten(1, (self.count, 2))
         return HeatmapValues(maps, shifts.flip(2) if self._description.offset_order == "yx" else shifts)
 
-    def _planes(self, outputs: Mapping[str, Tensor], role: str) -> Tensor:
-        """An output as float32 (B, C, h, w)."""
-        tensor = finite(outputs, self._names[role])
+    def planes(self, outputs: Mapping[str, Tensor], role: str) -> Tensor:
+        """The output of a role as it is, unchecked, float32 (B, C, h, w)."""
+        tensor = outputs[self.names[role]].float()
         return tensor.permute(0, 3, 1, 2).contiguous() if self._layout == "NHWC" else tensor
 
     def averaged(self, values: HeatmapValues, mirror: HeatmapValues, permutation: Tensor) -> HeatmapValues:
@@ -224,11 +229,11 @@ class SimCCReader(Reader):
 
     def __init__(self, description: TeacherDescription, probe: Mapping[str, Tensor]) -> None:
         self._description = description
-        self._names = output_names(description, probe, rank=3)
+        self.names = output_names(description, probe, rank=3)
         height, width = input_size(description)
-        shapes = [tuple(probe[self._names[role]].shape) for role in ("x", "y")]
+        shapes = [tuple(probe[self.names[role]].shape) for role in ("x", "y")]
         agree = shapes[0][:2] == shapes[1][:2] and shapes[0][2] * height == shapes[1][2] * width
-        shown = f"outputs {self._names['x']} and {self._names['y']}"
+        shown = f"outputs {self.names['x']} and {self.names['y']}"
         check(
             agree,
             shown,
@@ -244,7 +249,7 @@ class SimCCReader(Reader):
 
     def read(self, outputs: Mapping[str, Tensor]) -> SimCCValues:
         """See `Reader.read`."""
-        axes = [finite(outputs, self._names[role]) for role in ("x", "y")]
+        axes = [finite(outputs, self.names[role]) for role in ("x", "y")]
         height = torch.minimum(axes[0].amax(-1), axes[1].amax(-1))
         x, y = (torch.softmax(axis * self._description.logit_scale, -1) for axis in axes)
         return SimCCValues(x, y, height)
@@ -291,24 +296,25 @@ class KeypointReader(Reader):
     def __init__(self, description: TeacherDescription, probe: Mapping[str, Tensor]) -> None:
         self._description = description
         self._size = input_size(description)
-        self._names = output_names(description, probe, rank=None)
-        name = self._names["keypoints"]
+        self.names = output_names(description, probe, rank=None)
+        name = self.names["keypoints"]
         values, columns = probe[name][0].numel(), len(description.columns)
         expected = f"{columns} values per joint ({', '.join(description.columns)})"
         check(values % columns == 0 and values > 0, f"output {name}", tuple(probe[name].shape), expected)
         self.count = values // columns
-        if "scores" in self._names:
-            scores = probe[self._names["scores"]]
+        if "scores" in self.names:
+            scores = probe[self.names["scores"]]
             fits = scores[0].numel() == self.count
-            check(fits, f"output {self._names['scores']}", tuple(scores.shape), f"{self.count} scores")
+            check(fits, f"output {self.names['scores']}", tuple(scores.shape), f"{self.count} scores")
 
     def read(self, outputs: Mapping[str, Tensor]) -> Readout:
         """See `Reader.read`."""
-        name, columns = self._names["keypoints"], self._description.columns
-        table = finite(outputs, name).reshape(-1, self.count, len(columns))
-        points = torch.stack([table[..., columns.index(axis)] for axis in ("x", "y")], -1)
+        name = self.names["keypoints"]
+        check_finite(outputs, name)
+        table = self.table(outputs)
         if self._description.coordinates == "unit":
-            highest = points.abs().max()
+            places = [self._description.columns.index(axis) for axis in ("x", "y")]
+            highest = table[..., places].abs().max()
             # far outside of the crop no network looks
             check(
                 highest < 5,
@@ -316,20 +322,30 @@ class KeypointReader(Reader):
                 f"coordinates to {highest:.4g}",
                 "0 to 1, or `coordinates: pixels`",
             )
+        return Readout(self.points(outputs), self._scores(outputs, table))
+
+    def table(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """The values of each joint as they are, unchecked, float32 (B, J, columns)."""
+        columns = len(self._description.columns)
+        return outputs[self.names["keypoints"]].float().reshape(-1, self.count, columns)
+
+    def points(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Keypoints (B, J, 2) in pixels of the crop, unchecked."""
+        table, columns = self.table(outputs), self._description.columns
+        points = torch.stack([table[..., columns.index(axis)] for axis in ("x", "y")], -1)
+        if self._description.coordinates == "unit":
             points = points * points.new_tensor([self._size[1], self._size[0]])
-        if self._description.cells == "center":
-            points = points - 0.5
-        return Readout(points, self._scores(outputs, table))
+        return points - 0.5 if self._description.cells == "center" else points
 
     def _scores(self, outputs: Mapping[str, Tensor], table: Tensor) -> Tensor:
         columns = self._description.columns
         if self._description.confidence == "none":
             return table.new_ones(table.shape[:2])
-        if "scores" in self._names:
-            name = self._names["scores"]
+        if "scores" in self.names:
+            name = self.names["scores"]
             scores = finite(outputs, name).reshape(-1, self.count)
         elif "score" in columns:
-            name = self._names["keypoints"]
+            name = self.names["keypoints"]
             scores = table[..., columns.index("score")]
         else:
             return table.new_ones(table.shape[:2])
@@ -406,20 +422,24 @@ def input_size(description: TeacherDescription) -> tuple[int, int]:
 
 
 def finite(outputs: Mapping[str, Tensor], name: str) -> Tensor:
-    """An output in float32.
+    """An output in float32; raises as `check_finite`."""
+    check_finite(outputs, name)
+    return outputs[name].float()
+
+
+def check_finite(outputs: Mapping[str, Tensor], name: str) -> None:
+    """Check an output's values.
 
     Raises:
         InputError: it holds NaN or infinite values.
     """
-    tensor = outputs[name].float()
-    fine = bool(torch.isfinite(tensor).all())
+    fine = bool(torch.isfinite(outputs[name]).all())
     check(
         fine,
         f"output {name}",
         "NaN or infinite values",
         "finite numbers; look at range, mean and std of the input",
     )
-    return tensor
 
 
 def mass_near_peak(log_x: Tensor, log_y: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 
@@ -64,6 +64,14 @@ class LabelLossConfig(LabelLossOptions):
         return student.spec.method.label_loss(student, self)
 
 
+class Grouped(Protocol):
+    """What learns, such as a `DistillationTask`."""
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Its parameters, by whether they decay."""
+        ...
+
+
 @dataclass
 class OptimizerConfig:
     """The optimiser and its learning-rate schedule.
@@ -86,7 +94,7 @@ class OptimizerConfig:
     warmup: float = 0.5
     clip: float = 0.0
 
-    def build(self, task: DistillationTask) -> torch.optim.Optimizer:
+    def build(self, task: Grouped) -> torch.optim.Optimizer:
         """The optimiser of everything that learns but for what is learnt against the loss."""
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.name]
         return kind(task.parameter_groups(self.weight_decay), self.learning_rate, fused=True)

@@ -12,12 +12,11 @@ from cdkd_ext.data import Augmentation, DataConfig
 from cdkd_ext.detectors import DetectionOptions
 from cdkd_ext.errors import check, fail
 from cdkd_ext.files import read_yaml, replacing
-from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.migration import migrated
 
 
-def save_config(config: TrainingConfig, path: str | Path) -> None:
-    """Write a configuration as YAML that `read_config` and `--config` read."""
+def save_config(config: Any, path: str | Path) -> None:
+    """Write a configuration, a dataclass, as YAML that `read_config` and `--config` read."""
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
 

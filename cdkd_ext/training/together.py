@@ -15,16 +15,31 @@ from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_work
 from cdkd_ext.data.shared_samples import STUDENTS
 from cdkd_ext.errors import InputError, Terminated, fail, one_line
 from cdkd_ext.teachers import Teacher
-from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.progress import TrainingDisplay, scalars_of
 from cdkd_ext.training.signals import HeldSignals, signals_held
 from cdkd_ext.training.stops import InterruptedRun
 
 
-class Trainee(Protocol):
-    """A student in training and its run's folder; `loop.Trainer` is one."""
+class Paced(Protocol):
+    """What a loop has to know of a configuration."""
 
-    config: TrainingConfig
+    @property
+    def epochs(self) -> int:
+        """How many there are."""
+        ...
+
+
+class Trainee(Protocol):
+    """A student in training and its run's folder; `loop.Trainer` is one.
+
+    It ends its training early where `finish_epoch` sets `epochs_done` to all epochs.
+    """
+
+    @property
+    def config(self) -> Paced:
+        """The run."""
+        ...
+
     output: Path
     loader: EpochLoader
     accelerator: Accelerator
@@ -108,6 +123,8 @@ def train_together(
             display.start(min(trainer.epochs_done * steps + trainer.steps_taken for trainer in trainers))
             for epoch in range(min(trainer.epochs_done for trainer in trainers), epochs):
                 chosen = [trainer for trainer in trainers if trainer.epochs_done == epoch]
+                if not chosen:
+                    break
                 _train_epoch(trainers, chosen, epoch, teacher, display)
                 for trainer in chosen:
                     scalars = scalars_of(trainer.finish_epoch(epoch))

@@ -15,7 +15,14 @@ _RUN, _NETWORK, _LEARN, _PEOPLE, _OPS, _KERNELS = (
 _LAYERS = (
     (_RUN, (("cli", "cdkd …: parses and calls"),)),
     (_RUN, (("demo", "a small study with its report"),)),
-    (_RUN, (("deployment", "networks as ONNX files"), ("reporting", "a page about runs"))),
+    (
+        _RUN,
+        (
+            ("adaptation", "networks see far"),
+            ("deployment", "ONNX files"),
+            ("reporting", "a page about runs"),
+        ),
+    ),
     (_RUN, (("training", "task, loop, resume"), ("recipes", "experiments as YAML"))),
     (_RUN, (("evaluation", "PCKh, COCO's AP and AR"),)),
     (_NETWORK, (("inference", "Predictor, drawing"),)),

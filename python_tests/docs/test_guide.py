@@ -74,6 +74,7 @@ def test_options_of_the_command_line_exist(pages):
     known = set()
     for command in (
         "distill",
+        "adapt",
         "teacher",
         "eval",
         "predict",

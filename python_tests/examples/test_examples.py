@@ -12,6 +12,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((CHECKOUT / "examples").glob("*.py"))
 WRITES = {
+    "adapt": ["network.onnx", "network.yaml", "people", "runs"],
     "distil": ["student.pth"],
     "export_onnx": ["people", "student.onnx", "student.safetensors"],
     "export_weights": ["mmpose.pth", "official.pth"],
@@ -24,9 +25,10 @@ WRITES = {
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_and_writes_what_it_says(example, tmp_path, write_teacher):
-    if example.stem == "own_teacher":
-        # the reader has one
-        write_teacher(tmp_path / "teacher.onnx")
+    # the reader has one
+    files = {"adapt": "network.onnx", "own_teacher": "teacher.onnx"}
+    if example.stem in files:
+        write_teacher(tmp_path / files[example.stem])
     done = subprocess.run(
         [sys.executable, str(example)],
         cwd=tmp_path,

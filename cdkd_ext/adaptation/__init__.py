@@ -1,0 +1,61 @@
+"""Pose networks of any origin, taught to see people from afar: cross-resolution distillation into the same file.
+
+Needs the extra `adapt`; names are imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cdkd_ext.adaptation.config import AdaptationConfig
+    from cdkd_ext.adaptation.losses import KeypointLoss
+    from cdkd_ext.adaptation.measuring import Measured
+    from cdkd_ext.adaptation.networks import AdaptableModule, AdaptableNetwork, load_adaptable
+    from cdkd_ext.adaptation.onnx_graph import TrainableGraph
+    from cdkd_ext.adaptation.report import AdaptationReport
+    from cdkd_ext.adaptation.resolutions import Resolutions, crop_from_afar
+    from cdkd_ext.adaptation.run import adapt
+    from cdkd_ext.adaptation.trainer import AdaptationTask
+
+# name: the module it is in
+_LATE = {
+    "AdaptableModule": "networks",
+    "AdaptableNetwork": "networks",
+    "AdaptationConfig": "config",
+    "AdaptationReport": "report",
+    "AdaptationTask": "trainer",
+    "KeypointLoss": "losses",
+    "Measured": "measuring",
+    "Resolutions": "resolutions",
+    "TrainableGraph": "onnx_graph",
+    "adapt": "run",
+    "load_adaptable": "networks",
+    "crop_from_afar": "resolutions",
+}
+
+__all__ = [
+    "AdaptableModule",
+    "AdaptableNetwork",
+    "AdaptationConfig",
+    "AdaptationReport",
+    "AdaptationTask",
+    "KeypointLoss",
+    "Measured",
+    "Resolutions",
+    "TrainableGraph",
+    "adapt",
+    "crop_from_afar",
+    "load_adaptable",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

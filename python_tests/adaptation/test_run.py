@@ -1,0 +1,281 @@
+"""Whole adaptations, of a network that these tests train on drawn people."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import signal
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cdkd_ext.adaptation import AdaptableModule, AdaptationConfig, TrainableGraph, adapt
+from cdkd_ext.adaptation.trainer import AdaptationTrainer
+from cdkd_ext.checkpoints import load_model, save_model
+from cdkd_ext.cli import main
+from cdkd_ext.data import Augmentation, DataConfig, PoseDataset, load_coco_persons
+from cdkd_ext.errors import InputError
+from cdkd_ext.joints import MPII_JOINTS
+from cdkd_ext.models import create_model
+from cdkd_ext.onnx_file import OnnxFile
+from cdkd_ext.teachers import TeacherOptions
+from cdkd_ext.training import InterruptedRun, NonFiniteLossError, OptimizerConfig
+from python_tests.adaptation.conftest import DESCRIPTION, SIZE
+
+
+@pytest.fixture
+def config(pose_file, drawn_people, tmp_path):
+    """A short adaptation to 16 pixels."""
+    return AdaptationConfig(
+        output=str(tmp_path / "run"),
+        model=str(pose_file),
+        size="16",
+        # what has learnt few people by heart knows none that are turned
+        data=DataConfig(root=str(drawn_people), workers=0, augmentation=Augmentation(0, 0, 0, 0)),
+        teacher_options=TeacherOptions(),
+        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="constant", warmup=0, weight_decay=0),
+        steps=8,
+        batch_size=8,
+        check_every=4,
+        report_people=12,
+        flip_test=False,
+        cpu=True,
+    )
+
+
+def _files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def _of_everybody(config):
+    """The same, with a report on the people that the network has learnt from, whom it knows best."""
+    data = replace(config.data, val="train/annotations.json", val_images="train/images")
+    return replace(config, data=data, report_people=48)
+
+
+def test_a_network_learns_to_see_from_afar(config, tmp_path, capsys):
+    optimizer = replace(config.optimizer, schedule="cosine")
+    report = adapt(_of_everybody(replace(config, steps=120, check_every=60, optimizer=optimizer)))
+    assert report.metric == "PCKh@0.5" and report.people == 48
+    assert [one.height for one in report.after] == [16, 24, 32, 48, None]
+    first = report.before[0], report.after[0]
+    assert first[1].agreement > first[0].agreement + 3
+    assert first[1].accuracy > first[0].accuracy - 1
+    assert report.before[-1].agreement == 100
+    history = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]
+    assert history[-1]["total"] < history[1]["total"]
+    assert _files(tmp_path / "run") == {
+        "adapted.onnx", "config.yaml", "metrics.json", "report.html", "report.json", "state.pt", "teacher",
+    }  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "stays under the licence" in shown and str(report) in shown
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 and "http" not in page
+    assert json.loads((tmp_path / "run/report.json").read_text())["after"][0]["height"] == 16
+
+
+def test_the_file_is_the_same_but_for_its_weights(config, tmp_path):
+    adapt(config)
+    before, after = (
+        OnnxFile(path, cpu=True) for path in (tmp_path / "network.onnx", tmp_path / "run/adapted.onnx")
+    )
+    assert before.inputs == after.inputs and before.outputs == after.outputs
+    assert json.loads(after.metadata["cdkd_ext.adapted"]) == {
+        "model": "network.yaml",
+        "size": "16",
+        "steps": 8,
+    }
+    # and can be adapted again, or teach
+    assert (
+        TrainableGraph(tmp_path / "run/adapted.onnx").weights.keys()
+        == TrainableGraph(tmp_path / "network.onnx").weights.keys()
+    )
+
+
+def test_other_outputs_stay_what_they_were(config, tmp_path, drawn_people):
+    persons, joints = load_coco_persons(
+        drawn_people / "train/annotations.json", drawn_people / "train/images"
+    )
+    crops = PoseDataset(persons, joints, size=(SIZE, SIZE))
+    images = torch.stack([crops[index]["image"] for index in range(16)]).numpy().astype(np.float32) / 255
+    wanted = OnnxFile(tmp_path / "network.onnx", cpu=True)({"image": images})["center"]
+    errors = []
+    for weight in (0.0, 2.0):
+        output = str(tmp_path / f"run{weight}")
+        adapt(replace(config, output=output, keep_outputs=weight, steps=60, check_every=60))
+        given = OnnxFile(f"{output}/adapted.onnx", cpu=True)({"image": images})["center"]
+        errors.append(float(np.abs(given - wanted).mean()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def _run_to_the_end(config, folder):
+    adapt(replace(config, output=str(folder)))
+    return (folder / "adapted.onnx").read_bytes(), (folder / "metrics.json").read_text()
+
+
+def test_a_run_that_was_stopped_ends_at_the_same_bits(config, tmp_path, monkeypatch):
+    config = replace(config, checkpoint_every=2)
+    whole = _run_to_the_end(config, tmp_path / "whole")
+    kept = AdaptationTrainer.keep
+
+    def stop(trainer, epoch):
+        kept(trainer, epoch)
+        if trainer.step == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(AdaptationTrainer, "keep", stop)
+    with pytest.raises(
+        InterruptedRun, match=r"interrupted in step 6; the checkpoint of step 6 is kept; go on with"
+    ):
+        adapt(config)
+    monkeypatch.undo()
+    adapt(config, resume=True)
+    adapted = (tmp_path / "run/adapted.onnx").read_bytes()
+    assert adapted == whole[0]
+    seconds = ("seconds", "samples_per_second")
+    first, second = (
+        [
+            {name: value for name, value in record.items() if name not in seconds}
+            for record in json.loads(text)["epochs"]
+        ]
+        for text in (whole[1], (tmp_path / "run/metrics.json").read_text())
+    )
+    assert first == second
+
+
+def test_seeds_make_runs_differ_and_repeat(config, tmp_path):
+    first, again = (_run_to_the_end(config, tmp_path / name)[0] for name in "ab")
+    assert first == again
+    assert first != _run_to_the_end(replace(config, seed=1), tmp_path / "c")[0]
+
+
+def test_a_training_ends_early_where_the_agreement_stalls(config, tmp_path):
+    # a rate of nothing changes nothing
+    optimizer = replace(config.optimizer, learning_rate=1e-12)
+    adapt(replace(config, optimizer=optimizer, steps=40, patience=2))
+    history = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]
+    assert [record["epoch"] for record in history] == [0, 1, 2, 3]
+    # and is over
+    adapt(replace(config, optimizer=optimizer, steps=40, patience=2), resume=True)
+    assert len(json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]) == 4
+
+
+def test_frozen_parts_keep_their_bits(config, tmp_path):
+    adapt(replace(config, frozen=["first.*", "center.weight"]))
+    before, after = (
+        {name: weight.detach() for name, weight in TrainableGraph(path).weights.items()}
+        for path in (tmp_path / "network.onnx", tmp_path / "run/adapted.onnx")
+    )
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {"first.weight", "first.bias", "center.weight"}
+
+
+def test_footage_without_labels_is_enough(config, drawn_people, tmp_path):
+    data = DataConfig(
+        images=str(drawn_people / "train/images"), image_boxes="whole", near_duplicates=-1, workers=0
+    )
+    report = adapt(replace(config, data=data))
+    assert report.metric is None and "there are no labels" in str(report)
+    assert "PCKh" not in (tmp_path / "run/report.html").read_text()
+
+
+@pytest.mark.parametrize("head", ["simcc", "heatmap"])
+def test_a_run_of_this_package_stays_one(config, tmp_path, head):
+    torch.manual_seed(0)
+    network = create_model(
+        "hrnet_w8_small", input_size=(SIZE, SIZE), num_joints=16, joints=MPII_JOINTS, head=head
+    )
+    save_model(network, tmp_path / "ours.safetensors")
+    report = adapt(replace(config, model=str(tmp_path / "ours.safetensors"), teacher=config.model, steps=4))
+    again = load_model(tmp_path / "run/best.safetensors")
+    assert again.spec == network.spec
+    assert not torch.equal(again.final_layer.weight, network.final_layer.weight)
+    assert report.teacher > 5
+
+
+def test_a_module_is_adapted_in_place(config, trained_network, tmp_path):
+    module = copy.deepcopy(trained_network)
+    description = replace(DESCRIPTION, values="logits")
+    adapt(replace(config, model="my network"), AdaptableModule(module, description))
+    state = torch.load(tmp_path / "run/adapted.pth", weights_only=True)
+    assert set(state) == set(module.state_dict())
+    assert not torch.equal(module.maps.weight, trained_network.maps.weight)
+
+
+def test_the_command_adapts_and_goes_on(config, pose_file, drawn_people, tmp_path, capsys):
+    command = [
+        "adapt",
+        str(pose_file),
+        "--size",
+        "12-24",
+        "--data.root",
+        str(drawn_people),
+        "--data.workers",
+        "0",
+    ]
+    command += ["--steps", "4", "--check_every", "2", "--batch_size", "4", "--cpu", "true"]
+    assert main([*command, "--output", str(tmp_path / "cli")]) == 0
+    assert "agreement before" in capsys.readouterr().out
+    assert main([*command, "--output", str(tmp_path / "cli")]) == 2
+    assert "which holds a run" in capsys.readouterr().err
+    shutil.copytree(tmp_path / "cli", tmp_path / "moved")
+    assert main(["adapt", "--resume", str(tmp_path / "moved"), "--steps", "6"]) == 0
+    assert json.loads((tmp_path / "moved/metrics.json").read_text())["epochs"][-1]["step"] == 6
+    assert json.loads((tmp_path / "cli/metrics.json").read_text())["epochs"][-1]["step"] == 4
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config):
+    optimizer = replace(config.optimizer, learning_rate=1e30)
+    with pytest.raises(NonFiniteLossError, match=r"became (nan|inf)"):
+        adapt(replace(config, optimizer=optimizer))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": ""},
+            "model: expected an ONNX file, a YAML file that describes one, or a run, got nothing",
+        ),
+        ({"size": "64"}, "size: expected less than the network's own 64 pixels, got 64"),
+        ({"size": "tiny"}, "size: expected pixels"),
+        ({"steps": 9}, "steps: expected a multiple of check_every, 4, got 9"),
+        ({"steps": 0}, "steps: expected a positive number"),
+        ({"full_share": 1.0}, r"full_share: expected a number in \[0, 1\)"),
+        ({"sigma": 0.0}, "sigma: expected"),
+        ({"frozen": ["nothing.*"]}, r"frozen: expected the name of a weight, such as first\.weight"),
+        ({"frozen": ["*"]}, "frozen: expected something left to learn"),
+        ({"teacher": "gone.onnx"}, "teacher: expected an existing file, got gone.onnx"),
+        ({"precision": "fp16"}, "precision: expected one of"),
+        ({"keep_outputs": -1.0}, "keep_outputs: expected zero or more"),
+        ({"data": DataConfig(views=1)}, "data.views and data.stored_crops: expected neither"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_leaves_no_folder(config, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        adapt(replace(config, **changes))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_without_people_are_refused(config, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for index in range(4):
+        cv2.imwrite(str(tmp_path / f"empty/{index}.png"), np.zeros((80, 80, 3), np.uint8))
+    data = DataConfig(images=str(tmp_path / "empty"), image_boxes="whole", near_duplicates=-1, workers=0)
+    sure = TeacherOptions(min_confidence=1.0)
+    with pytest.raises(InputError, match="3 crops in which the teacher is sure of no joint"):
+        adapt(replace(config, data=data, teacher_options=sure))
+
+
+def test_joints_that_are_nobodys_are_refused(config, pose_file, tmp_path):
+    names = ", ".join(f"left_tip{j}, right_tip{j}" for j in range(8))
+    other = tmp_path / "other.yaml"
+    other.write_text(pose_file.read_text().replace("joints: mpii", f"joints: [{names}]"))
+    with pytest.raises(InputError, match="expected joints of the data"):
+        adapt(replace(config, teacher=str(other)))
+    assert not (tmp_path / "run").exists()
