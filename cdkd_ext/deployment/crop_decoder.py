@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from cdkd_ext.codecs import codec_for
 from cdkd_ext.errors import check
+from cdkd_ext.inference.prediction import in_float32
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.ops.decompositions import decompositions
 
@@ -48,15 +48,11 @@ class CropDecoder(nn.Module):
             Keypoints float32 (N, J, 2), x and y in pixels of the crops, and scores float32 (N, J).
         """
         crops = images.permute(0, 3, 1, 2)
-        output, flipped = self._asked(crops), None
+        output, flipped = in_float32(self.network(crops)), None
         if self.permutation is not None:
-            flipped = self._asked(crops.flip(-1)), self.permutation
-        return self._codec.decode(output, flipped=flipped)
-
-    def _asked(self, crops: Tensor) -> Any:
-        output = self.network(crops)
-        # some methods' outputs have parts that are empty outside of training
-        return type(output)(*(part.float() if isinstance(part, Tensor) else part for part in output))
+            flipped = in_float32(self.network(crops.flip(-1))), self.permutation
+        keypoints, scores = self._codec.decode(output, flipped=flipped)
+        return keypoints.float(), scores.float()
 
 
 @torch.no_grad()

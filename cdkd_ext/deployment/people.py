@@ -52,6 +52,7 @@ class CheckedPeople:
             size=spec.input_size,
             padding=crop_padding(truth, spec),
             resample=crop_resample(truth, spec),
+            unbiased=spec.method.unbiased_crop,
         )
         chosen = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset)))})
         return np.stack([dataset[index]["image"].permute(1, 2, 0).numpy() for index in chosen])

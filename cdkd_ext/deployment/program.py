@@ -35,6 +35,7 @@ class ProgramNetwork(CropNetwork):
         assert spec.joints is not None
         self.input_size, self.joints = spec.input_size, spec.joints
         self.padding, self.resample = spec.padding, spec.resample
+        self.unbiased_crop = spec.method.unbiased_crop
         self._module = torch.export.load(path).module()
 
     @torch.no_grad()

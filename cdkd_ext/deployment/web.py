@@ -52,17 +52,10 @@ def write_web_page(
         The page.
 
     Raises:
-        InputError: the file is none of `export_network`, or has crops that the page does not make; the runtime is not
-            there, or the folder has something in it.
+        InputError: the file is none of `export_network`, the runtime is not there, or the folder has something in it.
     """
     source = check_runtime(runtime)
     network = ExportedNetwork(OnnxFile(model, cpu=True))
-    check(
-        not network.unbiased_crop,
-        "model",
-        f"{model}, whose crops end at pixels' centres",
-        "one that crops as HRNet",
-    )
     target = Path(folder)
     empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     check(empty, "web", f"{target}, which is there", "a new or empty folder")
@@ -83,6 +76,7 @@ def _described(network: ExportedNetwork) -> dict[str, object]:
         "size": list(network.input_size),
         "padding": network.padding,
         "resample": network.resample,
+        "unbiased": network.unbiased_crop,
         "threshold": network.score_threshold,
         "joints": list(joints.names),
         "sides": [split_side(name)[0] or "middle" for name in joints.names],

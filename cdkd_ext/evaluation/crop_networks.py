@@ -27,6 +27,7 @@ def predict_with(
         size=network.input_size,
         padding=network.padding if truth.padding is None else truth.padding,
         resample=truth.resample or network.resample,
+        unbiased=network.unbiased_crop,
     )
     loader = DataLoader(
         dataset,

@@ -51,14 +51,14 @@ def predict_crops(
         Keypoints float32 (B, J, 2) and scores float32 (B, J).
     """
     codec = codec_for(model.spec, simcc_score=simcc_score)
-    output = _single(model(crops))
-    flipped = None if flip_permutation is None else (_single(model(crops.flip(-1))), flip_permutation)
+    output = in_float32(model(crops))
+    flipped = None if flip_permutation is None else (in_float32(model(crops.flip(-1))), flip_permutation)
     keypoints, scores = codec.decode(output, flipped=flipped, to_image=to_image)
     return keypoints.float(), scores.float()
 
 
-def _single(output: Any) -> Any:
-    """An output in float32, whatever the network computes in."""
+def in_float32(output: Any) -> Any:
+    """Return a network's output in float32, whatever it computes in."""
     return type(output)(*(value.float() if isinstance(value, Tensor) else value for value in output))
 
 

@@ -100,13 +100,21 @@ def draw_case(found: RunsOnPeople, index: int, note: str) -> Case:
     truth, first = found.truth, found.runs[0]
     person = truth.persons[index]
     dataset = PoseDataset(
-        [person], truth.joints, size=first.input_size, padding=first.padding, resample=first.resample
+        [person],
+        truth.joints,
+        size=first.input_size,
+        padding=first.padding,
+        resample=first.resample,
+        unbiased=first.unbiased_crop,
     )
     seen = np.ascontiguousarray(dataset[0]["image"].permute(1, 2, 0).numpy())
     height, width = first.input_size
     scale = _SIDE / max(height, width)
     size = round(height * scale), round(width * scale)
-    matrix = crop_matrix(region_from_box(person.box, first.input_size, first.padding), size)
+    region = region_from_box(person.box, first.input_size, first.padding)
+    # the crop's pixels become squares, with their centres in the middle
+    matrix = scale * crop_matrix(region, first.input_size, unbiased=first.unbiased_crop)
+    matrix[:, 2] += (scale - 1) / 2
     cut = warp_crop(dataset.image(0), matrix, size)
     keys = [f"run-{number}" for number in range(len(found.runs))] + ["teacher"] * (found.teacher is not None)
     panels = [

@@ -39,6 +39,7 @@ class Predicted:
         input_size: (height, width) of its crops.
         padding: how much larger than the box they are.
         resample: how they are made of larger regions.
+        unbiased_crop: whether the centres of their corner pixels lie on the region's corners.
         score_threshold: joints below it are better not drawn.
         history: of a training, a mapping per epoch.
         options: of a training, by name.
@@ -51,6 +52,7 @@ class Predicted:
     input_size: tuple[int, int]
     padding: float
     resample: Resample
+    unbiased_crop: bool
     score_threshold: float
     history: Sequence[dict[str, Any]] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -144,6 +146,7 @@ def _asked(
         network.input_size,
         network.padding,
         network.resample,
+        network.unbiased_crop,
         network.score_threshold,
         history,
         options or {},

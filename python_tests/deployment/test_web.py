@@ -31,11 +31,12 @@ RUNTIME = os.environ.get("ONNXRUNTIME_WEB")
 BOXES = [[10.0, 5.0, 60.0, 90.0], [40.0, 20.0, 100.0, 80.0], [-20.0, 60.0, 50.0, 100.0]]
 
 
-@pytest.fixture(scope="module")
-def model(decided_network, tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["biased", "unbiased"])
+def model(request, decided_network, tmp_path_factory):
     network = decided_network(COCO_JOINTS, "simcc", split_ratio=2.0)
     path = tmp_path_factory.mktemp("model") / "student.onnx"
     metadata = described(network.spec, precision="float32", flip_test=False)
+    metadata["unbiased_crop"] = json.dumps(request.param)
     write_onnx(CropDecoder(network), path, metadata=metadata)
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,14 +19,22 @@ import yaml
 
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.cli import main
-from cdkd_ext.data import DataConfig, EvaluationSet, load_coco_persons
+from cdkd_ext.data import (
+    DataConfig,
+    EvaluationSet,
+    crop_matrix,
+    load_coco_persons,
+    region_from_box,
+    transform_points,
+)
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import evaluate_people
+from cdkd_ext.images import decode_image
 from cdkd_ext.models import create_model
 from cdkd_ext.reporting import Predicted, RunsOnPeople, predict_runs, write_report
 from cdkd_ext.reporting.accuracy import Accuracy, Yardstick
-from cdkd_ext.reporting.cases import chosen_cases
+from cdkd_ext.reporting.cases import chosen_cases, draw_case
 from cdkd_ext.reporting.page import render
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -71,7 +81,7 @@ def page(runs, tmp_path_factory):
 def predicted(truth, shift=0.0, **options):
     keypoints = np.stack([person.keypoints for person in truth.persons]) + np.float32(shift)
     scores = np.ones(keypoints.shape[:2], np.float32)
-    return Predicted("exact", keypoints, scores, "none", (32, 32), 1.25, "area", 0.2, **options)
+    return Predicted("exact", keypoints, scores, "none", (32, 32), 1.25, "area", False, 0.2, **options)
 
 
 def test_accuracy_is_that_of_the_evaluation(runs, truth):
@@ -125,6 +135,23 @@ def test_cases_are_sorted():
     errors = np.array([0.5, np.nan, 0.1, 0.9, 0.3])
     assert chosen_cases(errors, 2) == {"worst": [3, 0], "best": [2, 4], "spread": [2, 3]}
     assert chosen_cases(np.array([np.nan]), 2) == {}
+
+
+def test_the_labels_lie_on_what_the_network_sees(truth, runs):
+    found = predict_runs(runs[:1])
+    case = draw_case(found, 0, "")
+    person = truth.persons[0]
+    matrix = crop_matrix(region_from_box(person.box, (32, 32), 1.25), (32, 32))
+    labels = transform_points(person.keypoints, matrix)[person.annotated > 0]
+    dots = np.array([dot[:2] for dot in case.panels[-1].dots])
+    # pixel i of 32 is a square of 7 from 7i to 7i + 7
+    np.testing.assert_allclose(dots, 7 * (labels + 0.5), atol=0.06)
+    seen, image = (
+        decode_image(base64.b64decode(content.partition(",")[2])) for content in (case.seen, case.image)
+    )
+    assert seen.shape == (32, 32, 3) and image.shape == (224, 224, 3) and case.size == (224, 224)
+    reduced = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced.astype(float) - seen).mean() < 4
 
 
 def test_a_teacher_that_is_gone_is_said(truth, runs):
