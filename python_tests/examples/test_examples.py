@@ -24,6 +24,8 @@ WRITES = {
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_and_writes_what_it_says(example, tmp_path, write_teacher):
+    if example.stem == "adapt":
+        pytest.importorskip("onnx2torch", reason="adapting needs onnx2torch, which `make test` installs")
     # the reader has one
     files = {"adapt": "network.onnx", "own_teacher": "teacher.onnx"}
     if example.stem in files:
