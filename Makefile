@@ -43,7 +43,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch $(SOURCES)
-	$(BIN)/pip install --quiet ".[train]"
+	$(BIN)/pip install --quiet ".[train,export]"
 	touch $@
 
 # with the torchvision that it asks for, onnx2torch would bring another torch

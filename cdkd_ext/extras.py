@@ -4,7 +4,8 @@ from __future__ import annotations
 
 _PREDICT = ("cv2", "safetensors")
 _ONNX = ("onnxruntime",)
-_ADAPT = ("onnx", "onnx2torch")
+_EXPORT = ("onnx", "onnxscript")
+_ADAPT = ("onnx2torch",)
 _TRAIN = ("accelerate", "jsonargparse", "matplotlib", "pycocotools", "rich", "scipy", "tensorboard", "yaml")
 
 
@@ -20,10 +21,11 @@ def missing_extra(error: ModuleNotFoundError, what: str, extra: str | None = Non
         The sentence; None if the package belongs to no extra, which is a mistake of the installation.
     """
     package = (error.name or "").partition(".")[0]
-    extras = {"predict": _PREDICT, "onnx": _ONNX, "train": _TRAIN, "adapt": _ADAPT}
+    extras = {"predict": _PREDICT, "onnx": _ONNX, "export": _EXPORT, "adapt": _ADAPT, "train": _TRAIN}
     smallest = next((name for name, packages in extras.items() if package in packages), None)
     if smallest is None:
         return None
-    # the extra `train` brings neither onnxruntime nor what adapting needs
-    extra = smallest if smallest in ("onnx", "adapt") and extra != "adapt" else extra or smallest
+    # a larger extra does not bring what runs, writes and converts ONNX files, but for `adapt`, which brings all
+    special = smallest in ("onnx", "export", "adapt") and extra != "adapt"
+    extra = smallest if special else extra or smallest
     return f"{package} is missing; {what} needs `pip install 'cdkd-ext[{extra}]'`"

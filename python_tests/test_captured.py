@@ -145,4 +145,4 @@ def test_auto_follows_the_gpu(monkeypatch, capability, chosen):
     from cdkd_ext.teachers import frozen
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert frozen._fast_precision(torch.device("cuda")) == chosen
+    assert frozen.fast_precision(torch.device("cuda")) == chosen

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cdkd_ext"
 LAYERS = [
     ["cli"],
     ["demo"],
-    ["adaptation"],
+    ["adaptation", "deployment", "reporting"],
     ["recipes", "training"],
     ["evaluation"],
     ["inference"],
@@ -26,10 +26,11 @@ LAYERS = [
     ["checkpoints"],
     ["models"],
     ["codecs"],
+    ["methods"],
     ["info"],
     ["emulation", "ops"],
-    ["captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
-    ["files", "joint_sides"],
+    ["blocks", "captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
+    ["files", "joint_sides", "resampling"],
     ["errors"],
 ]
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}
@@ -132,7 +133,7 @@ def test_no_module_imports_itself_through_others() -> None:
     [
         ("cdkd_ext.models.hrnet", "from cdkd_ext.training.loop import Trainer", "is no lower than models"),
         ("cdkd_ext.models.hrnet", "import cdkd_ext.inference", "is no lower than models"),
-        ("cdkd_ext.inference.predict", "def f():\n    from cdkd_ext import evaluation", "is no lower"),
+        ("cdkd_ext.inference.prediction", "def f():\n    from cdkd_ext import evaluation", "is no lower"),
         ("cdkd_ext.ops.cca_kl", "from ..models import create_model", "is no lower than ops"),
         ("cdkd_ext.data.coco", "from cdkd_ext.ops._library import load", "is private to ops"),
         ("cdkd_ext.training.run", "from cdkd_ext.data.coco import _person", "is private to data"),

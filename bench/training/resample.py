@@ -1,7 +1,7 @@
 """Crops by area against linear ones: `python -m bench.training.resample`.
 
-Milliseconds of one thread for a crop of a person who is so many pixels high, and how far both are from the mean of many
-samples over each pixel, in grey levels. The images are drawn people's, or those of a folder.
+Milliseconds of processor time, one thread, for a crop of a person who is so many pixels high, and how far both are from the
+mean of many samples over each pixel, in grey levels. The images are drawn people's, or those of a folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bench.gpu.report import print_columns
 from cdkd_ext.data import CropRegion, crop_matrix, warp_crop
 from cdkd_ext.images import read_image
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 from cdkd_ext.synthetic import draw_people
 
 _SAMPLES = 24  # on a side of a pixel, of what both are compared with
@@ -58,10 +58,10 @@ def _row(images: list[npt.NDArray[np.uint8]], size: int, height: int, rounds: in
         matrix = crop_matrix(CropRegion(center, (height, height), _ROTATION), (size, size))
         expected = _mean_of_many(scene, matrix, size)
         for way in seconds:
-            started = time.perf_counter()
+            started = time.process_time()
             for _ in range(rounds):
                 crop = warp_crop(scene, matrix, (size, size), way)
-            seconds[way].append((time.perf_counter() - started) / rounds)
+            seconds[way].append((time.process_time() - started) / rounds)
             errors[way].append(float(np.abs(crop - expected).mean()))
     times = [f"{1e3 * statistics.median(values):.3f}" for values in seconds.values()]
     off = [f"{statistics.mean(values):.2f}" for values in errors.values()]

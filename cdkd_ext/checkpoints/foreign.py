@@ -20,7 +20,6 @@ from cdkd_ext.files import replacing
 from cdkd_ext.models.pose_network import PoseNetwork
 
 LAYOUTS = ("official", "mmpose")
-_HEAD = ("deconv_layers", "final_layer", "mlp_head_x", "mlp_head_y")
 # the longest first; mmpose before 1.0 said keypoint_head
 _MMPOSE_PREFIXES = ("backbone.", "head.deconv_head.", "keypoint_head.", "head.")
 _NOT_WEIGHTS = re.compile(r"^data_preprocessor\.|(^|\.)(total_ops|total_params)$")
@@ -72,7 +71,7 @@ class CheckpointReport:
 
     Attributes:
         path: the file.
-        layout: whose names it had, "official" or "mmpose".
+        layout: whose names it had, "official", "mmpose" or those of a method's own code, by the method's name.
         matched: names of the model's tensors that were read.
         missing: names of the model's tensors that the file does not have; they kept their values.
         dropped: names in the file that the model has no use for, and other sets of weights beside those read.
@@ -98,8 +97,8 @@ def load_checkpoint(
 ) -> CheckpointReport:
     """Copy the weights in a file into `model`; either every tensor fits or nothing changes.
 
-    It reads the files of HRNet, SimpleBaselines, DARK, SimCC, CDKD and mmpose for the networks that this package
-    has, their training checkpoints too, and ImageNet's backbones of HRNet, torchvision and mmpretrain.
+    It reads the files of HRNet, SimpleBaselines, DARK, SimCC, CDKD, mmpose and of the methods' own code for the networks
+    that this package has, their training checkpoints too, and ImageNet's backbones of HRNet, torchvision and mmpretrain.
 
     Args:
         model: the network to fill.
@@ -107,8 +106,8 @@ def load_checkpoint(
             code) holding the tensors by name, possibly under a key such as `state_dict`, `best_state_dict`, `model` or
             `net`, behind any wrappers' `module.`, `_orig_mod.` or `model.`, or with mmpose's `backbone.` and
             `head.`. Of a student and its teacher the student is read, of weights and their average the weights.
-        backbone_only: read the backbone alone, all of it, and leave the head (`final_layer`, `mlp_head_x`,
-            `mlp_head_y`, `deconv_layers`) as it is.
+        backbone_only: read the backbone alone, all of it, and leave the head (the layers of the network's method, and
+            `deconv_layers`) as it is.
 
     Returns:
         What was read, what is missing (with `backbone_only` the head, else at most counters of old
@@ -119,15 +118,21 @@ def load_checkpoint(
     """
     check_type("model", model, PoseNetwork, "a PoseNetwork")
     content, passed_over = _read(Path(path))
-    weights, layout = _official_names(content, path)
+    head = _head(model)
     expected = model.state_dict()
-    wanted = {name: value for name, value in expected.items() if not (backbone_only and _part(name) in _HEAD)}
+    weights, layout = _known_names(content, model, path)
+    wanted = {name: value for name, value in expected.items() if not (backbone_only and _part(name) in head)}
     # torch before 0.4.1 did not store this counter, and nothing here uses it
     absent = [name for name in wanted if name not in weights]
     missing = [name for name in absent if not name.endswith("num_batches_tracked")]
     extra = [name for name in weights if name not in wanted]
     parts = {_part(name) for name in wanted}
-    unexpected = [name for name in extra if not (backbone_only and _is_other_head(name, parts))]
+    unused = model.spec.method.unused_parts
+    unexpected = [
+        name
+        for name in extra
+        if not (name.startswith(unused) or (backbone_only and _is_other_head(name, parts)))
+    ]
     misfits = [
         f"{name} {_describe(weights[name])} instead of {_describe(value)}"
         for name, value in wanted.items()
@@ -142,7 +147,7 @@ def load_checkpoint(
         got = f"tensors {', '.join(problems)}"
         if any(_RTMPOSE.match(name) for name in weights):
             got += "; this is RTMPose's head, which no network of this package has"
-        elif not backbone_only and _backbone_fits(weights, expected):
+        elif not backbone_only and _backbone_fits(weights, expected, head):
             got += "; the backbone fits, and backbone_only takes it alone"
         part = "backbone tensors" if backbone_only else "tensors"
         fail(str(path), got, f"the {len(wanted)} {part} of this {model.name}")
@@ -159,22 +164,26 @@ def export_checkpoint(model: PoseNetwork, path: str | os.PathLike[str], *, layou
     Args:
         model: the network.
         path: with the suffix .safetensors, else a file for `torch.load`.
-        layout: "official" names are those of HRNet, SimpleBaselines, SimCC and CDKD; "mmpose" puts them under
-            `backbone.` and `head.`, and those in a `state_dict`.
+        layout: "official" names are those of the method's own code (HRNet, SimpleBaselines, SimCC and CDKD for heatmaps
+            and SimCC); "mmpose", for those two, puts them under `backbone.` and `head.`, and those in a `state_dict`.
 
     Raises:
         InputError: an unknown layout, a network that mmpose does not have, or a folder that cannot be written.
     """
     check_option("layout", layout, LAYOUTS)
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if layout == "official":
+        tensors = {_published_name(model, name): value for name, value in tensors.items()}
     content: dict[str, Any] = tensors
     if layout == "mmpose":
+        check_option("head", model.head, ("simcc", "heatmap"))
         check(
             model.channels_per_joint == 1, "layout", "'mmpose'", "'official' for several channels per joint"
         )
         # a SimCC head with transposed convolutions holds a whole heatmap head in front of its linear layers
         nested = model.head == "simcc" and any(name.startswith("deconv_layers.") for name in tensors)
-        tensors = {_mmpose_name(name, nested): value for name, value in tensors.items()}
+        head = _head(model)
+        tensors = {_mmpose_name(name, head, nested): value for name, value in tensors.items()}
         content = {"meta": {}, "state_dict": tensors}
     with replacing(path) as temporary:
         if Path(path).suffix == ".safetensors":
@@ -225,11 +234,38 @@ def _official_names(
     return renamed, "mmpose"
 
 
-def _mmpose_name(name: str, nested: bool) -> str:
-    if _part(name) not in _HEAD:
+def _mmpose_name(name: str, head: Container[str], nested: bool) -> str:
+    if _part(name) not in head:
         return f"backbone.{name}"
     inner = nested and _part(name) in ("deconv_layers", "final_layer")
     return f"head.deconv_head.{name}" if inner else f"head.{name}"
+
+
+def _head(model: PoseNetwork) -> tuple[str, ...]:
+    """The parts that a published backbone lacks."""
+    return ("deconv_layers", *model.head_parts)
+
+
+def _published_name(model: PoseNetwork, name: str) -> str:
+    """A tensor's name in the published files of the network's method."""
+    method = model.spec.method
+    return (method.head_prefix if _part(name) in model.head_parts else method.backbone_prefix) + name
+
+
+def _known_names(
+    weights: dict[str, Tensor], model: PoseNetwork, path: str | os.PathLike[str]
+) -> tuple[dict[str, Tensor], str]:
+    """The weights under the names that the network has, and the layout of the file."""
+    method = model.spec.method
+    own = {_published_name(model, name): name for name in model.state_dict()}
+    changed = {published for published, name in own.items() if published != name}
+    prefix = method.backbone_prefix
+    # a backbone alone, of another origin, has neither
+    if changed.isdisjoint(weights):
+        return _official_names(weights, path)
+    renamed = {own.get(name, name.removeprefix(prefix)): value for name, value in weights.items()}
+    check(len(renamed) == len(weights), str(path), "two tensors of one name", "one tensor per name")
+    return {name: value for name, value in renamed.items() if not _NOT_WEIGHTS.search(name)}, method.name
 
 
 def _part(name: str) -> str:
@@ -241,8 +277,10 @@ def _is_other_head(name: str, parts: Container[str]) -> bool:
     return _part(name) not in parts or _LOWER_RESOLUTIONS.match(name) is not None
 
 
-def _backbone_fits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
-    backbone = {name: value for name, value in expected.items() if _part(name) not in _HEAD}
+def _backbone_fits(
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], head: Container[str]
+) -> bool:
+    backbone = {name: value for name, value in expected.items() if _part(name) not in head}
     needed = [name for name in backbone if not name.endswith("num_batches_tracked")]
     parts = {_part(name) for name in backbone}
     return all(

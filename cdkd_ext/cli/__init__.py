@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         status, message = 2, one_line(error)
     except ModuleNotFoundError as error:
-        sentence = missing_extra(error, f"`cdkd {given[0]}`", "adapt" if given[0] == "adapt" else "train")
+        extra = {"predict": None, "adapt": "adapt"}.get(given[0], "train")
+        sentence = missing_extra(error, f"`cdkd {given[0]}`", extra)
         if sentence is None:
             raise
         status, message = 2, sentence

@@ -60,6 +60,18 @@ COMMANDS = {
         "measure a checkpoint's PCKh or COCO average precision",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
     ),
+    "predict": Command(
+        "predict poses in images, folders, videos, cameras and streams",
+        "cdkd predict runs/student street.mp4 --detector detector.onnx --output predictions",
+    ),
+    "export": Command(
+        "write a trained network as an ONNX file that takes crops and returns keypoints",
+        "cdkd export runs/student --output student.onnx --precision int8",
+    ),
+    "report": Command(
+        "write one HTML page about runs: what they see and say, how right they are, how they were trained",
+        "cdkd report runs/student runs/alone --output report.html",
+    ),
     "models": Command(
         "list the networks with their parameters and costs",
         "cdkd models --input_size [256,192] --head heatmap",

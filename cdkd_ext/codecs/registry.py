@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from cdkd_ext.codecs.codec import Codec, CodecOptions
-from cdkd_ext.codecs.heatmap import HeatmapCodec
-from cdkd_ext.codecs.simcc import SimCCCodec
-from cdkd_ext.errors import check_option
+from cdkd_ext.methods import METHODS, Codec, CodecOptions, method_for
 
-CODECS: dict[str, type[Codec]] = {"simcc": SimCCCodec, "heatmap": HeatmapCodec}
+CODECS: dict[str, type[Codec]] = {method.head: method.codec_type for method in reversed(METHODS)}
 
 
 def codec_for(spec: CodecOptions, *, simcc_score: str = "min") -> Codec:
@@ -20,5 +17,5 @@ def codec_for(spec: CodecOptions, *, simcc_score: str = "min") -> Codec:
     Raises:
         InputError: no codec belongs to the head.
     """
-    check_option("head", spec.head, CODECS)
-    return CODECS[spec.head].of(spec, simcc_score=simcc_score)
+    method = method_for(spec.head, getattr(spec, "name", ""))
+    return method.codec(spec, simcc_score=simcc_score)

@@ -122,6 +122,42 @@ def match_boxes(
     return matched
 
 
+class BoxesByName:
+    """Boxes of a file, given to images as they come: what `match_boxes` does where all names are known before.
+
+    Args:
+        boxes: of `read_boxes`.
+        source: their file, for messages.
+    """
+
+    def __init__(self, boxes: dict[str | int, list[ScoredBox]], source: str) -> None:
+        self._boxes = {
+            Path(image).as_posix() if isinstance(image, str) else image: found
+            for image, found in boxes.items()
+        }
+        self._source = source
+        self._given: dict[str | int, Path] = {}
+
+    def __call__(self, name: Path) -> list[ScoredBox]:
+        """Return an image's boxes, none where the file has none.
+
+        Raises:
+            InputError: boxes of another image have been found under the same name.
+        """
+        key = next((key for key in _keys(name) if key in self._boxes), None)
+        if key is None:
+            return []
+        first = self._given.setdefault(key, name)
+        expected = "one image's name"
+        check(first == name, f"{self._source}: image {key!r}", f"the name of {first} and {name}", expected)
+        return self._boxes[key]
+
+    @property
+    def left(self) -> list[str]:
+        """Images of the file that have not come."""
+        return [str(image) for image in self._boxes if image not in self._given]
+
+
 def _keys(name: Path) -> set[str | int]:
     keys: set[str | int] = {*_ends(name), name.stem}
     return keys | {int(name.stem)} if name.stem.isdecimal() else keys

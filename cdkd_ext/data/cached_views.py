@@ -228,9 +228,16 @@ def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) 
         "padding": dataset.padding,
         "views": views,
         **identity,
+        **unbiased_crops(dataset),
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
+
+
+def unbiased_crops(dataset: PoseDataset) -> dict[str, object]:
+    """What the identity of stored views tells about unbiased crops: nothing where there are none."""
+    chosen = [dataset.unbiased, dataset.teacher_unbiased]
+    return {"unbiased": chosen} if any(chosen) else {}
 
 
 def new_array(

@@ -5,7 +5,7 @@ from typing import Literal
 
 from cdkd_ext.data.augmentation import Augmentation
 from cdkd_ext.detectors import DetectionOptions
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 
 
 @dataclass

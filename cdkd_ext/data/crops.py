@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.errors import check, check_option
-from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # part of the fingerprints of stored crops; to be raised when a change here changes a pixel
 VERSION = 1
@@ -82,17 +82,35 @@ def fit_aspect(size: tuple[float, float], crop_size: tuple[int, int]) -> tuple[f
     return max(height, width / aspect), max(width, height * aspect)
 
 
-def crop_matrix(region: CropRegion, crop_size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Return the (2, 3) affine map from image pixels to pixels of a crop of (height, width) `crop_size`."""
-    crop_height, crop_width = crop_size
-    # HRNet takes the scale from the widths alone; the region has the crop's aspect ratio
-    scale = crop_width / region.size[1]
+def crop_matrix(
+    region: CropRegion, crop_size: tuple[int, int], *, unbiased: bool = False
+) -> npt.NDArray[np.float64]:
+    """Return the (2, 3) affine map from image pixels to pixels of a crop of (height, width) `crop_size`.
+
+    Args:
+        region: what becomes the crop.
+        crop_size: (height, width).
+        unbiased: the centres of the crop's corner pixels lie on the corners of the region (Huang et al., UDP), so that the
+            region's centre is the crop's, and a mirrored crop the crop of the mirrored region.
+    """
+    height, width = crop_size
+    if unbiased:
+        scales = (width - 1) / region.size[1], (height - 1) / region.size[0]
+        center = (width - 1) / 2, (height - 1) / 2
+    else:
+        # HRNet takes the scale from the widths alone; the region has the crop's aspect ratio
+        scales = (width / region.size[1],) * 2
+        center = width / 2, height / 2
     angle = math.radians(region.rotation)
-    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    cosine, sine = math.cos(angle), math.sin(angle)
     mirror = -1.0 if region.flip else 1.0
-    linear = np.array([[mirror * cosine, sine], [-mirror * sine, cosine]])
-    offset = np.array([crop_width / 2, crop_height / 2]) - linear @ np.array(region.center)
-    return np.column_stack([linear, offset])
+    linear = np.array(
+        [
+            [mirror * (scales[0] * cosine), scales[0] * sine],
+            [-mirror * (scales[1] * sine), scales[1] * cosine],
+        ]
+    )
+    return np.column_stack([linear, np.array(center) - linear @ np.array(region.center)])
 
 
 def invert_affine(matrix: FloatArray) -> npt.NDArray[np.float64]:
@@ -145,8 +163,8 @@ def warp_crop(
         >>> stripes = np.zeros((64, 64, 3), np.uint8)
         >>> stripes[:, ::2] = 200
         >>> quarter = np.array([[0.25, 0.0, 0.0], [0.0, 0.25, 0.0]])
-        >>> [int(warp_crop(stripes, quarter, (16, 16), way)[8, 8, 0]) for way in ("linear", "area")]
-        [200, 100]
+        >>> {way: int(warp_crop(stripes, quarter, (16, 16), way)[8, 8, 0]) for way in ("linear", "area")}
+        {'linear': 200, 'area': 100}
     """
     check_option("resample", resample, RESAMPLINGS)
     reduction = _reduction(matrix) if resample == "area" else 1.0

@@ -26,7 +26,7 @@ from cdkd_ext.data.person import Person
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models.spec import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 _FAULTS = 1  # the stream of the camera's faults
 
@@ -94,6 +94,9 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         teacher_resample: the same of the teacher's.
         camera_faults: strength in [0, 1] of what a worse camera would do to the student's crops, drawn for each view;
             see `add_camera_faults`. The teacher's stay as they are.
+        unbiased: whether the student's crops are, see `crop_matrix`.
+        teacher_unbiased: the same of the teacher's. Where only one of both is, or both, its coordinates are not the
+            student's times the ratio of the sizes.
     """
 
     def __init__(
@@ -111,6 +114,8 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         resample: Resample = DEFAULT_RESAMPLE,
         teacher_resample: Resample = DEFAULT_RESAMPLE,
         camera_faults: float = 0.0,
+        unbiased: bool = False,
+        teacher_unbiased: bool = False,
     ) -> None:
         everybody = (*persons, *footage)
         check(len(everybody) > 0, "persons", "none", "at least one person")
@@ -141,6 +146,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         self.padding = padding
         self.resample, self.teacher_resample = resample, teacher_resample
         self.camera_faults = camera_faults
+        self.unbiased, self.teacher_unbiased = unbiased, teacher_unbiased
         self.labelled_fraction = labelled_fraction
         chosen = _choose_labelled(tuple(persons), self.seed, labelled_fraction)
         self.labelled = np.concatenate([chosen, np.zeros(len(footage), dtype=bool)])
@@ -178,7 +184,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
             crop = add_camera_faults(crop, self._rng(drawn.index, drawn.number, _FAULTS), self.camera_faults)
         sample = {"image": _to_tensor(crop), **drawn.labels()}
         if teacher and self.teacher_size is not None:
-            teacher_matrix = crop_matrix(drawn.region, self.teacher_size)
+            teacher_matrix = crop_matrix(drawn.region, self.teacher_size, unbiased=self.teacher_unbiased)
             crop = warp_crop(image, teacher_matrix, self.teacher_size, self.teacher_resample)
             sample["teacher_image"] = _to_tensor(crop)
         return sample
@@ -203,7 +209,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
             region = self.augmentation.draw(
                 self._rng(index, view), region, self.size, person.keypoints, annotated, self._upper_body
             )
-        matrix = crop_matrix(region, self.size)
+        matrix = crop_matrix(region, self.size, unbiased=self.unbiased)
         keypoints = transform_points(person.keypoints, matrix)
         if region.flip:
             keypoints, annotated = keypoints[self._flip], annotated[self._flip]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,32 +57,32 @@ def warp_crops(images: Tensor, to_source: Tensor, size: tuple[int, int], *, samp
 
 def _sample(images: Tensor, to_source: Tensor, size: tuple[int, int], samples: int) -> Tensor:
     """`warp_crops` of images (B, C, H, W) in float32."""
+    height, width = size
+    x = torch.arange(width, device=images.device, dtype=torch.float32)[None, None]
+    y = torch.arange(height, device=images.device, dtype=torch.float32)[None, :, None]
     if samples == 1:
-        return _sampled(images, to_source, size).round_().to(torch.uint8)
-    linear = to_source[:, :, :2]
-    # squares of the source pixels that a step along each side of the crop goes
-    reduced = linear.square().sum(1).amax(1) > 1 + _SAME
-    total: Tensor | None = None
-    for step in itertools.product(range(samples), repeat=2):
-        x, y = ((place + 0.5) / samples - 0.5 for place in step)
-        moved = to_source.clone()
-        moved[:, :, 2] += torch.where(reduced[:, None], linear[:, :, 0] * x + linear[:, :, 1] * y, 0.0)
-        sampled = _sampled(images, moved, size)
-        total = sampled if total is None else total.add_(sampled)
-    assert total is not None
-    mean = torch.where(reduced[:, None, None, None], total / samples**2, sampled)
+        return _sampled(images, to_source, x, y).round_().to(torch.uint8)
+    # source pixels that a step along each side of the crop goes
+    reduced = to_source[:, :, :2].square().sum(1).amax(1)[:, None, None] > 1 + _SAME
+    steps = (torch.arange(samples, device=images.device) + 0.5) / samples - 0.5
+    fine_x = (x[..., None] + steps * reduced[..., None]).flatten(2)
+    total: Tensor | float = 0.0
+    # a row of samples at a time: all at once would take as much memory as crops that much larger
+    for row in range(samples):
+        fine_y = y + ((row + 0.5) / samples - 0.5) * reduced
+        sampled = _sampled(images, to_source, fine_x, fine_y).unflatten(3, (width, samples))
+        total = total + sampled.sum(-1)
+    mean = torch.where(reduced[..., None], total / samples**2, sampled[..., 0])
     return mean.round_().to(torch.uint8)
 
 
-def _sampled(images: Tensor, to_source: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crops in float32 by one bilinear sample per pixel."""
+def _sampled(images: Tensor, to_source: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """One bilinear sample of images (B, C, H, W) at each x (…, 1, w) and y (…, h, 1) of the crops, in float32."""
     height, width = images.shape[2:]
-    x = torch.arange(size[1], device=images.device, dtype=torch.float32)
-    y = torch.arange(size[0], device=images.device, dtype=torch.float32)[:, None]
     # no matrix product: in TF32 or under autocast it would be a tenth of a pixel off
     a, b, x_offset, c, d, y_offset = to_source.flatten(1)[..., None, None].unbind(1)  # (B, 1, 1) each
     # align_corners puts -1 and 1 on the centres of the first and the last pixel
-    x_place = (a * x + b * y + x_offset) * (2 / (width - 1)) - 1  # (B, height, width)
+    x_place = (a * x + b * y + x_offset) * (2 / (width - 1)) - 1  # (B, h, w)
     y_place = (c * x + d * y + y_offset) * (2 / (height - 1)) - 1
     places = torch.stack((x_place, y_place), -1)
     return F.grid_sample(images, places, "bilinear", "zeros", align_corners=True)

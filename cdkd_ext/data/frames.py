@@ -84,13 +84,13 @@ def list_frames(
     found = FrameList()
     known: set[Path] = set()
     for source in [images] if isinstance(images, str) else images:
-        files = list(_files(source))
+        files = list(footage_files(source))
         check(files, "data.images", f"{source}, without any", "images or videos")
         for file in files:
             if file in known:
                 continue
             known.add(file)
-            if file.suffix.lower() in _IMAGES:
+            if is_image(file):
                 found.frames.append(Frame(file, file))
                 continue
             try:
@@ -108,8 +108,16 @@ def list_frames(
     return found
 
 
-def _files(source: str) -> Iterator[Path]:
-    """The images and videos of a source, sorted."""
+def footage_files(source: str, argument: str = "data.images") -> Iterator[Path]:
+    """Find the images and videos of a file, a folder (with everything below) or a glob, sorted.
+
+    Args:
+        source: the file, folder or glob.
+        argument: what messages call it.
+
+    Raises:
+        InputError: it does not exist, or is a file of another kind.
+    """
     path = Path(source)
     if path.is_dir():
         yield from sorted(
@@ -117,14 +125,17 @@ def _files(source: str) -> Iterator[Path]:
         )
     elif path.exists():
         expected = f"a folder, a glob, an image or a video ({', '.join(sorted(_IMAGES | _VIDEOS))})"
-        check(_is_footage(path), "data.images", source, expected)
+        check(_is_footage(path), argument, source, expected)
         yield path
     else:
         found = sorted(map(Path, glob.glob(source, recursive=True)))
-        check(
-            found, "data.images", f"{source}, which does not exist", "a folder, a glob, an image or a video"
-        )
+        check(found, argument, f"{source}, which does not exist", "a folder, a glob, an image or a video")
         yield from (file for file in found if _is_footage(file))
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file's suffix is an image's."""
+    return file.suffix.lower() in _IMAGES
 
 
 def _is_footage(file: Path) -> bool:

@@ -17,7 +17,7 @@ from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import JointSet, named_joints
-from cdkd_ext.models.spec import DEFAULT_RESAMPLE, Resample
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, Resample
 from cdkd_ext.synthetic import draw_people
 
 
@@ -239,6 +239,8 @@ def training_set(
     teacher_size: tuple[int, int] | None,
     resample: Resample = DEFAULT_RESAMPLE,
     teacher_resample: Resample = DEFAULT_RESAMPLE,
+    unbiased: bool = False,
+    teacher_unbiased: bool = False,
 ) -> PoseDataset:
     """The augmented training people, cropped for the student and, given its size, for the teacher.
 
@@ -251,6 +253,8 @@ def training_set(
         teacher_size: (height, width) of the teacher's crops; None draws none.
         resample: how the student's crops are made of larger regions.
         teacher_resample: the same of the teacher's.
+        unbiased: whether the student's crops are, see `crop_matrix`.
+        teacher_unbiased: the same of the teacher's.
     """
     return PoseDataset(
         people.train,
@@ -265,4 +269,6 @@ def training_set(
         resample=resample,
         teacher_resample=teacher_resample,
         camera_faults=config.camera_faults,
+        unbiased=unbiased,
+        teacher_unbiased=teacher_unbiased,
     )

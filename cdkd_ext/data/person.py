@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cdkd_ext.errors import fail
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 
 ANNOTATED_BOXES = "ground truth"
 

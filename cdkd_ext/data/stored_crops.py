@@ -23,7 +23,7 @@ from cdkd_ext.data.device_crops import crops_on_device
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import new_folder, remove_leftovers
 from cdkd_ext.images import read_image
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 
 FloatMatrix = npt.NDArray[np.float64]
 
@@ -54,6 +54,13 @@ class StoredCrops(Dataset[Batch]):
     def __init__(self, dataset: PoseDataset, folder: Path, *, margin: float = 1.5) -> None:
         faults = dataset.camera_faults
         check(faults == 0, "camera_faults", faults, "0 for stored crops, which are made on the device")
+        biased = dataset.teacher_size is None or not (dataset.unbiased or dataset.teacher_unbiased)
+        check(
+            biased,
+            "dataset",
+            "unbiased crops beside a teacher's",
+            "crops of HRNet's convention for both networks",
+        )
         self.dataset = dataset
         self.margin = margin
         self.crops: npt.NDArray[np.uint8] = np.load(folder / "crops.npy", mmap_mode="r")

@@ -14,7 +14,10 @@ from typing import Any
 from cdkd_ext.data import Augmentation, DataConfig
 from cdkd_ext.data.loading import prepare_synthetic
 from cdkd_ext.demo.report import write_report
+from cdkd_ext.deployment import export_network
 from cdkd_ext.errors import InputError, check
+from cdkd_ext.extras import missing_extra
+from cdkd_ext.reporting import write_report as write_page
 from cdkd_ext.training import (
     DistillationConfig,
     ModelConfig,
@@ -23,6 +26,8 @@ from cdkd_ext.training import (
     prepare_views,
     save_config,
 )
+
+_SHOWN = 500  # people of the page
 
 
 @dataclass
@@ -75,7 +80,24 @@ def run_demo(config: DemoConfig) -> Path:
         _run_all(students, side_by_side=processes)
     report = write_report(output, people, seeds=config.seeds, seconds=time.perf_counter() - started)
     print(report.read_text())
+    _write_what_to_use(output, people)
     return report
+
+
+def _write_what_to_use(output: Path, people: Path) -> None:
+    """A page about the students and, where the extra `export` is there, one of them as a file that runs anywhere."""
+    runs = [str(output / name) for name in ("distilled_0", "alone_0")]
+    print(f"to look at: {write_page(runs, str(output / 'report.html'), people=_SHOWN, cpu=True)}")
+    try:
+        exported = export_network(runs[0], str(output / "student.onnx"))
+    except ModuleNotFoundError as error:
+        hint = missing_extra(error, "student.onnx")
+        if hint is None:
+            raise
+        print(hint)
+        return
+    print(exported)
+    print(f"to use it: cdkd predict {exported.path} {people / 'val' / 'images'} --boxes whole")
 
 
 def _teacher(config: DemoConfig, people: Path) -> TrainingConfig:

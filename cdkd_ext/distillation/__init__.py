@@ -2,13 +2,13 @@
 
 from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
-from cdkd_ext.distillation.heatmap import HeatmapLoss
 from cdkd_ext.distillation.loss import DistillationLoss
 from cdkd_ext.distillation.mirroring import mirror_output
 from cdkd_ext.distillation.outputs import DescribedNetwork, TeacherOutput, TeacherSpec
 from cdkd_ext.distillation.sape import SAPE
 from cdkd_ext.distillation.sau import SAU
-from cdkd_ext.distillation.simcc import SimCCLoss
+from cdkd_ext.methods.heatmap import HeatmapLoss
+from cdkd_ext.methods.simcc import SimCCLoss
 
 __all__ = [
     "CCA",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
-from cdkd_ext.distillation.heatmap import HeatmapLoss
 from cdkd_ext.distillation.outputs import TeacherOutput
 from cdkd_ext.distillation.sape import SAPE
-from cdkd_ext.distillation.simcc import SimCCLoss
 from cdkd_ext.errors import check, check_type
-from cdkd_ext.models import HeatmapOutput, SimCCOutput
+from cdkd_ext.methods import LabelLoss, Teaching
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
 
@@ -23,9 +23,10 @@ class DistillationLoss(nn.Module):
     optimiser and no wrapper misses a parameter.
 
     Args:
-        label_loss: SimCC's own loss, or that of heatmaps, which allows no CCA.
+        label_loss: of the student's method, such as `SimCCLoss` or `HeatmapLoss`.
         sape: the feature term, or None.
         cca: the logit term, or None.
+        teaching: the own distillation of the student's method, or None.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
         alpha: weight of the feature term: fixed, or learnt against the loss.
         beta: weight of the logit term: fixed, or learnt against the loss.
@@ -33,7 +34,7 @@ class DistillationLoss(nn.Module):
             unlabelled samples always count in full.
 
     Raises:
-        InputError: a number is out of range, or there is a CCA beside heatmaps.
+        InputError: a number is out of range, or there is a CCA beside a method without classes.
         TypeError: an argument is of another type.
 
     Example:
@@ -45,22 +46,23 @@ class DistillationLoss(nn.Module):
 
     def __init__(
         self,
-        label_loss: SimCCLoss | HeatmapLoss,
+        label_loss: LabelLoss,
         *,
         sape: SAPE | None = None,
         cca: CCA | None = None,
+        teaching: Teaching | None = None,
         tau: float | ETHT = 1.0,
         alpha: float | AdversarialScalar = 2.0,
         beta: float | AdversarialScalar = 4.0,
         annotated_weights: bool = False,
     ) -> None:
         super().__init__()
-        check_type("label_loss", label_loss, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
+        check_type("label_loss", label_loss, LabelLoss, "the loss of a method, such as a SimCCLoss")
         check(
-            cca is None or isinstance(label_loss, SimCCLoss),
+            cca is None or label_loss.has_classes,
             "cca",
             "a CCA",
-            "None beside heatmap labels: CCA aligns SimCC classes",
+            f"None beside {label_loss.name} labels: CCA aligns SimCC classes",
         )
         if not isinstance(tau, ETHT):
             check_type("tau", tau, (int, float), "a number or an ETHT")
@@ -72,6 +74,7 @@ class DistillationLoss(nn.Module):
         self.label_loss = label_loss
         self.sape = sape
         self.cca = cca
+        self.teaching = teaching
         self.tau = tau
         self.alpha = alpha
         self.beta = beta
@@ -87,7 +90,7 @@ class DistillationLoss(nn.Module):
 
     def forward(
         self,
-        student: SimCCOutput | HeatmapOutput,
+        student: Any,
         teacher: TeacherOutput | None,
         keypoints: Tensor,
         annotated: Tensor,
@@ -97,7 +100,7 @@ class DistillationLoss(nn.Module):
         """Compute every term in float32 (float64 for float64 input), under mixed precision too.
 
         Args:
-            student: feature (B, J, h, w), and for SimCC logits (B, J, N) per axis.
+            student: the output of its network: for SAPE with a feature (B, C, h, w), for CCA with logits (B, J, N) per axis.
             teacher: the teacher's, with logits for CCA, whose joints count as its confidence says; None only if there
                 is neither SAPE nor CCA.
             keypoints: (B, J, 2) x and y in pixels of the student's crop.
@@ -106,23 +109,25 @@ class DistillationLoss(nn.Module):
             progress: share of the training done, in [0, 1].
 
         Returns:
-            Scalars: "total" and "simcc" or "heatmap"; with SAPE "sape" and "alpha"; with CCA "cca", "beta" and "tau"; with
-            anything learnt against the loss "xi".
+            Scalars: "total" and the label loss by its method's name; with SAPE "sape" and "alpha"; with CCA "cca",
+            "beta" and "tau"; with a teaching its terms; with anything learnt against the loss "xi".
 
         Raises:
             InputError: a shape does not fit, the batch is empty, or the teacher's outputs are missing.
         """
-        batch = student.feature.shape[0]
+        first = student[0] if student.feature is None else student.feature
+        batch = first.shape[0]
         check_tensor("keypoints", keypoints, (batch, "J", 2))
         joints = keypoints.shape[1]
         check(batch > 0, "student", "an empty batch", "at least one sample")
         check_tensor("annotated", annotated, (batch, joints))
         check_weights("labelled", labelled, (batch,))
-        with torch.autocast(student.feature.device.type, enabled=False):
-            total = self.label_loss(student, keypoints, annotated * labelled[:, None])
+        with torch.autocast(first.device.type, enabled=False):
+            total = self.label_loss(student, keypoints, annotated * labelled[:, None], progress)
             terms = {self.label_loss.name: total}
             if teacher is None:
-                check(self.sape is None and self.cca is None, "teacher", None, "the teacher's outputs")
+                without = self.sape is None and self.cca is None and self.teaching is None
+                check(without, "teacher", None, "the teacher's outputs")
                 return {"total": total, **terms}
             if self.sape is not None:
                 feature = teacher.feature
@@ -143,6 +148,11 @@ class DistillationLoss(nn.Module):
                     terms["cca"] = terms["cca"] * self.tau.scale(terms["tau"])
                 terms["beta"] = _value(self.beta, progress, total)
                 total = total + terms["beta"] * terms["cca"]
+            if self.teaching is not None:
+                known = torch.where(labelled[:, None] > 0, annotated, 1)
+                taught = self.teaching(student, teacher, known)
+                terms |= taught
+                total = total + torch.stack([*taught.values()]).sum()
             for scalar in self._adversarial_scalars()[:1]:
                 terms["xi"] = total.new_full((), scalar.xi(progress))
             return {"total": total, **terms}

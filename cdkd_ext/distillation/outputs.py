@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch import Tensor
 from cdkd_ext.errors import check
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec
-from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE, Resample
+from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, Resample
 
 
 class DescribedNetwork(Protocol):
@@ -45,6 +46,7 @@ class TeacherSpec:
         feature_size: (h, w) of the feature map; (0, 0) without one.
         padding: how much larger than a person's box the crop is.
         resample: how its crops are made of larger regions; see `cdkd_ext.data.warp_crop`.
+        unbiased_crop: whether its crops are unbiased; see `cdkd_ext.data.crop_matrix`.
 
     Example:
         >>> from cdkd_ext.distillation import TeacherSpec
@@ -62,6 +64,7 @@ class TeacherSpec:
     feature_size: tuple[int, int] = (0, 0)
     padding: float = DEFAULT_PADDING
     resample: Resample = DEFAULT_RESAMPLE
+    unbiased_crop: bool = False
 
     @classmethod
     def of(cls, network: DescribedNetwork) -> TeacherSpec:
@@ -71,10 +74,11 @@ class TeacherSpec:
             input_size=spec.input_size,
             num_joints=spec.num_joints,
             joints=spec.joints,
-            num_bins=spec.num_bins if spec.head == "simcc" else None,
+            num_bins=spec.num_bins if spec.method.has_classes else None,
             feature_channels=spec.feature_channels,
             feature_size=network.feature_size,
             padding=spec.padding,
+            unbiased_crop=spec.method.unbiased_crop,
             resample=spec.resample,
         )
 
@@ -112,6 +116,8 @@ class TeacherOutput(NamedTuple):
         logits_y: (B, J, N_y), one class per vertical bin, as `logits_x`.
         confidence: (B, J) in [0, 1], how sure the teacher is of each joint, 0 where it says nothing; None where it is
             equally sure of all.
+        keypoint_tokens: (B, J, width), of a teacher that is asked for its tokens: those in front of its last layers.
+        visual_tokens: (B, N, width), of the same.
 
     Example:
         >>> import torch
@@ -124,6 +130,22 @@ class TeacherOutput(NamedTuple):
     logits_x: Tensor | None = None
     logits_y: Tensor | None = None
     confidence: Tensor | None = None
+    keypoint_tokens: Tensor | None = None
+    visual_tokens: Tensor | None = None
+
+    @classmethod
+    def of(cls, output: Any, *, tokens: bool = False) -> TeacherOutput:
+        """What the output of a network of this package, of any method, teaches.
+
+        Args:
+            output: of the network.
+            tokens: with its tokens, which a network of the head tokenpose_b or tokenpose_l has.
+        """
+        taught = cls(output.feature, getattr(output, "logits_x", None), getattr(output, "logits_y", None))
+        if not tokens:
+            return taught
+        keypoints, visual = output.tokens
+        return taught._replace(keypoint_tokens=keypoints, visual_tokens=visual)
 
     def to(self, device: torch.device | str) -> TeacherOutput:
         """The same on another device; copies nothing that is there already."""

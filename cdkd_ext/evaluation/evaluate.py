@@ -81,6 +81,7 @@ def predict_people(
         padding=crop_padding(truth, model.spec),
         resample=crop_resample(truth, model.spec),
         camera_faults=truth.camera_faults,
+        unbiased=model.spec.method.unbiased_crop,
     )
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     predictions = predict(
@@ -174,7 +175,7 @@ def evaluate_checkpoint(
         "resample": crop_resample(truth, network.spec),
         "camera_faults": truth.camera_faults,
         "flip_test": flip_test,
-        "simcc_score": simcc_score if network.head == "simcc" else None,
+        "simcc_score": simcc_score if network.spec.method.has_classes else None,
     }
     if main and output:
         write_json(report, output)

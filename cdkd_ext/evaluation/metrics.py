@@ -16,7 +16,7 @@ from cdkd_ext.evaluation.coco import OKS_THRESHOLD, coco_keypoint_ap, coco_resul
 from cdkd_ext.evaluation.pckh import pckh
 from cdkd_ext.inference import Predictions
 from cdkd_ext.models import ModelSpec
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 
 _logger = logging.getLogger(__name__)
 

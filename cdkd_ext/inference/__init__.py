@@ -1,15 +1,41 @@
-"""Predicting and drawing poses: torch, numpy, OpenCV and safetensors are all that it needs."""
+"""Predicting and drawing poses.
 
-from cdkd_ext.images import read_image, save_image
-from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
-from cdkd_ext.inference.predict import Predictions, predict, predict_crops
-from cdkd_ext.inference.predictor import Poses, Predictor
+Checkpoints need torch, numpy, OpenCV and safetensors; exported ONNX files numpy, OpenCV and onnxruntime, without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cdkd_ext.images import read_image, save_image
+    from cdkd_ext.inference.crop_network import CropNetwork
+    from cdkd_ext.inference.drawing import draw_pose, draw_poses, enlarge, enlarge_points, tile
+    from cdkd_ext.inference.exported_network import ExportedNetwork
+    from cdkd_ext.inference.following import FramePoses
+    from cdkd_ext.inference.foreign_network import ForeignNetwork
+    from cdkd_ext.inference.poses import Poses
+    from cdkd_ext.inference.prediction import Predictions, predict, predict_crops
+    from cdkd_ext.inference.predictor import Predictor
+    from cdkd_ext.inference.sources import SourceFrame
+    from cdkd_ext.inference.torch_network import TorchNetwork
+    from cdkd_ext.inference.tracking import OneEuroFilter, Tracker
 
 __all__ = [
+    "CropNetwork",
+    "ExportedNetwork",
+    "ForeignNetwork",
+    "FramePoses",
+    "OneEuroFilter",
     "Poses",
     "Predictions",
     "Predictor",
+    "SourceFrame",
+    "TorchNetwork",
+    "Tracker",
     "draw_pose",
+    "draw_poses",
     "enlarge",
     "enlarge_points",
     "predict",
@@ -18,3 +44,39 @@ __all__ = [
     "save_image",
     "tile",
 ]
+
+# name: the module that it is imported from when it is asked for
+_LATE = {
+    "CropNetwork": "inference.crop_network",
+    "ForeignNetwork": "inference.foreign_network",
+    "ExportedNetwork": "inference.exported_network",
+    "FramePoses": "inference.following",
+    "OneEuroFilter": "inference.tracking",
+    "Poses": "inference.poses",
+    "Predictions": "inference.prediction",
+    "Predictor": "inference.predictor",
+    "SourceFrame": "inference.sources",
+    "TorchNetwork": "inference.torch_network",
+    "Tracker": "inference.tracking",
+    "draw_pose": "inference.drawing",
+    "draw_poses": "inference.drawing",
+    "enlarge": "inference.drawing",
+    "enlarge_points": "inference.drawing",
+    "predict": "inference.prediction",
+    "predict_crops": "inference.prediction",
+    "read_image": "images",
+    "save_image": "images",
+    "tile": "inference.drawing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"cdkd_ext.{_LATE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -43,10 +43,43 @@ def draw_pose(
         "uint8 (H, W, 3)",
     )
     check(keypoints.shape == (len(joints), 2), "keypoints", keypoints.shape, f"shape ({len(joints)}, 2)")
-    chosen = np.isfinite(keypoints).all(1)
-    if drawn is not None:
-        chosen &= np.asarray(drawn, dtype=bool)
     canvas = np.ascontiguousarray(image).copy()
+    chosen = np.ones(len(joints), bool) if drawn is None else np.asarray(drawn, dtype=bool)
+    _draw_onto(canvas, keypoints, joints, chosen, thickness)
+    return canvas
+
+
+def draw_poses(
+    image: Image,
+    keypoints: npt.NDArray[np.floating],
+    joints: JointSet,
+    *,
+    drawn: npt.NDArray[np.bool_],
+    thickness: int = 2,
+) -> Image:
+    """Return a copy of an image with the skeletons of several people; see `draw_pose`.
+
+    Args:
+        image: RGB uint8 (H, W, 3).
+        keypoints: (N, J, 2), pixels.
+        joints: names and edges.
+        drawn: (N, J), which joints to draw.
+        thickness: of the limbs in pixels.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    for points, chosen in zip(keypoints, drawn, strict=True):
+        _draw_onto(canvas, points, joints, chosen, thickness)
+    return canvas
+
+
+def _draw_onto(
+    canvas: Image,
+    keypoints: npt.NDArray[np.floating],
+    joints: JointSet,
+    drawn: npt.NDArray[np.bool_],
+    thickness: int,
+) -> None:
+    chosen = np.asarray(np.isfinite(keypoints).all(1) & drawn)
     fixed = np.round(np.nan_to_num(keypoints).clip(-1e4, 1e4) * (1 << _SHIFT)).astype(int).tolist()
     for first, second in joints.edges:
         if chosen[first] and chosen[second]:
@@ -56,7 +89,6 @@ def draw_pose(
         if visible:
             cv2.circle(canvas, point, (thickness + 1) << (_SHIFT - 1), (30, 30, 30), -1, cv2.LINE_AA, _SHIFT)
             cv2.circle(canvas, point, thickness << (_SHIFT - 1), _color(name), -1, cv2.LINE_AA, _SHIFT)
-    return canvas
 
 
 def _color(*names: str) -> tuple[int, int, int]:

@@ -3,61 +3,52 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from cdkd_ext.checkpoints import load_model
-from cdkd_ext.data import crop_matrix, invert_affine, region_from_box, warp_crop
-from cdkd_ext.errors import check, fail
+from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
+from cdkd_ext.detectors import Detector
+from cdkd_ext.errors import check
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.inference.boxes import boxes_and_scores
-from cdkd_ext.inference.predict import predict_crops
+from cdkd_ext.inference.crop_network import CropNetwork
+from cdkd_ext.inference.exported_network import ExportedNetwork, is_exported
+from cdkd_ext.inference.following import FramePoses, Tracking, follow
+from cdkd_ext.inference.person_boxes import WHOLE, find_people
+from cdkd_ext.inference.poses import Poses
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models import PoseNetwork
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.onnx_file import OnnxFile
 
+if TYPE_CHECKING:
+    import torch
 
-class _Joints(NamedTuple):
-    keypoints: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
+    from cdkd_ext.models import PoseNetwork
+    from cdkd_ext.resampling import Resample
 
-
-class Poses(_Joints):
-    """Predicted poses; unpacked, they are `keypoints` and `scores`.
-
-    Attributes:
-        keypoints: float32 (N, J, 2), pixels of the image.
-        scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
-        box_scores: float32 (N,): how sure the detector was of each person, 1 where the boxes do not say.
-    """
-
-    box_scores: npt.NDArray[np.float32]
-
-    def __new__(
-        cls,
-        keypoints: npt.NDArray[np.float32],
-        scores: npt.NDArray[np.float32],
-        box_scores: npt.NDArray[np.float32] | None = None,
-    ) -> Poses:
-        """Put the arrays together."""
-        poses = super().__new__(cls, keypoints, scores)
-        poses.box_scores = np.ones(len(keypoints), np.float32) if box_scores is None else box_scores
-        return poses
+_NO_BOXES = object()
 
 
 class Predictor:
     """Crops, predicts and maps back.
 
     Args:
-        model: a pose network; how it is decoded, its joints and the padding of its crops are those of its description.
-        joints: other joints than the description's, or those that it does not know.
-        flip_test: average with the prediction for the mirrored crop.
+        model: a pose network of this package, or a `CropNetwork` of any origin, which `load` makes of files; how it is
+            decoded, its joints and the padding of its crops are its own.
+        joints: other joints than the network's, or those that it does not know.
+        flip_test: average with the prediction for the mirrored crop; None does so, except where a `CropNetwork` has its
+            own way.
         padding: how much larger than the box the crop is; None takes what the network was trained with.
-        resample: how a crop is made of a larger region; None takes what the network was trained with.
-        device: where it runs.
+        resample: how a crop is made of a larger region, "area" or "linear"; None takes what the network was trained with.
+        device: where a network of this package runs.
+
+    Attributes:
+        network: what is asked about crops.
+        joints: names and edges of the keypoints.
+        padding: how much larger than the box the crop is.
+        resample: how a crop is made of a larger region.
 
     Raises:
         InputError: the joints are unknown, or are not as many as the network predicts.
@@ -71,42 +62,72 @@ class Predictor:
 
     def __init__(
         self,
-        model: PoseNetwork,
+        model: PoseNetwork | CropNetwork,
         joints: JointSet | None = None,
         *,
-        flip_test: bool = True,
+        flip_test: bool | None = None,
         padding: float | None = None,
         resample: Resample | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        spec = model.spec
-        joints = joints or spec.joints
-        if joints is None:
-            fail("joints", "nothing", "the joint set of a network that does not describe it")
-        check(len(joints) == spec.num_joints, "joints", len(joints), f"the model's {spec.num_joints} joints")
-        self.model = model.to(device).eval()
-        self.joints = joints
-        self.padding = spec.padding if padding is None else padding
-        self.resample = resample or spec.resample
-        self.device = device
-        self._permutation = torch.as_tensor(joints.flip_permutation, device=device) if flip_test else None
+        if isinstance(model, CropNetwork):
+            expected = "nothing for a network that has its own way"
+            check(flip_test is None, "flip_test", flip_test, expected)
+            self.network = model
+        else:
+            from cdkd_ext.inference.torch_network import TorchNetwork
+
+            self.network = TorchNetwork(model, joints, flip_test=flip_test is not False, device=device)
+        self.joints = joints or self.network.joints
+        count = len(self.network.joints)
+        check(len(self.joints) == count, "joints", len(self.joints), f"the model's {count} joints")
+        self.padding = self.network.padding if padding is None else padding
+        self.resample = resample or self.network.resample
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], **options: Any) -> Predictor:
-        """Predict with a checkpoint of this package, or with the best one of a run's folder.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        joints: JointSet | None = None,
+        *,
+        flip_test: bool | None = None,
+        padding: float | None = None,
+        resample: Resample | None = None,
+        device: torch.device | str = "cpu",
+        precision: str | None = None,
+        threads: int | None = None,
+    ) -> Predictor:
+        """Predict with a network from a file.
 
         Args:
-            path: the .safetensors file, or the folder.
-            options: see `Predictor`.
+            path: the folder of a run (its best checkpoint), a checkpoint of this package, an ONNX file that `cdkd export`
+                wrote, for which torch is not needed, or an ONNX file or a YAML file of anybody's network as a teacher's
+                description covers it (`TeacherDescription`).
+            joints: see `Predictor`.
+            flip_test: see `Predictor`; an exported file does what it was exported with, which None takes.
+            padding: see `Predictor`.
+            resample: see `Predictor`.
+            device: where it runs; onnxruntime takes a GPU with anything but "cpu", where it has one.
+            precision: of a run or checkpoint: "auto", "float32", "bfloat16" or "float16" computes in fused layers, which
+                "auto" chooses by the device; None takes the network as it is. See `TorchNetwork`.
+            threads: of onnxruntime on a CPU; None leaves the choice to it.
 
         Raises:
             InputError: the file is missing, truncated, or does not say what network it is.
         """
-        return cls(load_model(path, "path"), **options)
+        network = load_network(
+            path, joints, flip_test=flip_test, device=device, precision=precision, threads=threads
+        )
+        return cls(network, joints, padding=padding, resample=resample)
 
-    @torch.no_grad()
-    def __call__(self, image: Image | str | os.PathLike[str], boxes: Any) -> Poses:
-        """Predict the pose of the person in each box.
+    @overload
+    def __call__(self, image: Any, boxes: Any) -> Poses: ...
+
+    @overload
+    def __call__(self, image: str | int | os.PathLike[str]) -> Iterator[FramePoses]: ...
+
+    def __call__(self, image: Any, boxes: Any = _NO_BOXES) -> Poses | Iterator[FramePoses]:
+        """Predict the pose of the person in each box; without boxes, `follow` a source.
 
         Args:
             image: RGB uint8 (H, W, 3), a PIL image, or the path of an image, which is turned upright as its EXIF
@@ -118,23 +139,87 @@ class Predictor:
             InputError: the image has another type or shape, or is empty; or a box is empty or not finite, or is no box:
                 it is named by its index.
         """
+        if boxes is _NO_BOXES:
+            return self.follow(image)
         pixels = _pixels(image)
         places, box_scores = boxes_and_scores(boxes)
         if len(places) == 0:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
-        size = self.model.spec.input_size
-        matrices = [crop_matrix(region_from_box(box, size, self.padding), size) for box in places]
+        size, unbiased = self.network.input_size, self.network.unbiased_crop
+        regions = [region_from_box(box, size, self.padding) for box in places]
+        matrices = [crop_matrix(region, size, unbiased=unbiased) for region in regions]
         crops = np.stack([warp_crop(pixels, matrix, size, self.resample) for matrix in matrices])
-        to_image = torch.tensor(np.stack([invert_affine(matrix) for matrix in matrices]), dtype=torch.float32)
-        keypoints, scores = predict_crops(
-            self.model,
-            torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.device),
-            to_image.to(self.device),
-            flip_permutation=self._permutation,
-        )
-        return Poses(keypoints.cpu().numpy(), scores.cpu().numpy(), box_scores)
+        to_image = np.stack([invert_affine(matrix) for matrix in matrices]).astype(np.float32)
+        keypoints, scores = self.network(crops, to_image)
+        return Poses(keypoints, scores, box_scores)
+
+    def follow(
+        self,
+        source: str | int | os.PathLike[str],
+        boxes: str | os.PathLike[str] | None = None,
+        *,
+        detector: str | os.PathLike[str] | Detector | None = None,
+        every: int = 1,
+        frames: int | None = None,
+        tracking: Tracking = "identities",
+    ) -> Iterator[FramePoses]:
+        """Predict frame by frame, each when it is asked for.
+
+        Args:
+            source: an image, a video, a folder (with everything below), a glob, the number of a camera, or the address of a
+                stream.
+            boxes: a file of boxes, or "whole" where each frame shows one person, as it is without a detector; see
+                `person_boxes.find_people`.
+            detector: a person detector, or its ONNX file.
+            every: take every n-th frame of a video, camera or stream.
+            frames: stop after as many; None goes on to the end.
+            tracking: in videos, "identities" by the overlap of boxes, "smooth" also smooths the keypoints, "none" takes
+                each frame by itself.
+
+        Raises:
+            InputError: the source, the detector or the file of boxes cannot be opened, or an option is out of range. A frame
+                that cannot be read says so in its result.
+
+        Example:
+            ```python
+            for result in Predictor.load("student.onnx").follow("street.mp4", detector="detector.onnx"):
+                print(result.frame.number, result.identities, result.poses.keypoints.shape)
+            ```
+        """
+        nothing = boxes is None and detector is None
+        people = find_people(WHOLE if nothing else boxes, detector)
+        return follow(self, source, people, every=every, frames=frames, tracking=tracking)
+
+
+def load_network(
+    path: str | os.PathLike[str],
+    joints: JointSet | None = None,
+    *,
+    flip_test: bool | None = None,
+    device: torch.device | str = "cpu",
+    precision: str | None = None,
+    threads: int | None = None,
+) -> CropNetwork:
+    """Read a network in any of the forms that `Predictor.load` takes; see there for the arguments."""
+    suffix = Path(path).suffix.lower()
+    if suffix in (".onnx", ".yaml", ".yml"):
+        check(precision is None, "precision", precision, "nothing for an ONNX file, which has its own")
+    if suffix == ".onnx":
+        file = OnnxFile(path, threads=threads, cpu=str(device) == "cpu")
+        if is_exported(file):
+            return ExportedNetwork(file, flip_test=flip_test)
+    if suffix in (".onnx", ".yaml", ".yml"):
+        from cdkd_ext.inference.foreign_network import ForeignNetwork
+
+        return ForeignNetwork(path, joints, flip_test=flip_test is not False, device=device, threads=threads)
+    from cdkd_ext.checkpoints import load_model
+    from cdkd_ext.inference.torch_network import TorchNetwork
+
+    model = load_model(path, "path")
+    flips = flip_test is not False
+    return TorchNetwork(model, joints, flip_test=flips, device=device, precision=precision)
 
 
 def _pixels(image: Any) -> Image:

@@ -2,6 +2,7 @@
 
 from cdkd_ext.codecs import HeatmapOutput, SimCCOutput
 from cdkd_ext.models.folding import inference_copy
+from cdkd_ext.models.hourglass import extract_branch
 from cdkd_ext.models.pose_network import PoseNetwork, channels_last, normalize_images
 from cdkd_ext.models.profile import (
     ModelProfile,
@@ -11,7 +12,7 @@ from cdkd_ext.models.profile import (
     paper_gflops,
     profile_models,
 )
-from cdkd_ext.models.registry import create_model, describe_models, list_models
+from cdkd_ext.models.registry import create_model, describe_models, describe_published, list_models
 from cdkd_ext.models.spec import ModelOptions, ModelSpec
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "count_parameters",
     "create_model",
     "describe_models",
+    "describe_published",
+    "extract_branch",
     "format_profiles",
     "inference_copy",
     "list_models",

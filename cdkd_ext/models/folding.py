@@ -38,7 +38,7 @@ def inference_copy(network: PoseNetwork, dtype: torch.dtype = torch.float32) -> 
     check_option("dtype", dtype, _PRECISIONS)
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
     features = _trace(frozen)
-    compute: Callable[[Tensor], Tensor]
+    compute: Callable[[Tensor], Tensor | tuple[Tensor, ...]]
     if features is None:
         untraced = copy.deepcopy(frozen)
         layers: nn.Module = untraced
@@ -56,10 +56,14 @@ def inference_copy(network: PoseNetwork, dtype: torch.dtype = torch.float32) -> 
     layers.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
-    def run(images: Tensor) -> Tensor:
-        images = images.to(dtype, memory_format=torch.channels_last)
+    def run(images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        found = compute(images.to(dtype, memory_format=torch.channels_last))
         # the head's linear layers would copy their weights for every sample of a map that is channels last
-        return compute(images).to(torch.float32, memory_format=torch.contiguous_format)
+        maps = [
+            map_.to(torch.float32, memory_format=torch.contiguous_format)
+            for map_ in (found if isinstance(found, tuple) else (found,))
+        ]
+        return tuple(maps) if isinstance(found, tuple) else maps[0]
 
     frozen.features = run  # type: ignore[method-assign]
     return frozen

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext.models.blocks import BasicBlock, Bottleneck, halving, initialize, resampled, stem_strides
+from cdkd_ext.blocks import BasicBlock, Bottleneck, halving, resampled, stem_strides
+from cdkd_ext.methods.method import Trunk
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
 
@@ -40,6 +42,8 @@ class HRNet(PoseNetwork):
     the arguments and the result.
     """
 
+    trunks: ClassVar[tuple[Trunk, ...]] = ("map", "two_maps", "pyramid")
+
     def __init__(self, layout: HRNetLayout, spec: ModelSpec) -> None:
         stride = spec.own_stem_stride
         super().__init__(spec, feature_stride=stride, size_multiple=8 * stride)
@@ -61,23 +65,28 @@ class HRNet(PoseNetwork):
         self.transition2 = _transition(widths[:2], widths[:3])
         self.stage3 = _stage(widths[:3], layout.modules[1], layout.blocks)
         self.transition3 = _transition(widths[:3], widths)
-        self.stage4 = _stage(widths, layout.modules[2], layout.blocks, top_only=True)
+        trunk = spec.method.trunk
+        self.stage4 = _stage(widths, layout.modules[2], layout.blocks, top_only=trunk != "pyramid")
+        if trunk == "two_maps":
+            # the names of CAL, whose second map is of offsets
+            self.transition3_om = _transition(widths[:3], widths)
+            self.stage4_om = _stage(widths, layout.modules[2], layout.blocks, top_only=True)
+            self.head_parts = ("transition3_om", "stage4_om")
+        self.add_head(*{"map": widths[:1], "two_maps": widths[:1] * 2, "pyramid": widths}[trunk])
 
-        self.add_head(widths[0])
-        initialize(self)
+    def features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Highest-resolution map of stage 4, (B, width, H / stride, W / stride) behind a stem of that stride.
 
-    def features(self, images: Tensor) -> Tensor:
-        """Highest-resolution map of stage 4, (B, width, H / stride, W / stride) behind a stem of that stride."""
+        For methods that read more, the same of a second stage 4, or all its maps.
+        """
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.relu(self.bn2(self.conv2(x)))
-        branches = [self.layer1(x)]
-        for transition, stage in (
-            (self.transition1, self.stage2),
-            (self.transition2, self.stage3),
-            (self.transition3, self.stage4),
-        ):
-            branches = stage(_widen(transition, branches))
-        return branches[0]
+        branches = self.stage2(_widen(self.transition1, [self.layer1(x)]))
+        branches = self.stage3(_widen(self.transition2, branches))
+        maps = self.stage4(_widen(self.transition3, branches))
+        if self.spec.method.trunk == "two_maps":
+            return maps[0], self.stage4_om(_widen(self.transition3_om, branches))[0]
+        return tuple(maps) if self.spec.method.trunk == "pyramid" else maps[0]
 
 
 class FusionModule(nn.Module):

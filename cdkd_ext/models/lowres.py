@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cdkd_ext.models.blocks import BasicBlock, halving, initialize, resampled, stem_strides
+from cdkd_ext.blocks import BasicBlock, halving, resampled, stem_strides
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
 
@@ -48,7 +48,6 @@ class LowRes(PoseNetwork):
             for module in range(layout.modules)
         )
         self.add_head(first)
-        initialize(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Map of the first branch, (B, widths[0], H / stride, W / stride)."""

@@ -1,25 +1,33 @@
-"""What every pose network shares: its head, the published tensor names, and the checks on the input."""
+"""What every pose network shares: its method's layers, the published tensor names, and the checks on the input."""
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from cdkd_ext.codecs import HeatmapOutput, SimCCOutput
+from cdkd_ext.blocks import initialize
 from cdkd_ext.errors import check, check_type
+from cdkd_ext.methods.method import Trunk
 from cdkd_ext.models.spec import ModelSpec
 
 # ImageNet statistics, on the 0-255 scale
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
+_TRUNKS = {
+    "map": "one map",
+    "two_maps": "two independent maps",
+    "pyramid": "maps of several resolutions",
+    "stem": "a map of a stem alone",
+}
 
 
 class PoseNetwork(nn.Module):
-    """A backbone with one of two heads behind a 1x1 convolution to J maps.
+    """A backbone with the layers of a method behind it.
 
-    The SimCC head of Li et al. is one linear layer per axis over the cells of a joint's maps; the heatmap head is
-    nothing but the maps. A subclass sets up its layers in `__init__`, implements `features` and calls `add_head`
-    last. Backbone and head share one flat name space, because published checkpoints do.
+    A subclass sets up its layers in `__init__`, implements `features` and calls `add_head` last. Backbone and head share
+    one flat name space, because published checkpoints do.
 
     Args:
         spec: the network's description.
@@ -29,10 +37,14 @@ class PoseNetwork(nn.Module):
     Attributes:
         spec: the description.
         feature_size: (h, w) of the last feature map.
+        trunks: what `features` can return for a method, see `methods.Method`.
+        head_parts: names of the layers that a published backbone does not have.
 
     Raises:
-        InputError: a size that does not fit.
+        InputError: a size that does not fit, or a method that the backbone has no maps for.
     """
+
+    trunks: ClassVar[tuple[Trunk, ...]] = ("map",)
 
     def __init__(self, spec: ModelSpec, *, feature_stride: int, size_multiple: int) -> None:
         super().__init__()
@@ -44,7 +56,11 @@ class PoseNetwork(nn.Module):
             f"({height}, {width})",
             f"height and width that are positive multiples of {size_multiple} for {spec.name}",
         )
+        wanted = spec.method.trunk
+        expected = f"another for {spec.name}, which does not give {_TRUNKS[wanted]}"
+        check(wanted in self.trunks, "head", repr(spec.head), expected)
         self.spec = spec
+        self.head_parts: tuple[str, ...] = ()
         self.feature_size = (height // feature_stride, width // feature_stride)
 
     @property
@@ -64,7 +80,7 @@ class PoseNetwork(nn.Module):
 
     @property
     def head(self) -> str:
-        """Kind of output, "simcc" or "heatmap"."""
+        """Kind of output, such as "simcc" or "heatmap"."""
         return self.spec.head
 
     @property
@@ -92,23 +108,27 @@ class PoseNetwork(nn.Module):
         """C, the channels of the last feature map."""
         return self.spec.feature_channels
 
-    def add_head(self, channels: int) -> None:
-        """Add `final_layer` and, for SimCC, the two linear layers behind a map of `channels` channels."""
-        bins_x, bins_y = self.spec.num_bins
-        cells = self.feature_size[0] * self.feature_size[1] * self.channels_per_joint
-        self.final_layer = nn.Conv2d(channels, self.feature_channels, kernel_size=1)
-        if self.head == "simcc":
-            self.mlp_head_x = nn.Linear(cells, bins_x)
-            self.mlp_head_y = nn.Linear(cells, bins_y)
+    def add_head(self, *channels: int) -> None:
+        """Add the method's layers behind maps of so many channels, and draw the weights of the whole network."""
+        method = self.spec.method
+        layers = method.layers(self.spec, channels, self.feature_size)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.head_parts = (*self.head_parts, *(name for name in layers if name not in method.backbone_parts))
+        initialize(self)
+        method.initialize(layers)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Feature map (B, C, h, w) of normalised images (B, 3, H, W)."""
+    def features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What the method reads of normalised images (B, 3, H, W): a map (B, C, h, w), or several."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> SimCCOutput | HeatmapOutput:
+    def forward(self, images: Tensor) -> Any:
         """Predict from RGB images (B, 3, H, W): uint8, or floating point as `normalize_images` returns them.
 
         The network normalises and orders the channels itself.
+
+        Returns:
+            The named tuple of its method, such as `SimCCOutput`.
 
         Raises:
             InputError: the shape is not that of the network's input.
@@ -126,15 +146,14 @@ class PoseNetwork(nn.Module):
         if images.is_floating_point():
             images = _rgb_to_bgr(images) if swapped else images
         elif images.dtype == torch.uint8:
-            images = normalize_images(images.flip(1) if swapped else images).to(self.final_layer.weight.dtype)
+            images = normalize_images(images.flip(1) if swapped else images).to(self._dtype())
         else:
             raise TypeError(f"images: expected uint8, or normalised floating point, got {images.dtype}")
-        feature = self.final_layer(self.features(images))
-        if self.head == "heatmap":
-            return HeatmapOutput(feature)
-        # a joint's maps lie side by side, as the release's "(joint map)" channels do
-        cells = feature.reshape(feature.shape[0], self.num_joints, self.mlp_head_x.in_features)
-        return SimCCOutput(feature, self.mlp_head_x(cells), self.mlp_head_y(cells))
+        return self.spec.method.read(self, self.features(images))
+
+    def _dtype(self) -> torch.dtype:
+        """What the head computes in; a folded network has no parameters but the head's."""
+        return next((value.dtype for value in self.parameters()), torch.float32)
 
 
 def normalize_images(images: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.registry import create_model
@@ -21,6 +23,7 @@ class ModelProfile:
 
     Attributes:
         name: as `create_model` knows it.
+        head: its method.
         input_size: (height, width) in pixels.
         parameters: trainable numbers.
         macs: multiply-accumulates of one image, see `count_macs`.
@@ -28,6 +31,7 @@ class ModelProfile:
     """
 
     name: str
+    head: str
     input_size: tuple[int, int]
     parameters: int
     macs: int
@@ -42,20 +46,25 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: PoseNetwork, *, linear: bool = True) -> int:
     """Multiply-accumulates of one image, observed on a real forward pass.
 
-    Counts convolutions, transposed convolutions (once per input element) and, with `linear`, linear layers;
-    not normalisation, activation, addition or resizing. The model comes back in the mode it was in.
+    Counts convolutions, transposed convolutions (once per input element) and, with `linear`, linear layers and the other
+    products of matrices, such as attention's; not normalisation, activation, addition or resizing. The model comes
+    back in the mode it was in.
     """
-    return _macs(_observe(model), linear)
+    return _macs(_observe(model)[1], linear)
 
 
 def paper_gflops(model: PoseNetwork) -> float:
-    """What the papers on HRNet, SimCC and CDKD print as "GFLOPs" of one image.
+    """What the papers on CDKD and on the network's method print as "GFLOPs" of one image.
 
-    It follows the summary in HRNet's released code: multiply-accumulates divided by 2**30, transposed convolutions
-    once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J instead
-    of S products per output (nearly nothing). The model comes back in the mode it was in.
+    For most it follows the summary in HRNet's released code: multiply-accumulates divided by 2**30, transposed
+    convolutions once per output element (four times too many at stride 2), and linear layers on (1, J, S) with J
+    instead of S products per output (nearly nothing). PRTR's and PCT's are those of the package thop, in 10**9:
+    convolutions, calls of linear layers, and four operations for each element of a norm; of PRTR all decoder layers are
+    read. DistilPose's are those of mmcv, the same with two operations. The model comes back in the mode it was in.
     """
-    return _paper_gflops(_observe(model))
+    counter = model.spec.method.counter
+    layers, _ = _observe(model, trained=model.spec.method.name == "prtr")
+    return _as_hrnet(layers) if counter == "hrnet" else _with_norms(layers, {"thop": 4, "mmcv": 2}[counter])
 
 
 def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
@@ -68,31 +77,34 @@ def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
     for spec in specs:
         with torch.device("meta"):
             model = create_model(spec)
-        layers = _observe(model)
-        sizes = count_parameters(model), _macs(layers), _paper_gflops(layers)
-        profiles.append(ModelProfile(spec.name, spec.input_size, *sizes))
+        sizes = count_parameters(model), count_macs(model), paper_gflops(model)
+        profiles.append(ModelProfile(spec.name, spec.head, spec.input_size, *sizes))
     return profiles
 
 
 def format_profiles(profiles: Sequence[ModelProfile]) -> str:
-    """A table with one network per line."""
-    lines = [f"{'name':<25}{'input':>9}{'parameters':>13}{'MACs':>12}{'paper GFLOPs':>15}"]
+    """A table with one network per line; which head each has where they differ."""
+    heads = len({profile.head for profile in profiles}) > 1
+    lines = [
+        f"{'name':<25}{'input':>9}{'  head       ' if heads else ''}{'parameters':>13}{'MACs':>12}{'paper GFLOPs':>15}"
+    ]
     for profile in profiles:
         height, width = profile.input_size
         lines.append(
-            f"{profile.name:<25}{f'{height}x{width}':>9}{profile.parameters / 1e6:>11.3f} M"
+            f"{profile.name:<25}{f'{height}x{width}':>9}{f'  {profile.head:<11}' if heads else ''}"
+            f"{profile.parameters / 1e6:>11.3f} M"
             f"{profile.macs / 1e9:>10.3f} G{profile.paper_gflops:>15.3f}"
         )
     notes = (
-        "MACs: multiply-accumulates of convolutions and linear layers, in 10^9.",
-        "paper GFLOPs: as HRNet's, SimCC's and CDKD's tables count: MACs / 2^30, transposed convolutions four times "
-        "over, SimCC's linear layers nearly left out.",
+        "MACs: multiply-accumulates of convolutions, linear layers and attention, in 10^9.",
+        "paper GFLOPs: as the papers' tables count. PRTR, PCT and DistilPose: 10^9 operations of layers, norms among them.",
+        "All others: MACs / 2^30, transposed convolutions four times over, SimCC's linear layers nearly left out.",
     )
     return "\n".join([*lines, "", *notes])
 
 
 class _Layer(NamedTuple):
-    """A convolution or linear layer at work."""
+    """A convolution, linear layer or norm at work."""
 
     module: nn.Module
     weight: torch.Size
@@ -100,45 +112,54 @@ class _Layer(NamedTuple):
     output: torch.Size
 
 
-def _observe(model: PoseNetwork) -> list[_Layer]:
-    """The convolutions and linear layers of one image's forward pass."""
+def _observe(model: PoseNetwork, trained: bool = False) -> tuple[list[_Layer], dict[Any, int]]:
+    """The convolutions, linear layers and norms of one image's forward pass, and twice the products of each operator.
+
+    With `trained` the network returns what it returns in training, though its norms are in evaluation mode.
+    """
     layers: list[_Layer] = []
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module.weight, Tensor)
         layers.append(_Layer(module, module.weight.shape, inputs[0].shape, output.shape))
 
-    observed = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    observed = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)
     handles = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, observed)]
     training = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, *model.input_size, dtype=parameter.dtype, device=parameter.device)
     try:
         model.eval()
-        with torch.no_grad():
+        model.training = trained
+        # of attention only the plain form is counted, product by product
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
             model(image)
     finally:
         for handle in handles:
             handle.remove()
         for module, mode in training.items():
             module.training = mode
-    return layers
+    return layers, counted.get_flop_counts()["Global"]
 
 
-def _macs(layers: Sequence[_Layer], linear: bool = True) -> int:
-    total = 0
-    for layer in layers:
-        transposed = isinstance(layer.module, nn.ConvTranspose2d)
-        if linear or not isinstance(layer.module, nn.Linear):
-            total += prod(layer.given if transposed else layer.output) * prod(layer.weight[1:])
-    return total
+def _macs(operations: Mapping[Any, int], linear: bool = True) -> int:
+    convolution = torch.ops.aten.convolution
+    return sum(twice for name, twice in operations.items() if linear or name == convolution) // 2
 
 
-def _paper_gflops(layers: Sequence[_Layer]) -> float:
+def _as_hrnet(layers: Sequence[_Layer]) -> float:
     total = 0
     for layer in layers:
         if isinstance(layer.module, nn.Linear):
             total += prod(layer.output) * layer.given[1]
-        else:
+        elif isinstance(layer.module, (nn.Conv2d, nn.ConvTranspose2d)):
             total += prod(layer.weight) * prod(layer.output[2:])
     return total / 2**30
+
+
+def _with_norms(layers: Sequence[_Layer], per_element: int) -> float:
+    total = 0
+    for layer in layers:
+        norm = isinstance(layer.module, (nn.BatchNorm2d, nn.LayerNorm))
+        total += prod(layer.output) * (per_element if norm else prod(layer.weight[1:]))
+    return total / 1e9

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cdkd_ext.errors import check, check_option
+from cdkd_ext.errors import InputError, check, check_option
+from cdkd_ext.methods import METHODS, hourglass, method_for, okdhp
+from cdkd_ext.models.hourglass import HourglassNetwork
 from cdkd_ext.models.hrnet import HRNet, HRNetLayout
 from cdkd_ext.models.lowres import LowRes, LowResLayout
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 from cdkd_ext.models.spec import ModelSpec
+from cdkd_ext.models.swin import Swin, SwinLayout
 
 _SMALL = (1, 1, 1)
 
@@ -37,31 +40,87 @@ _RESNETS = {
     for depth, blocks in _RESNET_BLOCKS.items()
 }
 
+_SWINS = {
+    "swin_v2_base": SwinLayout(),
+    "swin_v2_w16": SwinLayout(16, (1, 2, 1, 1), (2, 2, 4, 4), (8, 8, 4, 2), (8, 8, 4, 2)),
+}
+
+_NETWORKS: dict[str, tuple[Any, Any]] = {
+    **{name: (HRNet, layout) for name, layout in _HRNETS.items()},
+    **{name: (LowRes, layout) for name, layout in _LOWRES.items()},
+    **{name: (ResNet, layout) for name, layout in _RESNETS.items()},
+    **{name: (Swin, layout) for name, layout in _SWINS.items()},
+    **{name: (HourglassNetwork, layout) for name, layout in (hourglass.LAYOUTS | okdhp.LAYOUTS).items()},
+}
+
 
 def list_models() -> list[str]:
     """Names that `create_model` accepts, sorted."""
-    return sorted([*_HRNETS, *_LOWRES, *_RESNETS])
+    return sorted(_NETWORKS)
 
 
 def describe_models(names: Sequence[str] | None = None, **options: Any) -> list[ModelSpec]:
     """Describe several networks that share their options.
 
     Args:
-        names: some of `list_models()`; None takes all that have the head.
-        options: the other fields of `ModelSpec`; `channels_per_joint` concerns the networks without upsampling.
+        names: some of `list_models()`; None takes all that have the head, hourglasses where the crop is large enough.
+        options: the other fields of `ModelSpec`; `channels_per_joint` concerns SimCC on networks without upsampling.
 
     Raises:
         InputError: an unknown name, or an option that is out of range.
     """
-    heatmaps = options.get("head") == "heatmap"
+    head = options.get("head", "simcc")
     if names is None:
-        names = [name for name in list_models() if not (heatmaps and _is_upsample_free(name))]
-    specs = []
+        found = (_if_possible(name, head, options) for name in list_models() if _has(name, head))
+        return [spec for spec in found if spec is not None]
     for name in names:
         check_option("name", name, list_models())
-        own = options if _is_upsample_free(name) else options | {"channels_per_joint": 1}
-        specs.append(ModelSpec(name=name, **own))
+    return [_described(name, head, options) for name in names]
+
+
+def describe_published(**options: Any) -> list[ModelSpec]:
+    """Describe all networks with a SimCC head, and those of the other methods whose size the literature prints.
+
+    A method's network that these options do not fit, such as of a crop that is too small for it, is left out.
+
+    Args:
+        options: the fields of `ModelSpec` but for `name` and `head`.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+    specs = describe_models(**options)
+    for method in METHODS:
+        for name in method.published:
+            try:
+                specs.append(_described(name, method.head, options | {"head": method.head}))
+            except InputError:
+                continue
     return specs
+
+
+def _described(name: str, head: str, options: dict[str, Any]) -> ModelSpec:
+    several = head == "simcc" and _is_upsample_free(name)
+    return ModelSpec(name=name, **(options if several else options | {"channels_per_joint": 1}))
+
+
+def _if_possible(name: str, head: str, options: dict[str, Any]) -> ModelSpec | None:
+    """The description; None of a network with a method of its own that does not take these options."""
+    try:
+        return _described(name, head, options)
+    except InputError:
+        if name in method_for(head, name).networks:
+            return None
+        raise
+
+
+def _has(name: str, head: str) -> bool:
+    """Whether a network can have a head."""
+    method = method_for(head, name)
+    if method.networks and name not in method.networks:
+        return False
+    high = method.takes_low_resolution or not _is_upsample_free(name)
+    return high and method.trunk in _NETWORKS[name][0].trunks
 
 
 def _is_upsample_free(name: str) -> bool:
@@ -73,14 +132,14 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
 
     Args:
         model: one of `list_models()`, or a whole description. ``resnet*`` has three transposed convolutions
-            (SimpleBaselines); ``resnet*_upsample_free`` has none, and a SimCC head.
+            (SimpleBaselines); ``resnet*_upsample_free`` has none, for SimCC and RLE.
         options: beside a name, the fields of `ModelSpec`: `input_size` and `num_joints`, and where they differ from
             its defaults `head`, `split_ratio`, `channels_per_joint`, `decoding`, `color_order`, `stem_stride`,
-            `padding`, `resample` and `joints`.
+            `depth`, `heads`, `patch`, `padding`, `resample` and `joints`.
 
     Returns:
         A module with the attributes `spec`, `feature_size` and the description's fields, whose forward takes RGB
-        images (B, 3, H, W) and returns a `SimCCOutput` or a `HeatmapOutput`.
+        images (B, 3, H, W) and returns the named tuple of its head, a `SimCCOutput` or a `HeatmapOutput` for instance.
 
     Raises:
         InputError: an unknown name or option, or a size, count or ratio that does not fit the network.
@@ -98,8 +157,6 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
     else:
         spec = ModelSpec(name=model, **options)
     check_option("name", spec.name, list_models())
-    if spec.name in _RESNETS:
-        return ResNet(_RESNETS[spec.name], spec)
-    if spec.name in _LOWRES:
-        return LowRes(_LOWRES[spec.name], spec)
-    return HRNet(_HRNETS[spec.name], spec)
+    network, layout = _NETWORKS[spec.name]
+    made: PoseNetwork = network(layout, spec)
+    return made

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from cdkd_ext.blocks import Bottleneck, stem_strides, upsampling
 from cdkd_ext.errors import check
-from cdkd_ext.models.blocks import Bottleneck, initialize, stem_strides
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
 
@@ -28,7 +28,7 @@ class ResNetLayout:
 
 
 class ResNet(PoseNetwork):
-    """Residual network (stride 32) with transposed convolutions, or with none and a SimCC head.
+    """Residual network (stride 32) with transposed convolutions, or with none for SimCC and RLE.
 
     Input sizes are multiples of 32 (of 16 and 8 behind a stem of stride 2 and 1), square or not. See `PoseNetwork` for
     the arguments and the result.
@@ -38,7 +38,8 @@ class ResNet(PoseNetwork):
         doublings = len(layout.upsampling)
         stride = 8 * spec.own_stem_stride
         super().__init__(spec, feature_stride=max(1, stride // 2**doublings), size_multiple=stride)
-        check(doublings or self.head == "simcc", "head", repr(self.head), f"'simcc' for {spec.name}")
+        fits = doublings or spec.method.takes_low_resolution
+        check(fits, "head", repr(self.head), f"'simcc' for {spec.name}")
         conv_stride, pool_stride = stem_strides(spec.own_stem_stride)
         self.conv1 = nn.Conv2d(3, layout.width, 7, stride=conv_stride, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(layout.width)
@@ -55,18 +56,8 @@ class ResNet(PoseNetwork):
             channels = expanded
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
 
-        upsampling: list[nn.Module] = []
-        for width in layout.upsampling:
-            upsampling += [
-                nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
-            channels = width
-        self.deconv_layers = nn.Sequential(*upsampling)
-
-        self.add_head(channels)
-        initialize(self)
+        self.deconv_layers = upsampling(channels, layout.upsampling)
+        self.add_head(layout.upsampling[-1] if layout.upsampling else channels)
 
     def features(self, images: Tensor) -> Tensor:
         """The last map in front of the head: of the stem's stride, or of eight times that upsample-free."""

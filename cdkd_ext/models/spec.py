@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from cdkd_ext.codecs import CODECS, num_bins
-from cdkd_ext.codecs.heatmap import DECODINGS
+from cdkd_ext.codecs import num_bins
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.joints import JointSet
-
-Resample = Literal["area", "linear"]
+from cdkd_ext.methods import Method, list_heads, method_for
+from cdkd_ext.methods.heatmaps import DECODINGS
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 COLOR_ORDERS = ("rgb", "bgr")
 DEFAULT_PADDING = 1.25
-RESAMPLINGS = ("area", "linear")
-DEFAULT_RESAMPLE: Resample = "area"
 STEM_STRIDES = (4, 2, 1)
 
 
@@ -27,7 +25,8 @@ class ModelOptions:
     Args:
         name: a name of `cdkd_ext.list_models()`.
         input_size: (height, width) of the crops in pixels, square or not; multiples of 32.
-        head: "simcc", or "heatmap" for one map per joint, of the input's resolution divided by the stem's stride.
+        head: the method: "simcc", or "heatmap" for one map per joint, of the input's resolution divided by the stem's
+            stride.
         split_ratio: SimCC bins per pixel; an axis of n pixels has int(n * split_ratio) bins.
         channels_per_joint: feature maps per joint behind a SimCC head. The published upsample-free networks have 32,
             at 256x192 28.
@@ -37,16 +36,31 @@ class ModelOptions:
             ResNet weights (SimpleBaselines, SimCC), which were trained on OpenCV's order.
         stem_stride: 4, 2 or 1, by which the first layers divide the resolution; None is the network's own, 2 of the
             `lowres` networks and 4 of the others. The tensors of a backbone are the same with each.
+        depth: layers of a method's transformer; None is what the method was published with.
+        heads: attention heads of a method's transformer; None as for `depth`.
+        patch: side in cells of the patches that a method's visual tokens are read from; None as for `depth`.
+        offset_scale: cells that an offset of 1 stands for behind a CAL head.
     """
 
     name: str
     input_size: tuple[int, int]
-    head: Literal["simcc", "heatmap"] = "simcc"
+    head: Literal[
+        "simcc", "heatmap", "cal", "rle", "tokenpose_b", "tokenpose_l", "distilpose", "prtr", "pct"
+    ] = "simcc"
     split_ratio: float = 3.0
     channels_per_joint: int = 1
     decoding: Literal["quarter", "dark"] = "quarter"
     color_order: Literal["rgb", "bgr"] = "rgb"
     stem_stride: Literal[4, 2, 1] | None = None
+    depth: int | None = None
+    heads: int | None = None
+    patch: int | None = None
+    offset_scale: float = 1.5
+
+    @property
+    def method(self) -> Method:
+        """How the network represents keypoints."""
+        return method_for(self.head, self.name)
 
     @property
     def own_stem_stride(self) -> int:
@@ -88,7 +102,7 @@ class ModelSpec(ModelOptions):
     joints: JointSet | None = None
 
     def __post_init__(self) -> None:
-        check_option("head", self.head, CODECS)
+        check_option("head", self.head, list_heads())
         check(_is_size(self.input_size), "input_size", repr(self.input_size), "two integers (height, width)")
         object.__setattr__(self, "input_size", tuple(self.input_size))
         height, width = self.input_size
@@ -96,12 +110,20 @@ class ModelSpec(ModelOptions):
         for name in ("num_joints", "channels_per_joint"):
             value = getattr(self, name)
             check(_is_integer(value) and value > 0, name, repr(value), "a positive integer")
+        options = self.method.options
         check(
-            self.channels_per_joint == 1 or self.head == "simcc",
+            self.channels_per_joint == 1 or "channels_per_joint" in options,
             "channels_per_joint",
             self.channels_per_joint,
-            "1 for a heatmap head",
+            f"1 for a {self.head} head",
         )
+        for name in ("depth", "heads", "patch"):
+            value = getattr(self, name)
+            if value is not None:
+                check(
+                    name in options, name, value, f"nothing for a {self.head} head, which has no such option"
+                )
+                check(_is_integer(value) and value > 0, name, repr(value), "a positive integer, or None")
         check_option("decoding", self.decoding, DECODINGS)
         check_option("color_order", self.color_order, COLOR_ORDERS)
         check_option("stem_stride", self.stem_stride, (*STEM_STRIDES, None))
@@ -115,12 +137,20 @@ class ModelSpec(ModelOptions):
             f"at least two bins on each axis of a ({height}, {width}) input",
         )
         object.__setattr__(self, "split_ratio", float(ratio))
+        check_type("offset_scale", self.offset_scale, (int, float), "a number")
+        check(
+            0 < self.offset_scale < float("inf"),
+            "offset_scale",
+            self.offset_scale,
+            "a positive number of cells",
+        )
         check_type("padding", self.padding, (int, float), "a number")
         check(0 < self.padding < float("inf"), "padding", self.padding, "a positive number")
         check_option("resample", self.resample, RESAMPLINGS)
         if self.joints is not None:
             count = len(self.joints)
             check(count == self.num_joints, "joints", f"{count} joints", f"num_joints = {self.num_joints}")
+        self.method.check(self)
 
     @property
     def num_bins(self) -> tuple[int, int]:
@@ -129,19 +159,18 @@ class ModelSpec(ModelOptions):
 
     @property
     def feature_channels(self) -> int:
-        """C, the channels of the last feature map."""
-        return self.num_joints * self.channels_per_joint
+        """C, the channels of the output's feature map, 0 of an output without one."""
+        return self.method.feature_channels(self)
 
     def misfit(self, other: ModelOptions) -> str | None:
         """The first option by which weights for `other` are no weights for this network; None if they are.
 
-        How heatmaps are decoded is no matter of weights, nor are SimCC's options of a heatmap network's.
+        How heatmaps are decoded is no matter of weights, nor are options that do not concern the network's method.
         """
         if self.own_stem_stride != other.own_stem_stride:
             return "stem_stride"
-        ignored = {"decoding", "stem_stride"} | (
-            {"split_ratio", "channels_per_joint"} if self.head != "simcc" else set()
-        )
+        optional = {"split_ratio", "channels_per_joint", "depth", "heads", "patch", "offset_scale"}
+        ignored = {"decoding", "stem_stride"} | (optional - self.method.options)
         names = [field.name for field in fields(ModelOptions) if field.name not in ignored]
         return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
 

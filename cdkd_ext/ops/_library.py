@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -37,3 +40,31 @@ def load() -> None:
 
 load()
 library = torch.library.Library("cdkd", "IMPL")
+
+
+def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what stands for an operator where tensors have no values; it need not look out for None.
+
+    Torch takes None for a tensor of an operator's signature, and kernels refuse it by the argument's name.
+
+    Args:
+        name: of the operator, without its library's.
+    """
+    schema = getattr(torch.ops.cdkd, name).default._schema
+    needed = [
+        (place, argument.name)
+        for place, argument in enumerate(schema.arguments)
+        if str(argument.type) == "Tensor"
+    ]
+
+    def register(fake: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fake)
+        def checked(*args: Any, **options: Any) -> Any:
+            for place, argument in needed:
+                if (args[place] if place < len(args) else options.get(argument)) is None:
+                    raise TypeError(f"{argument}: expected a tensor, got None")
+            return fake(*args, **options)
+
+        return torch.library.register_fake(f"cdkd::{name}", checked)
+
+    return register

@@ -86,7 +86,6 @@ def check_bins(argument: str, tensor: Tensor) -> None:
 
 def check_dtype(argument: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
     """Raise TypeError unless the tensor is of this type; without one, of a type that kernels read."""
-    _check_given(argument, tensor)
     if tensor.dtype not in ((dtype,) if dtype else _TYPES):
         expected = _name(dtype) if dtype else "float32, float64, bfloat16 or float16"
         raise TypeError(f"{argument}: expected dtype {expected}, got {_name(tensor.dtype)}")
@@ -94,7 +93,6 @@ def check_dtype(argument: str, tensor: Tensor, dtype: torch.dtype | None = None)
 
 def check_device(argument: str, tensor: Tensor, like: Tensor) -> None:
     """Check that a tensor lies on the device of `like`."""
-    _check_given(argument, tensor)
     if tensor.device != like.device:
         fail(argument, f"one on {tensor.device}", f"a tensor on {like.device}")
 
@@ -110,12 +108,6 @@ def fail_shape(
     """Raise InputError for a tensor's shape; `more` says what the sizes do not."""
     comma = "," if len(sizes) == 1 else ""
     fail(argument, tuple(tensor.shape), f"shape ({', '.join(map(str, sizes))}{comma}){more}")
-
-
-def _check_given(argument: str, tensor: object) -> None:
-    """Raise TypeError for None, which torch's operators take for a tensor."""
-    if tensor is None:
-        raise TypeError(f"{argument}: expected a tensor, got None")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
+from cdkd_ext.ops._library import register_fake
 from cdkd_ext.ops._mistakes import named
 from cdkd_ext.ops._tensors import (
     accumulator_type,
@@ -172,7 +173,7 @@ def _loss_tangent(
 _tangent = first_order("cca_kl", _loss_tangent)
 
 
-@torch.library.register_fake("cdkd::cca_kl")
+@register_fake("cca_kl")
 def _fake(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -190,7 +191,7 @@ def _fake(
     )
 
 
-@torch.library.register_fake("cdkd::cca_kl_gradients")
+@register_fake("cca_kl_gradients")
 def _fake_gradients(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     student_logits, wants_tau = args[0], args[-1]
     loss = _fake(*args[:-1])
@@ -198,7 +199,7 @@ def _fake_gradients(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     return loss, student_gradient, loss.new_empty(loss.shape if wants_tau else (0,))
 
 
-@torch.library.register_fake("cdkd::cca_kl_backward")
+@register_fake("cca_kl_backward")
 def _fake_backward(gradient: Tensor, student_gradient: Tensor, tau_gradient: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(student_gradient), tau_gradient.new_empty((), dtype=torch.float64)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
+from cdkd_ext.ops._library import register_fake
 from cdkd_ext.ops._mistakes import named
 from cdkd_ext.ops._tensors import accumulator_type, check_tensor, common_type, converted, fail_shape
 from cdkd_ext.ops._vmap import register_vmap
@@ -135,7 +136,7 @@ def _cosine_tangent(activation: str, eps: float, *args: Any) -> Tensor:
 _tangent = first_order("projector_cosine", _cosine_tangent)
 
 
-@torch.library.register_fake("cdkd::projector_cosine")
+@register_fake("projector_cosine")
 def _fake(
     feature: Tensor,
     weight: Tensor,
@@ -150,7 +151,7 @@ def _fake(
     return feature.new_empty(feature.shape[0], dtype=accumulator_type(feature))
 
 
-@torch.library.register_fake("cdkd::projector_cosine_forward")
+@register_fake("projector_cosine_forward")
 def _fake_forward(
     feature: Tensor,
     weight: Tensor,
@@ -175,7 +176,7 @@ def _fake_forward(
     )
 
 
-@torch.library.register_fake("cdkd::projector_cosine_backward")
+@register_fake("projector_cosine_backward")
 def _fake_backward(
     gradient: Tensor,
     feature: Tensor,

@@ -11,6 +11,7 @@ from torch import Tensor
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.ops import _fast_path, reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
+from cdkd_ext.ops._library import register_fake
 from cdkd_ext.ops._mistakes import named
 from cdkd_ext.ops._tensors import accumulator_type, check_tensor, common_type, converted, fail_shape
 from cdkd_ext.ops._vmap import one_by_one, refuse_batched_gradients, register_vmap
@@ -222,7 +223,7 @@ class _Move(torch.autograd.Function):
         return args[2].new_empty(0), None
 
 
-@torch.library.register_fake("cdkd::sau_select")
+@register_fake("sau_select")
 def _fake(
     feature: Tensor,
     conv_weights: Sequence[Tensor],
@@ -243,7 +244,7 @@ def _fake(
     return selection, selection.new_empty(norm_weight.shape), selection.new_empty(norm_weight.shape)
 
 
-@torch.library.register_fake("cdkd::sau_select_forward")
+@register_fake("sau_select_forward")
 def _fake_forward(
     feature: Tensor,
     conv_weights: Sequence[Tensor],
@@ -274,7 +275,7 @@ def _fake_forward(
     )
 
 
-@torch.library.register_fake("cdkd::sau_select_backward")
+@register_fake("sau_select_backward")
 def _fake_backward(
     gradient: Tensor,
     feature: Tensor,

@@ -10,6 +10,7 @@ from torch import Tensor
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.ops import _fast_path
 from cdkd_ext.ops._derivative import no_derivative
+from cdkd_ext.ops._library import register_fake
 from cdkd_ext.ops._mistakes import named
 from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_device, check_positive, check_tensor
 from cdkd_ext.ops._vmap import one_by_one
@@ -104,7 +105,7 @@ def _refuse() -> NoReturn:
     raise RuntimeError("cdkd: simcc_decode has no derivative; detach the logits before decoding them")
 
 
-@torch.library.register_fake("cdkd::simcc_decode")
+@register_fake("simcc_decode")
 def _fake(
     logits_x: Tensor,
     logits_y: Tensor,

@@ -11,6 +11,7 @@ from torch import Tensor
 from cdkd_ext.errors import check
 from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
+from cdkd_ext.ops._library import register_fake
 from cdkd_ext.ops._mistakes import named
 from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_positive, check_tensor
 from cdkd_ext.ops._vmap import as_rows, register_vmap
@@ -95,20 +96,20 @@ def _loss_tangent(logits_gradient: Tensor, logits: Tensor | None) -> Tensor:
 _tangent = first_order("simcc_kl", _loss_tangent)
 
 
-@torch.library.register_fake("cdkd::simcc_kl")
+@register_fake("simcc_kl")
 def _fake(logits: Tensor, target: Tensor, label_smoothing: float = 0.0, sigma: float | None = None) -> Tensor:
     _check(logits, target, label_smoothing, sigma)
     return logits.new_empty(logits.shape[:-1], dtype=accumulator_type(logits))
 
 
-@torch.library.register_fake("cdkd::simcc_kl_gradients")
+@register_fake("simcc_kl_gradients")
 def _fake_gradients(
     logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None
 ) -> tuple[Tensor, Tensor]:
     return _fake(logits, target, label_smoothing, sigma), logits.new_empty(logits.shape)
 
 
-@torch.library.register_fake("cdkd::simcc_kl_backward")
+@register_fake("simcc_kl_backward")
 def _fake_backward(gradient: Tensor, logits_gradient: Tensor) -> Tensor:
     return logits_gradient.new_empty(logits_gradient.shape)
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from cdkd_ext.codecs.heatmap import DECODINGS
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS, JointSet, named_joints
-from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE, RESAMPLINGS, Resample
+from cdkd_ext.methods.heatmaps import DECODINGS
+from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # which outputs each kind has: those that it needs, and those that it may have
 ROLES = {

@@ -104,7 +104,7 @@ class TeacherFile:
     def identity(self, teacher: FrozenTeacher | ForeignTeacher) -> str:
         """What tells the outputs of this file's teacher from those of another: the file's hash, and how it is asked."""
         if isinstance(teacher, FrozenTeacher):
-            return f"{file_hash(self.path)} {teacher.precision}"
+            return f"{file_hash(self.path)} {teacher.precision}{' tokens' if teacher.tokens else ''}"
         # how many threads compute is no matter of the outputs
         asked = {**asdict(teacher.options), "threads": None, "preset": None}
         spec = asdict(teacher.teacher_spec)

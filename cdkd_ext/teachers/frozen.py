@@ -31,6 +31,7 @@ class FrozenTeacher:
             (AVX-512 BF16), where it takes half the time, and float32 elsewhere.
 
     Attributes:
+        tokens: whether it gives the tokens of its transformer, too; to be switched on before it is asked.
         spec: the network's description.
         feature_size: (h, w) of its last feature map.
         teacher_spec: sizes, bins and joints of its outputs.
@@ -58,13 +59,15 @@ class FrozenTeacher:
         self.device = next(network.parameters()).device if device is None else torch.device(device)
         network = network.to(self.device).eval().requires_grad_(False)
         if precision == "auto":
-            precision = _fast_precision(self.device)
+            precision = fast_precision(self.device)
         self.precision = precision
         self.spec: ModelSpec = network.spec
         self.feature_size: tuple[int, int] = network.feature_size
         self.teacher_spec = TeacherSpec.of(network)
-        frozen = inference_copy(network, getattr(torch, precision))
-        self._network = CapturedFunction(frozen)
+        self.tokens = False
+        self._names: list[str] = []
+        self._frozen = inference_copy(network, getattr(torch, precision))
+        self._network = CapturedFunction(self._values)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> TeacherOutput:
@@ -74,10 +77,18 @@ class FrozenTeacher:
         """
         images = images.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, enabled=False):
-            return TeacherOutput(*self._network(images.contiguous(memory_format=torch.channels_last)))
+            values = self._network(images.contiguous(memory_format=torch.channels_last))
+        return TeacherOutput(**dict(zip(self._names, values, strict=True)))
+
+    def _values(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Of an output what there is, as a graph can hold it; `_names` says what that is."""
+        taught = TeacherOutput.of(self._frozen(images), tokens=self.tokens)._asdict()
+        there = {name: value for name, value in taught.items() if value is not None}
+        self._names = list(there)
+        return tuple(there.values())
 
 
-def _fast_precision(device: torch.device) -> str:
+def fast_precision(device: torch.device) -> str:
     """What a device computes convolutions fastest in without losing more than a teacher can."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"

@@ -29,7 +29,8 @@ from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.evaluation.evaluate import check_joints
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
-from cdkd_ext.models.spec import DEFAULT_PADDING, DEFAULT_RESAMPLE
+from cdkd_ext.models.spec import DEFAULT_PADDING
+from cdkd_ext.resampling import DEFAULT_RESAMPLE
 from cdkd_ext.teachers import (
     CompactOutput,
     CompactOutputs,
@@ -174,7 +175,7 @@ def load_teacher(
     file = config.teacher_file()
     if file is None:
         return None
-    bins = student.num_bins if student.head == "simcc" else None
+    bins = student.num_bins if student.method.has_classes else None
     teacher = file.load(accelerator.device, joints, student_bins=bins)
     if isinstance(teacher, ForeignTeacher):
         accelerator.print(f"joints of {file.path}: {teacher.joint_map}")
@@ -197,6 +198,8 @@ def build_dataset(
         teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
         resample=spec.resample,
         teacher_resample=DEFAULT_RESAMPLE if teacher is None else teacher.teacher_spec.resample,
+        unbiased=spec.method.unbiased_crop,
+        teacher_unbiased=teacher is not None and teacher.teacher_spec.unbiased_crop,
     )
 
 
@@ -280,6 +283,10 @@ def _mirrored(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher 
         return MirroredViews(config.data.views, order)
     spec = teacher.teacher_spec
     check_mirrors(spec, features=config.uses_features())
+    unbiased = dataset.unbiased or dataset.teacher_unbiased
+    tokens = isinstance(teacher, FrozenTeacher) and teacher.tokens
+    got = "true for unbiased crops beside a teacher" if unbiased else "true beside a teacher's tokens"
+    check(not unbiased and not tokens, "data.mirror_views", got, "false")
 
     def output(stored: TeacherOutput | CompactOutput, mirrored: Tensor) -> TeacherOutput:
         return mirror_output(stored.widened(), mirrored, order, spec, width)

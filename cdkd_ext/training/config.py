@@ -15,16 +15,23 @@ from cdkd_ext.distillation import (
     SAPE,
     AdversarialScalar,
     DescribedNetwork,
-    HeatmapLoss,
-    SimCCLoss,
     TeacherSpec,
 )
 from cdkd_ext.errors import check, check_option, fail
+from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import ModelOptions, list_models
-from cdkd_ext.models.spec import RESAMPLINGS
+from cdkd_ext.resampling import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
-from cdkd_ext.training.pair import both_simcc, cca_between, channels_agree, sape_between, spec_of
+from cdkd_ext.training.pair import (
+    both_have_classes,
+    cca_between,
+    channels_agree,
+    sape_between,
+    spec_of,
+    teaching_between,
+    what_without_classes,
+)
 from cdkd_ext.training.task import DistillationTask
 
 
@@ -45,42 +52,16 @@ class ModelConfig(ModelOptions):
 
 
 @dataclass
-class LabelLossConfig:
-    """The loss from labels.
+class LabelLossConfig(LabelLossOptions):
+    """The loss from labels."""
 
-    Args:
-        kind: "gaussian" spreads a label over `sigma` bins, "hard" puts it on one bin.
-        sigma: standard deviation of the Gaussian in bins.
-        label_smoothing: share of a hard label that is spread over the other bins.
-        reduction: "row_mean" (per joint, summed over bins and axes), or the published "sum" and "mean" forms.
-        scale: factor on the loss.
-        heatmap_sigma: standard deviation of a heatmap's targets in cells, which with `scale` is all that concerns
-            a heatmap head; None takes the published 2 for 64 cells, in proportion, at least 1.
-    """
-
-    kind: Literal["gaussian", "hard"] = "gaussian"
-    sigma: float = 1.0
-    label_smoothing: float = 0.0
-    reduction: Literal["row_mean", "sum", "mean"] = "row_mean"
-    scale: float = 1.0
-    heatmap_sigma: float | None = None
-
-    def build(self, student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:
-        """The loss of the student's head.
+    def build(self, student: DescribedNetwork) -> LabelLoss:
+        """The loss of the student's method.
 
         Raises:
             InputError: an option is unknown or out of range.
         """
-        if student.spec.head == "heatmap":
-            return HeatmapLoss.of(student, sigma=self.heatmap_sigma, scale=self.scale)
-        return SimCCLoss(
-            student.spec.split_ratio,
-            kind=self.kind,
-            sigma=self.sigma,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
-            scale=self.scale,
-        )
+        return student.spec.method.label_loss(student, self)
 
 
 class Grouped(Protocol):
@@ -157,7 +138,8 @@ class TrainingConfig:
         tf32: on a GPU, multiply float32 with ten bits of mantissa, in convolutions and in matrix products: several times
             as fast. Set while the command runs; without it neither uses TF32, whatever torch's defaults are.
         cuda_graphs: on a single GPU, replay forward and backward of a step from a CUDA graph: the host launches one
-            graph instead of thousands of kernels. It keeps the memory of one step. Not with fp16, whose loss scale moves.
+            graph instead of thousands of kernels. It keeps the memory of one step. For SimCC and heatmaps; not with fp16, whose
+            loss scale moves.
         cpu: stay on the CPU where there is a GPU.
     """
 
@@ -308,18 +290,43 @@ class CCAConfig:
         """The term between two networks, or None where it is not used.
 
         Raises:
-            InputError: a head is of heatmaps, or an option is unknown.
+            InputError: one of them has no classes, or an option is unknown.
         """
         if not self.enabled:
             return None
-        which = "student" if student.spec.head == "heatmap" else "teacher"
+        which = "teacher" if student.spec.method.has_classes else "student"
         check(
-            both_simcc(student, _spec(teacher)),
+            both_have_classes(student, _spec(teacher)),
             "cca.enabled",
-            f"true for a {which} with heatmaps",
+            f"true for a {which} {what_without_classes(student, which)}",
             "false: CCA aligns SimCC classes, and SAPE works alone",
         )
         return cca_between(student, teacher, self.phase)
+
+
+@dataclass
+class TeachingConfig:
+    """The own distillation of the student's method: DistilPose's from a TokenPose-B of the same crops.
+
+    Args:
+        enabled: whether it is used.
+    """
+
+    enabled: bool = False
+
+    def build(self, student: DescribedNetwork, teacher: object) -> Teaching | None:
+        """The terms between two networks, or None where they are not used.
+
+        Raises:
+            InputError: the student's method has none from the teacher's.
+        """
+        if not self.enabled:
+            return None
+        found = teaching_between(student, teacher)
+        method = student.spec.method.name
+        got = f"true for a student of the method {method} and a teacher without what it learns from"
+        check(found is not None, "teaching.enabled", got, "false, or distilpose and a teacher of tokenpose_b")
+        return found
 
 
 @dataclass
@@ -380,6 +387,7 @@ class DistillationConfig(TrainingConfig):
         teacher_options: how a teacher that is not of this package teaches.
         sape: feature distillation.
         cca: logit distillation.
+        teaching: own distillation of the student's method.
         temperature: temperature of the logit distillation.
     """
 
@@ -391,6 +399,7 @@ class DistillationConfig(TrainingConfig):
     teacher_options: TeacherOptions = field(default_factory=TeacherOptions)
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
+    teaching: TeachingConfig = field(default_factory=TeachingConfig)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
 
     def validate(self) -> None:
@@ -400,7 +409,7 @@ class DistillationConfig(TrainingConfig):
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         self.teacher_options.validate()
         check(
-            self.sape.enabled or self.cca.enabled,
+            self.sape.enabled or self.cca.enabled or self.teaching.enabled,
             "sape.enabled and cca.enabled",
             "both false",
             "at least one distillation term (or use `cdkd train`)",
@@ -419,6 +428,7 @@ class DistillationConfig(TrainingConfig):
         return {
             "sape": self.sape.build(student, teacher),
             "cca": self.cca.build(student, teacher),
+            "teaching": self.teaching.build(student, teacher),
             "tau": self.temperature.build(),
             "alpha": self.temperature.build_weight(self.sape.weight),
             "beta": self.temperature.build_weight(self.cca.weight),

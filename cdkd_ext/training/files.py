@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cdkd_ext.errors import check
+from cdkd_ext.data import Augmentation, DataConfig
+from cdkd_ext.detectors import DetectionOptions
+from cdkd_ext.errors import check, fail
 from cdkd_ext.files import read_yaml, replacing
 from cdkd_ext.training.migration import migrated
 
@@ -38,6 +40,25 @@ def read_config(path: str | Path) -> dict[str, Any]:
     options = read_yaml(path)
     check(isinstance(options, dict), "config", f"{path}, which holds none", "a YAML mapping of options")
     return migrated(options, path)
+
+
+def data_of_run(folder: str | Path) -> DataConfig:
+    """Read which images and annotations a run was trained with; drawn people are those in its folder.
+
+    Raises:
+        InputError: there is no configuration, or it has no such options.
+    """
+    folder = Path(folder)
+    options = read_config(folder).get("data") or {}
+    sections = {"augmentation": Augmentation, "detection": DetectionOptions}
+    try:
+        options |= {name: kind(**options[name]) for name, kind in sections.items() if name in options}
+        config = DataConfig(**options)
+    except TypeError as error:
+        fail(f"{folder / 'config.yaml'}: data", error, "the options of a run's data")
+    if config.root is None and not config.images:
+        config = replace(config, root=str(folder / "synthetic"))
+    return config
 
 
 def _plain(value: Any) -> Any:

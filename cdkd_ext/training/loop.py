@@ -326,10 +326,11 @@ class Trainer:
         return losses
 
     def _replays(self) -> bool:
-        """Whether steps may be replayed: one process, whose gradients nothing else touches, and no moving scale."""
+        """Whether steps may be replayed: one process, whose gradients nothing else touches, and numbers that stay."""
         accelerator = self.accelerator
         alone = accelerator.num_processes == 1 and accelerator.scaler is None
-        return self.config.cuda_graphs and alone and accelerator.device.type == "cuda"
+        same = self.task.loss.label_loss.replayable
+        return self.config.cuda_graphs and alone and same and accelerator.device.type == "cuda"
 
     def _step_adversarial(self) -> None:
         if self.adversarial_optimizer is None:

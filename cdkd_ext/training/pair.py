@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from cdkd_ext.distillation import CCA, SAPE, DescribedNetwork, HeatmapLoss, SimCCLoss, TeacherSpec
+from cdkd_ext.distillation import CCA, SAPE, DescribedNetwork, TeacherSpec
 from cdkd_ext.errors import check, check_type
+from cdkd_ext.methods import LabelLoss, Teaching
+from cdkd_ext.models import ModelSpec
 
 
 def spec_of(teacher: object) -> TeacherSpec | None:
@@ -47,38 +49,28 @@ def check_pair(student: DescribedNetwork, other: TeacherSpec) -> None:
 
 
 def channels_agree(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
-    """Whether both last feature maps have as many channels, which SAPE needs."""
-    return student.spec.feature_channels == teacher.feature_channels
+    """Whether both have a last feature map, of as many channels, which SAPE needs."""
+    return 0 < student.spec.feature_channels == teacher.feature_channels
 
 
-def both_simcc(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
-    """Whether the student has a SimCC head and the teacher distributions, which CCA aligns."""
-    return student.spec.head == "simcc" and teacher.num_bins is not None
+def both_have_classes(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
+    """Whether the student has classes and the teacher distributions, which CCA aligns."""
+    return student.spec.method.has_classes and teacher.num_bins is not None
 
 
-def check_label_loss(student: DescribedNetwork, label_loss: SimCCLoss | HeatmapLoss) -> None:
-    """Fail unless the loss from labels is one of the student's head and sizes.
+def check_label_loss(student: DescribedNetwork, label_loss: LabelLoss) -> None:
+    """Fail unless the loss from labels is one of the student's method and sizes.
 
     Raises:
-        InputError: the loss is of the other head, of another split ratio or of another crop size.
-        TypeError: it is neither loss.
+        InputError: the loss is of another method, of another split ratio or of another crop size.
+        TypeError: it is no loss from labels.
     """
-    check_type("label_loss", label_loss, (SimCCLoss, HeatmapLoss), "a SimCCLoss or a HeatmapLoss")
     spec = student.spec
-    expected = {"simcc": "SimCCLoss", "heatmap": "HeatmapLoss"}[spec.head]
+    expected = f"a {spec.method.loss.__name__}"
+    check_type("label_loss", label_loss, LabelLoss, expected)
     got = type(label_loss).__name__
-    check(label_loss.name == spec.head, "label_loss", f"a {got}", f"a {expected} for a {spec.head} head")
-    if isinstance(label_loss, SimCCLoss):
-        ratio = label_loss.split_ratio
-        check(
-            ratio == spec.split_ratio,
-            "label_loss.split_ratio",
-            ratio,
-            f"the student's {spec.split_ratio} bins per pixel",
-        )
-    else:
-        size = label_loss.input_size
-        check(size == spec.input_size, "label_loss.input_size", size, f"the student's {spec.input_size}")
+    check(label_loss.name == spec.method.name, "label_loss", f"a {got}", f"{expected} for a {spec.head} head")
+    label_loss.check_student(spec)
 
 
 def check_sape(student: DescribedNetwork, teacher: TeacherSpec | None, sape: SAPE) -> None:
@@ -105,14 +97,22 @@ def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
     """Fail unless both have classes, of which any two counts can be aligned.
 
     Raises:
-        InputError: a head is of heatmaps.
+        InputError: one of them has none.
     """
-    heatmaps = {
-        "student": student.spec.head == "heatmap",
+    without = {
+        "student": not student.spec.method.has_classes,
         "teacher": teacher is not None and teacher.num_bins is None,
     }
-    for which, refused in heatmaps.items():
-        check(not refused, "cca", f"a CCA for a {which} with heatmaps", "None: CCA aligns SimCC classes")
+    for which, refused in without.items():
+        got = f"a CCA for a {which} {what_without_classes(student, which)}"
+        check(not refused, "cca", got, "None: CCA aligns SimCC classes")
+
+
+def what_without_classes(student: DescribedNetwork, which: str) -> str:
+    """What a student or teacher without classes has instead, in words."""
+    method = student.spec.method.name
+    heatmaps = which == "teacher" or method == "heatmap"
+    return "with heatmaps" if heatmaps else f"of the method {method}"
 
 
 def sape_between(student: DescribedNetwork, teacher: TeacherSpec, **options: Any) -> SAPE:
@@ -126,3 +126,13 @@ def cca_between(student: DescribedNetwork, teacher: object, phase: str = "paper"
     if spec is None or hasattr(teacher, "spec"):
         return CCA(phase)
     return CCA(offset=spec.offset(student.spec.num_bins))
+
+
+def teaching_between(student: DescribedNetwork, teacher: object) -> Teaching | None:
+    """The own distillation of the student's method from the teacher's, if there is one.
+
+    Raises:
+        InputError: the teacher's method fits, and its crops or patches do not.
+    """
+    spec = getattr(teacher, "spec", None)
+    return student.spec.method.teaching(student.spec, spec) if isinstance(spec, ModelSpec) else None

@@ -18,7 +18,7 @@ NAME = "students.yaml"
 # of a student alone; the loader, the teacher and the loop serve all
 _OWN = frozenset({
     "output", "model", "label_loss", "optimizer", "evaluate_every", "flip_test", "simcc_score", "seed", "ema_decay", "sape",
-    "cca", "temperature",
+    "cca", "teaching", "temperature",
 })  # fmt: skip
 
 

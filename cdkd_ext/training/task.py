@@ -15,16 +15,15 @@ from cdkd_ext.distillation import (
     AdversarialScalar,
     DescribedNetwork,
     DistillationLoss,
-    HeatmapLoss,
-    SimCCLoss,
     TeacherOutput,
     TeacherSpec,
 )
 from cdkd_ext.errors import check, check_type, fail
+from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import PoseNetwork, channels_last
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 from cdkd_ext.training.pair import (
-    both_simcc,
+    both_have_classes,
     cca_between,
     channels_agree,
     check_cca,
@@ -33,6 +32,7 @@ from cdkd_ext.training.pair import (
     check_sape,
     sape_between,
     spec_of,
+    teaching_between,
 )
 
 Auto = Literal["auto"]
@@ -50,10 +50,12 @@ class DistillationTask(nn.Module):
             `TeacherOutput` for its crops, which needs `sape` and `cca` given unless it has a `teacher_spec`, or the
             attributes of a `DescribedNetwork`. None trains from labels alone, or from stored outputs with `sape` or
             `cca` given.
-        label_loss: the loss from labels; None takes `SimCCLoss` or `HeatmapLoss` for the student's head.
+        label_loss: the loss from labels; None takes that of the student's method with its defaults.
         sape: the feature term, or None; "auto" is SAPE with its defaults where the channels of both last feature maps
             agree.
-        cca: the logit term, or None; "auto" is CCA where both networks have a SimCC head.
+        cca: the logit term, or None; "auto" is CCA where both networks have class distributions.
+        teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
+            teacher's, if any: DistilPose's from a TokenPose-B.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
         alpha: weight of the feature term: fixed, or learnt against the loss.
         beta: weight of the logit term: fixed, or learnt against the loss.
@@ -87,9 +89,10 @@ class DistillationTask(nn.Module):
         student: PoseNetwork,
         teacher: PoseNetwork | Teacher | None = None,
         *,
-        label_loss: SimCCLoss | HeatmapLoss | None = None,
+        label_loss: LabelLoss | None = None,
         sape: SAPE | Auto | None = "auto",
         cca: CCA | Auto | None = "auto",
+        teaching: Teaching | Auto | None = "auto",
         tau: float | ETHT = 1.0,
         alpha: float | AdversarialScalar = 2.0,
         beta: float | AdversarialScalar = 4.0,
@@ -110,21 +113,25 @@ class DistillationTask(nn.Module):
         if cca is not None:
             check_type("cca", cca, CCA, "a CCA, None or 'auto'")
             check_cca(student, described)
-        if teacher is not None:
-            got = "neither SAPE (the channels of the features differ, or sape=None) nor CCA (a head of heatmaps, or cca=None)"
+        teaching = teaching_between(student, teacher) if teaching == "auto" else teaching
+        if teacher is not None and teaching is None:
+            got = "neither SAPE (the channels of the features differ, or sape=None) nor CCA (no classes, or cca=None)"
             check(sape is not None or cca is not None, "teacher", got, "a term that the student learns by")
         self.student = channels_last(student)
         self.loss = DistillationLoss(
             label_loss,
             sape=sape,
             cca=cca,
+            teaching=teaching,
             tau=tau,
             alpha=alpha,
             beta=beta,
             annotated_weights=annotated_weights,
         )
         # in a tuple a teacher that is a module is not registered as one
-        self._teacher: tuple[Teacher, ...] = () if teacher is None else (_frozen(teacher),)
+        self._teacher: tuple[Teacher, ...] = (
+            () if teacher is None else (_frozen(teacher, tokens=teaching is not None),)
+        )
 
     def forward(
         self,
@@ -204,9 +211,9 @@ class DistillationTask(nn.Module):
         return None if output is None else output.to(device).widened()
 
 
-def default_label_loss(student: DescribedNetwork) -> SimCCLoss | HeatmapLoss:
-    """The loss from labels for a network's head, with its defaults."""
-    return HeatmapLoss.of(student) if student.spec.head == "heatmap" else SimCCLoss(student.spec.split_ratio)
+def default_label_loss(student: DescribedNetwork) -> LabelLoss:
+    """The loss from labels for a network's method, with its defaults."""
+    return student.spec.method.label_loss(student, LabelLossOptions())
 
 
 def _default_sape(student: DescribedNetwork, teacher: object, described: TeacherSpec | None) -> SAPE | None:
@@ -222,12 +229,16 @@ def _default_cca(student: DescribedNetwork, teacher: object, described: TeacherS
         return None
     if described is None:
         fail("cca", "'auto' beside a teacher without spec and feature_size", "a CCA, or None")
-    return cca_between(student, teacher) if both_simcc(student, described) else None
+    return cca_between(student, teacher) if both_have_classes(student, described) else None
 
 
-def _frozen(teacher: PoseNetwork | Teacher) -> Teacher:
+def _frozen(teacher: PoseNetwork | Teacher, *, tokens: bool) -> Teacher:
     if isinstance(teacher, PoseNetwork):
-        return FrozenTeacher(teacher)
+        teacher = FrozenTeacher(teacher)
+    if isinstance(teacher, FrozenTeacher):
+        # one that several students share gives them where one of the students needs them
+        teacher.tokens = teacher.tokens or tokens
+        return teacher
     expected = "a network, or a callable that returns a TeacherOutput"
     check_type("teacher", teacher, Callable, expected)  # type: ignore[arg-type]
     return teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else teacher

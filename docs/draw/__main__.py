@@ -7,6 +7,7 @@ from pathlib import Path
 
 from layers import layers
 from method import merging, method
+from resample import resample
 from results import results
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
@@ -15,7 +16,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "images"
 def main(folder: Path = IMAGES) -> None:
     """Write every picture, named after its function."""
     folder.mkdir(parents=True, exist_ok=True)
-    for draw in (method, merging, layers, results):
+    for draw in (method, merging, layers, resample, results):
         (folder / f"{draw.__name__}.svg").write_text(str(draw()), encoding="utf-8")
 
 

@@ -15,7 +15,14 @@ _RUN, _NETWORK, _LEARN, _PEOPLE, _OPS, _KERNELS = (
 _LAYERS = (
     (_RUN, (("cli", "cdkd …: parses and calls"),)),
     (_RUN, (("demo", "a small study with its report"),)),
-    (_RUN, (("adaptation", "networks of any origin learn to see far"),)),
+    (
+        _RUN,
+        (
+            ("adaptation", "networks see far"),
+            ("deployment", "ONNX files"),
+            ("reporting", "a page about runs"),
+        ),
+    ),
     (_RUN, (("training", "task, loop, resume"), ("recipes", "experiments as YAML"))),
     (_RUN, (("evaluation", "PCKh, COCO's AP and AR"),)),
     (_NETWORK, (("inference", "Predictor, drawing"),)),
@@ -26,7 +33,8 @@ _LAYERS = (
     (_PEOPLE, (("synthetic", "drawn people"),)),
     (_NETWORK, (("checkpoints", "reading, writing, converting"),)),
     (_NETWORK, (("models", "networks and their description, ModelSpec"),)),
-    (_NETWORK, (("codecs", "coordinates to bins and maps, and back"),)),
+    (_NETWORK, (("codecs", "the codec of each head"),)),
+    (_NETWORK, (("methods", "SimCC, heatmaps and others: layers, codec, loss"),)),
     (_OPS, (("ops", "five operators in Python"), ("emulation", "CUDA on the CPU"))),
     (_KERNELS, (("csrc", "schemas, one room per operator: kernels for CPU and CUDA"),)),
 )

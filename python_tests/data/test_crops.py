@@ -215,3 +215,20 @@ def test_a_crop_that_shows_too_much_for_opencv_4_says_so(monkeypatch):
     matrix = crop_matrix(CropRegion((20_000.0, 5.0), (40_000, 40_000)), (32, 32))
     with pytest.raises(InputError, match=r"crop: expected one that shows at most 32767 pixels .* 40000x10"):
         warp_crop(image, matrix, (32, 32), "linear")
+
+
+def test_the_corner_pixels_of_an_unbiased_crop_lie_on_the_corners_of_the_region() -> None:
+    region = CropRegion((50.0, 40.0), (64.0, 32.0))
+    matrix = crop_matrix(region, (8, 4), unbiased=True)
+    corners = np.array([[34.0, 8.0], [66.0, 72.0]])
+    np.testing.assert_allclose(transform_points(corners, matrix), [[0, 0], [3, 7]], atol=1e-12)
+
+
+def test_the_unbiased_crop_of_a_mirrored_region_is_the_mirrored_crop() -> None:
+    points = np.random.default_rng(0).uniform(0, 100, (20, 2))
+    plain, flipped = (
+        crop_matrix(CropRegion((50.0, 40.0), (64.0, 48.0), flip=flip), (64, 48), unbiased=True)
+        for flip in (False, True)
+    )
+    x, y = transform_points(points, plain).T
+    np.testing.assert_allclose(transform_points(points, flipped), np.column_stack([47 - x, y]), atol=1e-9)

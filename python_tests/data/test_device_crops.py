@@ -16,7 +16,7 @@ from cdkd_ext.data.device_crops import crops_on_device, warp_crops
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models.spec import Resample
+from cdkd_ext.resampling import Resample
 
 JOINTS = JointSet(("nose", "left_hand", "right_hand"), (0, 2, 1))
 POINTS = np.array([[100.4, 70.2], [72.5, 95.0], [130.0, 88.7]], np.float32)
@@ -99,13 +99,16 @@ def test_mixed_precision_moves_nothing() -> None:
         assert torch.equal(warp_crops(source, maps, (32, 24)), expected)
 
 
-def test_nothing_waits_for_the_device(no_host_reads: Callable[[], AbstractContextManager[None]]) -> None:
+@pytest.mark.parametrize(("samples", "teacher_samples"), [(1, 1), (5, 2)])
+def test_nothing_waits_for_the_device(
+    no_host_reads: Callable[[], AbstractContextManager[None]], samples: int, teacher_samples: int
+) -> None:
     batch = {
         "stored_image": torch.empty(4, 3, 96, 96, dtype=torch.uint8, device="meta"),
         "to_stored": torch.empty(4, 2, 3, device="meta"),
     }
     with no_host_reads():
-        found = crops_on_device(batch, (16, 16), (64, 64))
+        found = crops_on_device(batch, (16, 16), (64, 64), samples=samples, teacher_samples=teacher_samples)
     assert {name: (tuple(value.shape), value.dtype) for name, value in found.items()} == {
         "image": ((4, 3, 16, 16), torch.uint8),
         "teacher_image": ((4, 3, 64, 64), torch.uint8),

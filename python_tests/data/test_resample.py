@@ -12,7 +12,9 @@ from cdkd_ext.data import CropRegion, crop_matrix, invert_affine, transform_poin
 from cdkd_ext.data.device_crops import warp_crops
 from cdkd_ext.errors import InputError
 
-SIZES = [(24, 24), (32, 32), (64, 48), (100, 75), (256, 256)]
+SIZES = [(24, 24), (64, 48), (100, 75), (256, 256)]
+# images of a size that a test can hold
+REDUCED = [(size, ratio) for size in SIZES for ratio in (1.3, 3.7, 7.9, 17.3, 29.0) if ratio * size[0] < 1000]
 ROTATIONS = [0.0, 33.0, -120.0]
 
 
@@ -33,7 +35,7 @@ def line(normal: float, offset: float, size: tuple[int, int], width: float) -> n
     return np.repeat((255 * light).round().astype(np.uint8)[..., None], 3, 2)
 
 
-def rendered(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], samples: int = 48) -> np.ndarray:
+def rendered(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], samples: int = 24) -> np.ndarray:
     """The mean of the bilinear image over each pixel's square, from many samples, in float64 and without OpenCV."""
     inverse = invert_affine(matrix)
     steps = (np.arange(samples) + 0.5) / samples - 0.5
@@ -58,15 +60,11 @@ def centroid(plane: np.ndarray) -> tuple[float, float]:
     return (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
 
 
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("rotation", ROTATIONS)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("ratio", [1.3, 3.7, 7.9, 17.3, 29.0])
-def test_a_dot_stays_where_it_is(ratio, size, rotation, flip):
+@pytest.mark.parametrize(("rotation", "flip"), [(0.0, False), (33.0, True), (-120.0, False)])
+@pytest.mark.parametrize(("size", "ratio"), REDUCED)
+def test_a_dot_stays_where_it_is(size, ratio, rotation, flip):
     """A shift by half a source pixel, or by half a sample, would be seen."""
     height = ratio * size[0]
-    if height > 1000:
-        pytest.skip("an image larger than a test should hold")
     center = (height * 0.63, height * 0.58)
     shown = CropRegion(center, (height, height * size[1] / size[0]), rotation, flip)
     matrix = crop_matrix(shown, size)

@@ -11,6 +11,7 @@ import pytest
 
 from cdkd_ext.demo import DemoConfig, run_demo
 from cdkd_ext.errors import InputError
+from cdkd_ext.inference import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,15 @@ def test_the_images_can_be_opened(report):
     assert predictions.shape[1] > 5 * 224
     assert predictions.std() > 20
     assert cv2.imread(str(report.parent / "curves.png")).shape[0] > 200
+
+
+def test_there_is_a_page_to_look_at_and_a_file_to_use(report):
+    page = (report.parent / "report.html").read_text()
+    for name in ("distilled_0", "alone_0", "teacher", "labels"):
+        assert name in page
+    predictor = Predictor.load(report.parent / "student.onnx")
+    (result,) = predictor.follow(report.parent / "synthetic/val/images/000000.jpg", "whole")
+    assert result.poses.keypoints.shape == (1, len(predictor.joints), 2)
 
 
 def test_a_second_call_keeps_the_finished_runs(report, small):

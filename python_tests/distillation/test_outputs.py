@@ -60,4 +60,4 @@ def test_an_output_without_parts_is_moved_and_widened():
     )
     moved = output.to("cpu").widened()
     assert moved.feature is None
-    assert all(value.dtype == torch.float32 for value in moved[1:])
+    assert all(value.dtype == torch.float32 for value in moved[1:4]) and moved[4:] == (None, None)

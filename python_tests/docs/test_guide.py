@@ -72,7 +72,18 @@ def test_the_description_in_the_guide_is_one(pages):
 
 def test_options_of_the_command_line_exist(pages):
     known = set()
-    for command in ("distill", "adapt", "teacher", "eval", "convert", "info", "cache plan"):
+    for command in (
+        "distill",
+        "adapt",
+        "teacher",
+        "eval",
+        "predict",
+        "export",
+        "report",
+        "convert",
+        "info",
+        "cache plan",
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "cdkd_ext.cli", *command.split(), "--help"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cdkd_ext.errors import InputError
-from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, save_image, tile
+from cdkd_ext.inference import draw_pose, draw_poses, enlarge, enlarge_points, save_image, tile
 from cdkd_ext.joints import MPII_JOINTS, JointSet
 
 
@@ -21,6 +21,17 @@ def test_limbs_are_drawn_on_a_copy():
     assert (image == 128).all()
     changed = (drawn != 128).any(-1)
     assert all(changed[round(float(y)), round(float(x))] for x, y in spread_out())
+
+
+def test_several_people_are_drawn_as_one_after_the_other():
+    image = np.full((100, 100, 3), 128, np.uint8)
+    people = np.stack([spread_out(), spread_out()[:, ::-1], np.full((16, 2), np.nan)])
+    drawn = np.ones((3, 16), bool)
+    drawn[1, 3:] = False
+    found = draw_poses(image, people, MPII_JOINTS, drawn=drawn)
+    expected = draw_pose(image, people[0], MPII_JOINTS)
+    expected = draw_pose(expected, people[1], MPII_JOINTS, drawn=drawn[1])
+    assert (found == expected).all() and (image == 128).all()
 
 
 def test_left_and_right_have_their_colours():

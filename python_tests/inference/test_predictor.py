@@ -323,3 +323,25 @@ def test_other_joints_than_the_description_s_can_be_given():
     network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, joints=MPII_JOINTS)
     renamed = replace(MPII_JOINTS, names=tuple(f"{name}_2" for name in MPII_JOINTS.names))
     assert Predictor(network, renamed).joints is renamed
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "float16"])
+def test_fused_layers_predict_the_same(precision, tmp_path):
+    torch.manual_seed(0)
+    network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=16, joints=MPII_JOINTS)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
+    save_model(network, tmp_path / "best.safetensors")
+    image = picture_with_a_spot(160, 120)
+    expected = Predictor.load(tmp_path)(image, [(80, 40, 160, 160)])
+    poses = Predictor.load(tmp_path, precision=precision)(image, [(80, 40, 160, 160)])
+    assert np.median(np.abs(poses.keypoints - expected.keypoints)) <= 1e-3
+    assert np.abs(poses.scores - expected.scores).max() < (1e-4 if precision == "float32" else 0.1)
+
+
+def test_a_precision_that_is_none_is_named(tmp_path):
+    network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=16, joints=MPII_JOINTS)
+    save_model(network, tmp_path / "best.safetensors")
+    with pytest.raises(InputError, match="precision: expected one of None, 'auto'"):
+        Predictor.load(tmp_path, precision="int8")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cdkd_ext.blocks import Bottleneck
 from cdkd_ext.models import HeatmapOutput, create_model
-from cdkd_ext.models.blocks import Bottleneck
 from cdkd_ext.models.hrnet import FusionModule, HRNet, HRNetLayout
 from cdkd_ext.models.spec import ModelSpec
 

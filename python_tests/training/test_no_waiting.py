@@ -64,6 +64,7 @@ def test_the_host_reads_nothing(options, no_host_reads, monkeypatch):
     given = options()
     student, teacher = (network.to("meta") for network in networks(given.pop("head", "simcc")))
     task = DistillationTask(student, teacher, **given).to("meta").train()
+    assert task.loss.label_loss.replayable
     with no_host_reads():
         losses = step(task, *batch("meta"))
     assert all(value.device.type == "meta" for value in losses.values())

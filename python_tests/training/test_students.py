@@ -112,12 +112,17 @@ def test_an_own_seed_changes_that_student_alone(drawn_people: Path, tmp_path: Pa
     assert same == [True, False, True]
 
 
-@pytest.mark.parametrize("every", [0, 2])
+@pytest.mark.parametrize(("every", "decay"), [(0, 0.0), (2, 0.9)])
 def test_resumed_students_end_at_the_same_bits(
-    drawn_people: Path, tmp_path: Path, teacher: Path, every: int, monkeypatch: pytest.MonkeyPatch
+    drawn_people: Path,
+    tmp_path: Path,
+    teacher: Path,
+    every: int,
+    decay: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = students(drawn_people, tmp_path / "whole", teacher, checkpoint_every=every)
-    broken = students(drawn_people, tmp_path / "broken", teacher, checkpoint_every=every)
+    whole = students(drawn_people, tmp_path / "whole", teacher, checkpoint_every=every, ema_decay=decay)
+    broken = students(drawn_people, tmp_path / "broken", teacher, checkpoint_every=every, ema_decay=decay)
     distill_students(whole, seed=5)
     original = Trainer._train_step
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -71,6 +74,12 @@ class Upsample(nn.Module):
         return functional.interpolate(x, scale_factor=float(self.factor), mode="nearest")
 
 
+def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """A context in which mixed precision is off on a tensor's device; there is none on the device "meta"."""
+    device = like.device.type
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
 def stem_strides(stride: int) -> tuple[int, int]:
     """Strides of a stem's two halving layers: 4 is both, 2 the second alone, 1 neither."""
     return (2 if stride == 4 else 1), (1 if stride == 1 else 2)
@@ -98,6 +107,19 @@ def resampled(widths: Sequence[int], source: int, target: int) -> nn.Module:
     steps = [halving(widths[source], widths[source]) for _ in range(target - source - 1)]
     # the last step has no ReLU: the sum over branches comes first
     return nn.Sequential(*steps, halving(widths[source], widths[target])[:2])
+
+
+def upsampling(channels: int, widths: Sequence[int]) -> nn.Sequential:
+    """Transposed convolutions that each double the resolution, with their norms and ReLUs (SimpleBaselines)."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [
+            nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = width
+    return nn.Sequential(*layers)
 
 
 def initialize(network: nn.Module) -> None:

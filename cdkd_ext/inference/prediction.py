@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cdkd_ext.codecs import HeatmapOutput, SimCCOutput, codec_for
+from cdkd_ext.codecs import codec_for
 from cdkd_ext.data.batches import lost_workers_named
 from cdkd_ext.errors import check
 from cdkd_ext.models import PoseNetwork
-
-_Output = TypeVar("_Output", SimCCOutput, HeatmapOutput)
 
 
 class Predictions(NamedTuple):
@@ -59,9 +57,9 @@ def predict_crops(
     return keypoints.float(), scores.float()
 
 
-def _single(output: _Output) -> _Output:
+def _single(output: Any) -> Any:
     """An output in float32, whatever the network computes in."""
-    return type(output)(*(tensor.float() for tensor in output))
+    return type(output)(*(value.float() if isinstance(value, Tensor) else value for value in output))
 
 
 @torch.no_grad()

@@ -31,23 +31,23 @@ class CodecOptions(Protocol):
         """How heatmaps become keypoints."""
         ...
 
+    @property
+    def offset_scale(self) -> float:
+        """Cells that an offset of 1 stands for."""
+        ...
+
 
 class Codec(ABC):
     """From keypoints to what a network is trained towards, and from what it says to keypoints.
 
-    Along each axis an output has places, bins or cells, and place i stands for pixel i / `places_per_pixel`. A new codec
-    is a file with a subclass, and a line in `codecs.CODECS`.
+    Along each axis an output has places, bins or cells, and place i stands for pixel i / `places_per_pixel`; an output of
+    coordinates has one place per pixel.
 
     Attributes:
         score_threshold: a joint whose score is at or below it does not count in the score of a COCO result.
     """
 
     score_threshold: ClassVar[float]
-
-    @classmethod
-    @abstractmethod
-    def of(cls, spec: CodecOptions, *, simcc_score: str = "min") -> Codec:
-        """The codec of a network; `simcc_score` matters to SimCC alone."""
 
     @abstractmethod
     def places_per_pixel(self, output: Any) -> tuple[float, float]:

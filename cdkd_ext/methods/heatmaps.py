@@ -1,16 +1,13 @@
-"""Heatmaps: training targets, and decoding to keypoints (SimpleBaselines, HRNet and DARK, as published)."""
+"""What methods with heatmaps share: targets, and decoding to keypoints (SimpleBaselines, HRNet and DARK, as published)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cdkd_ext.codecs.codec import Codec, CodecOptions
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.tensor_checks import check_tensor
 
@@ -22,80 +19,6 @@ _SMALL_KERNELS = {
     5: (0.0625, 0.25, 0.375, 0.25, 0.0625),
     7: (0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125),
 }
-
-
-class HeatmapOutput(NamedTuple):
-    """What a pose network with a heatmap head predicts for a batch of crops.
-
-    Attributes:
-        feature: last feature map (B, J, h, w), the output of `final_layer`: the heatmaps themselves.
-    """
-
-    feature: Tensor
-
-    @property
-    def heatmaps(self) -> Tensor:
-        """One map per joint, (B, J, h, w), trained towards a Gaussian of height 1."""
-        return self.feature
-
-
-@dataclass(frozen=True)
-class HeatmapCodec(Codec):
-    """Cell i of an axis stands for pixel stride · i.
-
-    Args:
-        input_size: (height, width) of the crops in pixels.
-        decoding: "quarter" is HRNet's, "dark" is DARK's, whose targets are not centred on cells (`decode_heatmaps`).
-        sigma: standard deviation of the targets in cells; None takes `heatmap_sigma` of the map.
-    """
-
-    input_size: tuple[int, int]
-    decoding: str = "quarter"
-    sigma: float | None = None
-    score_threshold: ClassVar[float] = 0.2  # as in HRNet's code
-
-    def __post_init__(self) -> None:
-        check_option("decoding", self.decoding, DECODINGS)
-
-    @classmethod
-    def of(cls, spec: CodecOptions, *, simcc_score: str = "min") -> HeatmapCodec:
-        """See `Codec.of`."""
-        return cls(spec.input_size, spec.decoding)
-
-    def places_per_pixel(self, output: HeatmapOutput) -> tuple[float, float]:
-        """Cells per pixel: one over the stride."""
-        height, width = output.heatmaps.shape[2:]
-        return width / self.input_size[1], height / self.input_size[0]
-
-    def targets(self, output: HeatmapOutput, keypoints: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, J, h, w) with Gaussians around the keypoints; see `heatmap_targets` and `Codec.targets`."""
-        height, width = output.heatmaps.shape[2:]
-        # float32 at least: float16 cannot hold a pixel coordinate to a fraction of a cell
-        dtype = torch.promote_types(keypoints.dtype, torch.float32)
-        return heatmap_targets(
-            keypoints.to(dtype),
-            weights,
-            self.input_size,
-            (height, width),
-            heatmap_sigma((height, width)) if self.sigma is None else self.sigma,
-            quantized=self.decoding == "quarter",
-        )
-
-    def decode(
-        self,
-        output: HeatmapOutput,
-        *,
-        flipped: tuple[HeatmapOutput, Tensor] | None = None,
-        to_image: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The highest cells, refined; scores are heights. See `decode_heatmaps` and `Codec.decode`."""
-        return decode_heatmaps(
-            output.heatmaps,
-            self.input_size,
-            flipped=None if flipped is None else (flipped[0].heatmaps, flipped[1]),
-            to_image=to_image,
-            method=self.decoding,
-        )
 
 
 def heatmap_sigma(heatmap_size: tuple[int, int]) -> float:

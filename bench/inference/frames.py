@@ -1,0 +1,188 @@
+"""People of a frame, all at once and one after the other: `python -m bench.inference.frames`.
+
+From a 1080p image and boxes to keypoints in its pixels: this package with PyTorch, with its fused copies (float32 and
+bfloat16), and with onnxruntime on an exported file, against the common way of scripts around ONNX files, which cut, normalise,
+run and decode one person after the other with numpy. All look at the same crops with the same network. A round has each way
+once, and the median of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from bench.gpu.report import print_columns
+from cdkd_ext.data import crop_matrix, invert_affine, region_from_box, transform_points
+from cdkd_ext.deployment import CropDecoder, write_onnx
+from cdkd_ext.deployment.export import described
+from cdkd_ext.inference import Predictor, TorchNetwork
+from cdkd_ext.joints import COCO_JOINTS
+from cdkd_ext.models import PoseNetwork, create_model
+
+ONE_BY_ONE = "onnxruntime, one by one, numpy"
+_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+_DEVIATION = np.array([58.395, 57.12, 57.375], np.float32)
+
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+Floats = npt.NDArray[np.floating[Any]]
+Boxes = list[tuple[float, float, float, float]]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.inference.frames", description=__doc__)
+    parser.add_argument("--model", default="lowres_base")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the crops")
+    parser.add_argument("--people", type=int, nargs="+", default=[1, 10, 20], help="in a frame")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument(
+        "--clock", choices=tuple(CLOCKS), default="wall", help="processor: of all threads, on a busy machine"
+    )
+    options = parser.parse_args()
+    network = create_model(
+        options.model,
+        input_size=(options.size, options.size),
+        num_joints=len(COCO_JOINTS),
+        joints=COCO_JOINTS,
+        resample="linear",
+    ).eval()
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (135, 240, 3), dtype=np.uint8)
+    image = np.asarray(cv2.resize(noise, (1920, 1080)), np.uint8)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in options.threads:
+            ways = competitors(network, Path(folder), threads)
+            for people in options.people:
+                boxes = draw_boxes(people, rng)
+                check_agreement(ways, image, boxes)
+                rows += measure(ways, image, boxes, threads, options.rounds, CLOCKS[options.clock])
+    print(
+        f"{options.model}, {options.size}x{options.size}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+    )
+    print_columns([["way", "threads", "people", "ms/frame", "crops/s", "times as fast"], *rows])
+
+
+def draw_boxes(people: int, rng: np.random.Generator) -> Boxes:
+    """Boxes of people, 100 to 400 pixels tall."""
+    heights = rng.uniform(100, 400, people)
+    return [
+        (float(rng.uniform(0, 1700)), float(rng.uniform(0, 680)), float(height / 2), float(height))
+        for height in heights
+    ]
+
+
+def competitors(
+    network: PoseNetwork, folder: Path, threads: int
+) -> dict[str, Callable[[npt.NDArray[np.uint8], Boxes], Floats]]:
+    """Each way as a function from image and boxes to keypoints."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    write_onnx(
+        CropDecoder(network),
+        folder / "whole.onnx",
+        metadata=described(network.spec, precision="float32", flip_test=False),
+    )
+    predictors = {
+        "PyTorch": Predictor(network, flip_test=False),
+        "PyTorch, fused": Predictor(TorchNetwork(network, flip_test=False, precision="float32")),
+        "PyTorch, fused, bfloat16": Predictor(TorchNetwork(network, flip_test=False, precision="bfloat16")),
+        "onnxruntime, exported": Predictor.load(folder / "whole.onnx", threads=threads),
+    }
+
+    def asked(predictor: Predictor) -> Callable[[npt.NDArray[np.uint8], Boxes], Floats]:
+        return lambda image, boxes: predictor(image, boxes).keypoints
+
+    ways = {name: asked(predictor) for name, predictor in predictors.items()}
+    return {ONE_BY_ONE: OneByOne(network, folder / "logits.onnx", threads), **ways}
+
+
+class OneByOne:
+    """One person after the other: numpy prepares and decodes, onnxruntime runs the bare network."""
+
+    def __init__(self, network: PoseNetwork, path: Path, threads: int) -> None:
+        height, width = network.input_size
+        self._size, self._spec = (height, width), network.spec
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, height, width),),
+            str(path),
+            dynamo=True,
+            input_names=["input"],
+            output_names=["feature", "x", "y"],
+            verbose=False,
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, image: npt.NDArray[np.uint8], boxes: Boxes) -> Floats:
+        """Keypoints (N, J, 2) in pixels of the image."""
+        return np.stack([self._person(image, box) for box in boxes])
+
+    def _person(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> Floats:
+        matrix = crop_matrix(region_from_box(box, self._size, self._spec.padding), self._size)
+        crop = cv2.warpAffine(image, matrix, self._size[::-1], flags=cv2.INTER_LINEAR)
+        planes = ((crop.astype(np.float32) - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None]
+        x, y = self._session.run(["x", "y"], {"input": np.ascontiguousarray(planes)})
+        points = np.stack([x[0].argmax(-1), y[0].argmax(-1)], -1) / self._spec.split_ratio
+        return transform_points(points, invert_affine(matrix))
+
+
+def check_agreement(ways: dict[str, Any], image: npt.NDArray[np.uint8], boxes: Boxes) -> None:
+    """Stop where a way finds other keypoints: of fresh weights some maxima are ties, which rounding decides."""
+    expected = ways[ONE_BY_ONE](image, boxes)
+    for name, way in ways.items():
+        off = np.linalg.norm(way(image, boxes) - expected, axis=-1) > 0.1
+        limit = 0.6 if "bfloat16" in name else 0.05
+        if off.mean() > limit:
+            raise SystemExit(f"{name}: {100 * off.mean():.1f} % of the keypoints are elsewhere")
+
+
+def measure(
+    ways: dict[str, Any],
+    image: npt.NDArray[np.uint8],
+    boxes: Boxes,
+    threads: int,
+    rounds: int,
+    clock: Callable[[], float],
+) -> list[list[str]]:
+    """A row for each way."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = clock()
+            way(image, boxes)
+            times[name].append(clock() - started)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    slow = medians[ONE_BY_ONE]
+    return [
+        [
+            name,
+            str(threads),
+            str(len(boxes)),
+            f"{1e3 * seconds:.2f}",
+            f"{len(boxes) / seconds:.0f}",
+            f"{slow / seconds:.2f}",
+        ]
+        for name, seconds in medians.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""`cdkd predict`: it needs no torch for an exported ONNX file, and no extra but that of the model's kind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from cdkd_ext.cli.parsing import Parser, plain_parser
+from cdkd_ext.errors import Terminated
+from cdkd_ext.inference import Predictor
+from cdkd_ext.inference.following import TRACKING, FramePoses, Times, follow
+from cdkd_ext.inference.person_boxes import FindPeople, find_people
+from cdkd_ext.inference.results import ResultFiles, check_folder
+from cdkd_ext.inference.sources import Part, open_source
+
+_SHOWN = 3
+_SECONDS_BETWEEN_LINES = 0.2
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Predict people in images, videos, cameras and streams, and write what was found."""
+    options = _parser().parse_args(list(arguments))
+    check_folder(Path(options.output))
+    people = find_people(
+        options.boxes,
+        options.detector,
+        min_score=options.min_box_score,
+        threads=options.threads,
+        cpu=options.device == "cpu",
+    )
+    predictor = Predictor.load(
+        options.model,
+        flip_test=options.flip_test,
+        padding=options.padding,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+    )
+    summary = _predict(predictor, people, options)
+    print(summary, f"written to {options.output}", sep="\n")
+    left = getattr(people, "left", [])
+    if left and options.frames is None and options.every == 1:
+        shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
+        print(f"{options.boxes} has boxes of {len(left)} images that did not come: {shown}")
+    if isinstance(summary.ended, Terminated):
+        raise summary.ended
+
+
+def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _Summary:
+    parts = open_source(options.source)
+    results = follow(
+        predictor,
+        options.source,
+        people,
+        every=options.every,
+        frames=options.frames,
+        tracking=options.tracking,
+        times=(times := Times()),
+    )
+    threshold = predictor.network.score_threshold
+    drawn_from = threshold if options.min_joint_score is None else options.min_joint_score
+    summary = _Summary(times, _count(parts, options.every, options.frames))
+    files = ResultFiles(
+        Path(options.output),
+        predictor.joints,
+        threshold=threshold,
+        drawn_from=drawn_from if options.draw else None,
+    )
+    live = any(part.kind == "live" for part in parts)
+    with files.open() as written:
+        try:
+            for result in summary.counted(results):
+                written.add(result)
+        except KeyboardInterrupt as error:
+            # Ctrl-C is how one ends a camera's or a stream's
+            if not live:
+                raise
+            summary.ended = error
+    return summary
+
+
+def _count(parts: Sequence[Part], every: int, limit: int | None) -> int | None:
+    """How many frames will come, as far as is known."""
+    counts = [part.frames for part in parts]
+    known = [-(-count // every) for count in counts if count is not None]
+    if len(known) < len(counts):
+        return limit
+    return sum(known) if limit is None else min(sum(known), limit)
+
+
+def _parser() -> Parser:
+    parser = plain_parser("predict")
+    parser.add_argument(
+        "model",
+        help="the folder of a run, a checkpoint, an ONNX file of `cdkd export`, or an ONNX or YAML file that a teacher's "
+        "description covers",
+    )
+    parser.add_argument(
+        "source", help="an image, a video, a folder, a glob, a camera's number or a stream's address"
+    )
+    parser.add_argument("--output", default="predictions", help="folder of what is written")
+    parser.add_argument("--detector", help="the ONNX file of a person detector")
+    parser.add_argument(
+        "--boxes",
+        help="in place of a detector: `whole` where each frame shows one person; a file in COCO's results format or of "
+        "lines image,x,y,w,h[,score]; or one of lines x,y,w,h, which are in every frame",
+    )
+    parser.add_argument(
+        "--min_box_score", type=float, default=0.35, help="boxes with a smaller score are left out"
+    )
+    parser.add_argument(
+        "--min_joint_score",
+        type=float,
+        help="joints with a smaller score are not drawn; the network's own threshold",
+    )
+    parser.add_argument("--every", type=_positive, default=1, help="take every n-th frame of videos")
+    parser.add_argument("--frames", type=_positive, help="stop after so many frames")
+    parser.add_argument(
+        "--tracking",
+        choices=TRACKING,
+        default="identities",
+        help="in videos: identities by the boxes' overlap; smooth: with the keypoints smoothed; none: neither",
+    )
+    parser.add_argument(
+        "--flip_test",
+        type=_truth,
+        help="average with the mirrored crop; without the option as an exported file does, else true",
+    )
+    parser.add_argument("--padding", type=float, help="how much larger than the box the crop is; as trained")
+    parser.add_argument("--draw", type=_truth, default=True, help="write drawn images and videos")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--precision",
+        help="of a run or checkpoint: auto, float32, bfloat16 or float16 computes in fused layers",
+    )
+    parser.add_argument("--threads", type=_positive, help="of onnxruntime on a CPU")
+    return parser
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ArgumentTypeError(f"expected true or false, got {text}")
+    return text.lower() == "true"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"expected a positive integer, got {text}")
+    return int(text)
+
+
+class _Summary:
+    """Counts frames, people and what could not be read, and shows in a terminal how it goes.
+
+    Attributes:
+        ended: what ended a camera's or a stream's frames, if somebody did.
+    """
+
+    def __init__(self, times: Times, total: int | None) -> None:
+        self._times, self._total = times, total
+        self._frames = self._people = 0
+        self._broken: list[str] = []
+        self._shown = 0.0
+        self.ended: KeyboardInterrupt | None = None
+
+    def counted(self, results: Iterable[FramePoses]) -> Iterator[FramePoses]:
+        """The results as they come."""
+        live = sys.stderr.isatty()
+        for result in results:
+            yield result
+            self._frames += 1
+            self._people += len(result.boxes)
+            if result.frame.error is not None:
+                self._broken.append(result.frame.error)
+            if live and time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
+                self._shown = time.monotonic()
+                sys.stderr.write(f"\r{self._line()}\x1b[K")
+                sys.stderr.flush()
+        if live:
+            sys.stderr.write("\r\x1b[K")
+
+    def _line(self) -> str:
+        of = "" if self._total is None else f" of {self._total}"
+        rate = self._frames / max(self._times.total, 1e-9)
+        return f"{self._frames}{of} frames, {self._people} people, {rate:.1f} frames/s"
+
+    def __str__(self) -> str:
+        total = max(self._times.total, 1e-9)
+        parts = {"reading": self._times.reading, "boxes": self._times.boxes, "poses": self._times.poses}
+        shares = [f"{name} {100 * seconds / total:.0f} %" for name, seconds in parts.items()]
+        rest = 100 * (total - sum(parts.values())) / total
+        lines = [f"{self._line()} ({', '.join(shares)}, drawing and writing {rest:.0f} %)"]
+        if self._broken:
+            more = ", ..." if len(self._broken) > _SHOWN else ""
+            names = "; ".join(self._broken[:_SHOWN])
+            lines.append(f"could not read {len(self._broken)} ({names}{more})")
+        return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""How far an exported file is from the network that it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cdkd_ext.errors import check
+from cdkd_ext.inference import CropNetwork
+
+_PIXELS = 0.01
+_MOST_MOVED = 0.01
+_MOST_SCORES = 1e-3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two networks are from each other on some crops.
+
+    Attributes:
+        crops: how many.
+        source: where they come from, in words.
+        pixels: the largest distance of a keypoint in pixels of the crop.
+        moved: part of the keypoints that are more than 0.01 pixels away.
+        scores: the largest difference of a score.
+    """
+
+    crops: int
+    source: str
+    pixels: float
+    moved: float
+    scores: float
+
+    @classmethod
+    def between(
+        cls, before: CropNetwork, after: CropNetwork, crops: npt.NDArray[np.uint8], source: str
+    ) -> Difference:
+        """Ask two networks about RGB crops (N, h, w, 3) uint8."""
+        unmoved = np.tile(np.eye(2, 3, dtype=np.float32), (len(crops), 1, 1))
+        (points, scores), (other_points, other_scores) = (
+            network(crops, unmoved) for network in (before, after)
+        )
+        distance = np.linalg.norm(points - other_points, axis=-1)
+        moved = float((distance > _PIXELS).mean())
+        return cls(
+            len(crops), source, float(distance.max()), moved, float(np.abs(scores - other_scores).max())
+        )
+
+    def refuse_large(self, path: Path) -> None:
+        """Check that the two are one function up to rounding, which decides where two maxima are nearly equal.
+
+        Raises:
+            InputError: they are not.
+        """
+        same = self.scores <= _MOST_SCORES and self.moved <= _MOST_MOVED
+        check(same, str(path), str(self), "the keypoints of PyTorch")
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"against PyTorch on {self.crops} crops of {self.source}: keypoints differ by at most {self.pixels:.3g} "
+            f"pixels ({100 * self.moved:.2f} % by more than {_PIXELS}), scores by at most {self.scores:.2g}"
+        )

@@ -1,0 +1,218 @@
+"""From a trained network to a file that runs anywhere, checked before it appears."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cdkd_ext.checkpoints import load_model
+from cdkd_ext.codecs import codec_for
+from cdkd_ext.data import DataConfig
+from cdkd_ext.deployment.crop_decoder import CropDecoder
+from cdkd_ext.deployment.difference import Difference
+from cdkd_ext.deployment.int8 import quantize
+from cdkd_ext.deployment.onnx_graph import OPSET, write_onnx
+from cdkd_ext.deployment.people import people_to_check
+from cdkd_ext.deployment.program import ProgramNetwork, write_program
+from cdkd_ext.errors import check, check_option, fail
+from cdkd_ext.files import replacing
+from cdkd_ext.inference import CropNetwork, ExportedNetwork, TorchNetwork
+from cdkd_ext.inference.exported_network import VERSION_KEY
+from cdkd_ext.models import ModelSpec, PoseNetwork
+from cdkd_ext.onnx_file import OnnxFile
+
+PRECISIONS = ("float32", "float16", "int8")
+_OPSETS = (18, 23)
+_CHECKED = 64  # crops
+_CALIBRATING = 256  # crops
+_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_network` wrote.
+
+    Attributes:
+        path: the file.
+        size: of the file in bytes.
+        precision: of the file.
+        opset: of an ONNX file.
+        difference: from PyTorch.
+        accuracy: name of the metric, its value of the network in PyTorch and of the file, in percent, of people with
+            labels; None where it was not measured.
+    """
+
+    path: Path
+    size: int
+    precision: str
+    opset: int | None
+    difference: Difference
+    accuracy: tuple[str, float, float] | None = None
+
+    def __str__(self) -> str:
+        """Some lines for people."""
+        kind = "PyTorch program" if self.opset is None else f"ONNX, opset {self.opset}"
+        lines = [f"{self.path}: {kind}, {self.precision}, {self.size / 1e6:.2f} MB", str(self.difference)]
+        if self.accuracy is not None:
+            name, before, after = self.accuracy
+            lines.append(f"{name}: {before:.2f} in PyTorch, {after:.2f} of the file ({after - before:+.2f})")
+        return "\n".join(lines)
+
+
+def export_network(
+    weights: str,
+    output: str | None = None,
+    *,
+    format: Literal["onnx", "torch"] = "onnx",
+    precision: Literal["float32", "float16", "int8"] = "float32",
+    flip_test: bool = False,
+    opset: int = OPSET,
+    license: str | None = None,
+    data: DataConfig | None = None,
+) -> ExportReport:
+    """Write a network with normalisation, softmax and decoding in one file, and check it against PyTorch.
+
+    The file takes crops as they are, ``images`` uint8 RGB (N, h, w, 3) with any N, and returns ``keypoints`` float32
+    (N, J, 2), x and y in pixels of the crop, and ``scores`` float32 (N, J). Its metadata has the joints with their
+    skeleton and mirror pairs (a COCO category), the crop's size and padding, and how the network is made.
+
+    It appears when it says what PyTorch says on crops of the validation people, or of drawn people where the run's data are
+    not there.
+
+    Args:
+        weights: the folder of a run (its best checkpoint), or a checkpoint of this package.
+        output: the new file; None puts it beside the checkpoint, with its name.
+        format: "onnx", or "torch" for a program of torch.export in ATen's operators (`torch.export.load` runs it).
+        precision: what the network computes in. "float16" halves the file and helps on GPUs; "int8" (ONNX) quantises the
+            convolutions by their activations on crops of the data. Both are measured where there are labels.
+        flip_test: average with the mirrored crop inside of the file, which takes twice the time.
+        opset: version of ONNX's operators, 18 to 23.
+        license: of the weights, a text for the metadata.
+        data: images and annotations; None takes those of the run.
+
+    Raises:
+        InputError: a file cannot be read or written, an option does not fit, there are no crops to quantise by, or the file
+            does not say what PyTorch says.
+        ModuleNotFoundError: onnx, onnxscript or onnxruntime is not installed.
+
+    Example:
+        ```python
+        print(export_network("runs/student", "student.onnx", precision="int8"))
+        ```
+    """
+    check_option("format", format, _SUFFIXES)
+    check_option("precision", precision, PRECISIONS)
+    check(precision != "int8" or format == "onnx", "precision", precision, "float32 or float16 of a program")
+    check(_OPSETS[0] <= opset <= _OPSETS[1], "opset", opset, f"a number from {_OPSETS[0]} to {_OPSETS[1]}")
+    target = _target(weights, output, _SUFFIXES[format])
+    network = load_model(weights).eval()
+    metadata = described(network.spec, precision=precision, flip_test=flip_test, license=license)
+    decoder = CropDecoder(_in_precision(network, precision), flip_test=flip_test)
+    reference = TorchNetwork(network, flip_test=flip_test)
+    with (
+        people_to_check(weights, data, network.spec) as people,
+        tempfile.TemporaryDirectory() as folder,
+        replacing(target) as temporary,
+    ):
+        if precision == "int8" and people.drawn:
+            fail("data", people.source, "the run's data, or others (--data.root), to quantise by")
+        made = Path(folder) / f"made{target.suffix}"
+        if format == "onnx":
+            calibration = people.crops(_CALIBRATING) if precision == "int8" else None
+            written: CropNetwork = _write_graph(decoder, made, opset, metadata, calibration)
+        else:
+            write_program(decoder, made, metadata)
+            written = ProgramNetwork(made, network.spec)
+        difference = Difference.between(reference, written, people.crops(_CHECKED), people.source)
+        accuracy = None
+        if precision == "float32":
+            difference.refuse_large(target)
+        else:
+            before, after = people.accuracy(reference), people.accuracy(written)
+            accuracy = (before[0], before[1], after[1]) if before and after else None
+        temporary.write_bytes(made.read_bytes())
+    graph = opset if format == "onnx" else None
+    return ExportReport(target, target.stat().st_size, precision, graph, difference, accuracy)
+
+
+def described(
+    spec: ModelSpec, *, precision: str, flip_test: bool, license: str | None = None
+) -> dict[str, str]:
+    """What is written beside an exported network: texts by name, JSON where they are no words.
+
+    Args:
+        spec: the network's description.
+        precision: what it computes in.
+        flip_test: whether the file averages with the mirrored crop.
+        license: of the weights.
+
+    Raises:
+        InputError: the joints are not known.
+    """
+    if spec.joints is None:
+        fail("weights", "a network of unknown joints", "a network that knows its joints")
+    model = spec.to_dict()
+    category = model.pop("joints")
+    texts = {
+        VERSION_KEY: version("cdkd-ext"),
+        "model": json.dumps(model),
+        "joints": json.dumps(category),
+        "input_size": json.dumps(list(spec.input_size)),
+        "padding": json.dumps(spec.padding),
+        "resample": spec.resample,
+        "unbiased_crop": json.dumps(spec.method.unbiased_crop),
+        "score_threshold": json.dumps(codec_for(spec).score_threshold),
+        "flip_test": json.dumps(flip_test),
+        "precision": precision,
+    }
+    return texts if license is None else texts | {"license": license}
+
+
+def _target(weights: str, output: str | None, suffix: str) -> Path:
+    path = Path(weights)
+    if output is None:
+        return (path / "best" if path.is_dir() else path).with_suffix(suffix)
+    check(output.endswith(suffix), "output", output, f"the name of a {suffix} file")
+    return Path(output)
+
+
+def _in_precision(network: PoseNetwork, precision: str) -> PoseNetwork:
+    return copy.deepcopy(network).half() if precision == "float16" else network
+
+
+def _write_graph(
+    decoder: CropDecoder,
+    path: Path,
+    opset: int,
+    metadata: dict[str, str],
+    calibration: npt.NDArray[np.uint8] | None,
+) -> ExportedNetwork:
+    """Write the graph, in int8 if there are crops to calibrate with."""
+    if calibration is None:
+        write_onnx(decoder, path, opset=opset, metadata=metadata)
+    else:
+        plain = path.with_name("float32.onnx")
+        write_onnx(decoder, plain, opset=opset, metadata=metadata)
+        quantize(plain, path, calibration)
+    written = ExportedNetwork(OnnxFile(path, cpu=True))
+    _check_batches(written)
+    return written
+
+
+def _check_batches(network: ExportedNetwork) -> None:
+    """Check that no crop, one and several run: a size that the exporter took for a constant shows here."""
+    joints = len(network.joints)
+    for count in (0, 1, 7):
+        crops = np.zeros((count, *network.input_size, 3), np.uint8)
+        keypoints, scores = network(crops, np.zeros((count, 2, 3), np.float32))
+        shapes = keypoints.shape, scores.shape
+        expected = f"a graph for {count} crops"
+        check(shapes == ((count, joints, 2), (count, joints)), "output", shapes, expected)

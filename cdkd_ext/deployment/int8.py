@@ -1,0 +1,77 @@
+"""Graphs whose convolutions compute in integers of eight bits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cdkd_ext.deployment.onnx_graph import set_metadata
+
+_BATCH = 16
+# SimCC's linear layers decide between neighbouring bins, which eight bits cannot: they lose as much as all convolutions
+_QUANTIZED = ("Conv", "ConvTranspose")
+
+
+def quantize(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], crops: npt.NDArray[np.uint8]
+) -> None:
+    """Write a float32 graph of `write_onnx` with its convolutions in int8 (onnxruntime's static quantisation).
+
+    Args:
+        source: the graph.
+        target: the new file.
+        crops: RGB uint8 (N, h, w, 3) whose activations decide the ranges.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    metadata = {entry.key: entry.value for entry in onnx.load(os.fspath(source)).metadata_props}
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        # batch norms go into the convolutions first
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(os.fspath(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            os.fspath(target),
+            _Reader(crops),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTIZED),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
+    model = onnx.load(os.fspath(target))
+    set_metadata(model, metadata)
+    onnx.save(model, os.fspath(target))
+
+
+class _Reader:
+    """Crops in batches, as onnxruntime's calibration asks for them."""
+
+    def __init__(self, crops: npt.NDArray[np.uint8]) -> None:
+        self._batches = (crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH))
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch, None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without hints at a pre-processing that has been done."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,36 @@
+"""What is predicted for the people of an image."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class _Joints(NamedTuple):
+    keypoints: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+
+
+class Poses(_Joints):
+    """Predicted poses; unpacked, they are `keypoints` and `scores`.
+
+    Attributes:
+        keypoints: float32 (N, J, 2), pixels of the image.
+        scores: float32 (N, J): probabilities from SimCC, heights of the maxima from heatmaps.
+        box_scores: float32 (N,): how sure the detector was of each person, 1 where the boxes do not say.
+    """
+
+    box_scores: npt.NDArray[np.float32]
+
+    def __new__(
+        cls,
+        keypoints: npt.NDArray[np.float32],
+        scores: npt.NDArray[np.float32],
+        box_scores: npt.NDArray[np.float32] | None = None,
+    ) -> Poses:
+        """Put the arrays together."""
+        poses = super().__new__(cls, keypoints, scores)
+        poses.box_scores = np.ones(len(keypoints), np.float32) if box_scores is None else box_scores
+        return poses

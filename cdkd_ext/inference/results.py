@@ -1,0 +1,237 @@
+"""Predictions as files: COCO results, a table, and drawn images and videos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cdkd_ext.errors import check, fail
+from cdkd_ext.files import replacing
+from cdkd_ext.images import Image, save_image
+from cdkd_ext.inference.drawing import draw_poses
+from cdkd_ext.inference.following import FramePoses
+from cdkd_ext.inference.sources import Part
+from cdkd_ext.joints import JointSet
+
+COLUMNS = ("source", "frame", "person", "joint", "x", "y", "score")
+_PERSON = 1  # COCO's category
+
+
+def person_scores(
+    scores: npt.NDArray[np.floating[Any]], box_scores: npt.NDArray[np.floating[Any]], threshold: float
+) -> npt.NDArray[np.float64]:
+    """The scores of people (N,), as COCO's code has them: the box's times the mean of the joints' above a threshold.
+
+    Args:
+        scores: (N, J), of the joints.
+        box_scores: (N,), of the boxes.
+        threshold: joints at or below it do not count.
+    """
+    counted = scores > threshold
+    means = (scores * counted).sum(1) / np.maximum(counted.sum(1), 1)
+    return np.asarray(means * box_scores, np.float64)
+
+
+def draw_people(result: FramePoses, joints: JointSet, *, min_score: float, numbered: bool = False) -> Image:
+    """Draw a frame's people on a copy of its image.
+
+    Args:
+        result: of a frame with an image.
+        joints: names and edges.
+        min_score: joints below it are left out.
+        numbered: write the identities beside the boxes.
+    """
+    image = result.frame.image
+    assert image is not None
+    thickness = max(1, round(min(image.shape[:2]) / 240))
+    poses = result.poses
+    canvas = draw_poses(image, poses.keypoints, joints, drawn=poses.scores >= min_score, thickness=thickness)
+    for (x, y, _, _), identity in zip(result.boxes, result.identities, strict=True):
+        if numbered:
+            place = (round(x), max(round(y), 12 * thickness))
+            for width, color in ((3 * thickness, (20, 20, 20)), (thickness, (255, 255, 255))):
+                cv2.putText(
+                    canvas,
+                    str(identity),
+                    place,
+                    cv2.FONT_HERSHEY_SIMPLEX,
+                    0.5 * thickness,
+                    color,
+                    width,
+                    cv2.LINE_AA,
+                )
+    return canvas
+
+
+class ResultFiles:
+    """Writes predictions while they come; the files appear, whole, when the block of `open` ends.
+
+    ``keypoints.json`` is in COCO's results format (an image's id is its number where its name is one, else its name),
+    ``keypoints.csv`` has a row per joint; a drawn image has its file's name, a drawn video its video's.
+
+    Args:
+        folder: receives the files.
+        joints: of the network.
+        threshold: joints with a score at or below it do not count in the score of a person.
+        drawn_from: joints with a smaller score are not drawn; None draws nothing.
+    """
+
+    def __init__(self, folder: Path, joints: JointSet, *, threshold: float, drawn_from: float | None) -> None:
+        self._folder, self._joints = folder, joints
+        self._threshold, self._drawn_from = threshold, drawn_from
+        self._taken: dict[str, str] = {}
+        self._video: _Video | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[ResultFiles]:
+        """Open the files.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        with ExitStack() as stack:
+            texts = []
+            for name in ("keypoints.json", "keypoints.csv"):
+                temporary = stack.enter_context(replacing(self._folder / name))
+                texts.append(stack.enter_context(temporary.open("w", encoding="utf-8", newline="")))
+            self._json: TextIO = texts[0]
+            self._table = csv.writer(texts[1], lineterminator="\n")
+            self._table.writerow(COLUMNS)
+            self._separator = "["
+            try:
+                yield self
+            except BaseException as error:
+                if self._video is not None:
+                    self._video.discard(error)
+                raise
+            self._close_video()
+            self._json.write("]\n" if self._separator == "," else "[]\n")
+
+    def add(self, result: FramePoses) -> None:
+        """Write a frame's people."""
+        self._write_json(result)
+        self._write_rows(result)
+        if self._drawn_from is not None and result.frame.image is not None:
+            self._write_image(result, self._drawn_from)
+
+    def _write_json(self, result: FramePoses) -> None:
+        poses = result.poses
+        scores = person_scores(poses.scores, poses.box_scores, self._threshold)
+        for person, score in enumerate(scores):
+            points = np.concatenate([poses.keypoints[person], poses.scores[person][:, None]], axis=1)
+            row = {
+                "image_id": _image_id(result),
+                "category_id": _PERSON,
+                "keypoints": [round(float(value), 4) for value in np.nan_to_num(points).ravel()],
+                "score": round(float(np.nan_to_num(score)), 6),
+                "bbox": [round(float(value), 2) for value in result.boxes[person]],
+            }
+            self._json.write(self._separator + json.dumps(row))
+            self._separator = ","
+
+    def _write_rows(self, result: FramePoses) -> None:
+        poses = result.poses
+        for person, identity in enumerate(result.identities):
+            for joint, (x, y), score in zip(
+                self._joints.names, poses.keypoints[person], poses.scores[person], strict=True
+            ):
+                values = (f"{x:.2f}", f"{y:.2f}", f"{score:.4f}")
+                self._table.writerow((result.part.name, result.frame.number, identity, joint, *values))
+
+    def _write_image(self, result: FramePoses, min_score: float) -> None:
+        still = result.part.kind == "image"
+        drawn = draw_people(result, self._joints, min_score=min_score, numbered=not still)
+        if still:
+            self._close_video()
+            save_image(drawn, self._folder / self._name(result.part, Path(result.part.name).suffix))
+            return
+        if self._video is None or self._video.part is not result.part:
+            self._close_video()
+            self._video = _Video(result.part, self._folder / self._name(result.part, ".mp4"))
+        self._video.add(drawn, result.frame.number)
+
+    def _name(self, part: Part, suffix: str) -> str:
+        """A file name for a part of the source, which no other part has."""
+        stem = re.sub(r"[^\w.-]+", "_", Path(part.name).stem) or "stream"
+        name, number = f"{stem}{suffix}", 2
+        while self._taken.setdefault(name, part.name) != part.name:
+            name, number = f"{stem}-{number}{suffix}", number + 1
+        return name
+
+    def _close_video(self) -> None:
+        if self._video is not None:
+            self._video.close()
+            self._video = None
+
+
+class _Video:
+    """A video that is being written; its rate is that of its source, less the frames that are passed over."""
+
+    def __init__(self, part: Part, path: Path) -> None:
+        self.part = part
+        self._path = path
+        self._stack = ExitStack()
+        self._writer: cv2.VideoWriter | None = None
+        self._first: tuple[Image, int] | None = None
+        self._size = (0, 0)
+
+    def add(self, image: Image, number: int) -> None:
+        """Append a frame."""
+        if self._first is None:
+            # the second frame's number tells how many are passed over
+            self._first, self._size = (image, number), (image.shape[1], image.shape[0])
+            return
+        if self._writer is None:
+            self._start(number - self._first[1])
+        self._write(image)
+
+    def _start(self, step: int) -> None:
+        assert self._first is not None
+        temporary = self._stack.enter_context(replacing(self._path))
+        rate = self.part.rate / max(step, 1)
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer = cv2.VideoWriter(str(temporary), code, rate, self._size)
+        check(self._writer.isOpened(), str(self._path), "no codec for MP4", "an OpenCV that writes videos")
+        self._write(self._first[0])
+
+    def _write(self, image: Image) -> None:
+        assert self._writer is not None
+        if image.shape[1::-1] != self._size:
+            image = np.asarray(cv2.resize(image, self._size), np.uint8)
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def discard(self, error: BaseException) -> None:
+        """Leave nothing of the video, for what ended it too early."""
+        if self._writer is not None:
+            self._writer.release()
+        self._stack.__exit__(type(error), error, error.__traceback__)
+
+    def close(self) -> None:
+        """End the video, which then appears."""
+        if self._first is not None and self._writer is None:
+            self._start(1)
+        if self._writer is not None:
+            self._writer.release()
+        self._stack.close()
+
+
+def _image_id(result: FramePoses) -> int | str:
+    name = result.frame.name
+    if result.part.kind == "image" and name.stem.isdecimal():
+        return int(name.stem)
+    return name.as_posix()
+
+
+def check_folder(folder: Path) -> None:
+    """Fail where a folder to write into is a file."""
+    if folder.exists() and not folder.is_dir():
+        fail("output", f"the file {folder}", "a folder")

@@ -1,0 +1,183 @@
+"""Images, videos, cameras and streams, one frame after the other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cdkd_ext.data.frames import footage_files, is_image
+from cdkd_ext.errors import InputError, check, fail
+from cdkd_ext.images import Image, read_image
+
+_MOST_LOST = 30  # frames in a row, after which a stream has ended
+_USUAL_RATE = 25.0
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """A frame of a source.
+
+    Attributes:
+        source: the image or video file, ``camera-0``, or the stream's address.
+        number: of the frame in its source, from 0.
+        name: of the frame: the image's file, or ``VIDEO/000123.jpg``.
+        seconds: since the source's beginning.
+        image: RGB uint8 (H, W, 3); None where it could not be read.
+        error: why it could not be read, in words.
+    """
+
+    source: str
+    number: int
+    name: Path
+    seconds: float
+    image: Image | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One image, video, camera or stream of a source.
+
+    Attributes:
+        name: the file, ``camera-0``, or the address.
+        kind: "image", "video", or "live" for what has no end.
+        frames: how many there are, as far as is known.
+        rate: frames per second; 0 for an image.
+    """
+
+    name: str
+    kind: str
+    frames: int | None
+    rate: float
+
+
+def open_source(source: str | int | os.PathLike[str]) -> list[Part]:
+    """Find what a source consists of.
+
+    Args:
+        source: an image, a video, a folder (with everything below), a glob, the number of a camera, or the address of a
+            stream (``rtsp://…``).
+
+    Raises:
+        InputError: there is nothing of the kind, or it cannot be opened.
+    """
+    text = os.fspath(source) if isinstance(source, os.PathLike) else str(source)
+    if text.isdecimal() and not Path(text).exists():
+        return [_live(f"camera-{text}", int(text))]
+    if "://" in text:
+        return [_live(text, text)]
+    files = list(footage_files(text, "source"))
+    check(files, "source", f"{text}, without any", "images or videos")
+    parts = [_part(file) for file in files]
+    # among many it is no reason to stop
+    if len(parts) == 1 and parts[0].frames == 0:
+        fail(text, "a broken file or an unknown format", "a video")
+    return parts
+
+
+def _part(file: Path) -> Part:
+    if is_image(file):
+        return Part(str(file), "image", 1, 0.0)
+    with _capture(str(file)) as capture:
+        if capture is None:
+            return Part(str(file), "video", 0, _USUAL_RATE)
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        return Part(str(file), "video", count if count > 0 else None, _rate(capture))
+
+
+def _live(name: str, address: str | int) -> Part:
+    with _capture(address) as capture:
+        if capture is None:
+            fail("source", f"{name}, which cannot be opened", "a camera's number or a stream's address")
+        return Part(name, "live", None, _rate(capture))
+
+
+def _rate(capture: cv2.VideoCapture) -> float:
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if 0 < rate <= 1000 else _USUAL_RATE
+
+
+@contextmanager
+def _capture(address: str | int) -> Iterator[cv2.VideoCapture | None]:
+    """What reads a video; None where it cannot be opened, of which OpenCV then says nothing."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(address)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    try:
+        yield capture if capture.isOpened() else None
+    finally:
+        capture.release()
+
+
+def read_frames(part: Part, *, every: int = 1) -> Iterator[SourceFrame]:
+    """Read the frames of a part of a source; those that cannot be read say why.
+
+    Args:
+        part: of `open_source`.
+        every: take every n-th frame of a video, camera or stream.
+    """
+    check(every > 0, "every", every, "a positive number")
+    if part.kind == "image":
+        yield _image_frame(Path(part.name))
+        return
+    address: str | int = part.name
+    if part.kind == "live" and part.name.startswith("camera-"):
+        address = int(part.name.removeprefix("camera-"))
+    with _capture(address) as capture:
+        if capture is None:
+            error = f"{part.name}: expected a video, got a broken file or an unknown format"
+            yield SourceFrame(part.name, 0, Path(part.name), 0.0, None, error)
+            return
+        yield from _captured(part, capture, every)
+
+
+def _image_frame(path: Path) -> SourceFrame:
+    try:
+        return SourceFrame(str(path), 0, path, 0.0, read_image(path, upright=True))
+    except InputError as error:
+        return SourceFrame(str(path), 0, path, 0.0, None, str(error))
+
+
+def _captured(part: Part, capture: cv2.VideoCapture, every: int) -> Iterator[SourceFrame]:
+    started = time.monotonic()
+    number = lost = 0
+    while lost < _MOST_LOST:
+        if not capture.grab():
+            # a video tells how many frames it has; behind a broken one there may be more
+            if part.kind == "video" and (part.frames is None or number >= part.frames):
+                return
+            lost += 1
+            if part.kind == "video":
+                yield _lost(part, number)
+                number += 1
+            continue
+        if number % every == 0:
+            read, pixels = capture.retrieve()
+            lost = 0 if read else lost + 1
+            if not read or pixels is None:
+                yield _lost(part, number)
+            else:
+                seconds = time.monotonic() - started if part.kind == "live" else number / part.rate
+                image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+                yield SourceFrame(part.name, number, frame_name(part, number), seconds, image)
+        number += 1
+
+
+def _lost(part: Part, number: int) -> SourceFrame:
+    name = frame_name(part, number)
+    return SourceFrame(part.name, number, name, number / part.rate, None, f"{name}: cannot be decoded")
+
+
+def frame_name(part: Part, number: int) -> Path:
+    """What a frame of a video, camera or stream is called, in files of boxes too."""
+    return Path(part.name.replace("://", "-")) / f"{number:06d}.jpg"

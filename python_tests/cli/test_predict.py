@@ -1,0 +1,189 @@
+"""`cdkd predict`, from a source to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cdkd_ext.checkpoints import save_model
+from cdkd_ext.cli import main
+from cdkd_ext.errors import InputError, Terminated
+from cdkd_ext.images import read_image, save_image
+from cdkd_ext.inference import Predictor
+from cdkd_ext.inference.results import ResultFiles
+from cdkd_ext.joints import COCO_JOINTS
+from cdkd_ext.models import create_model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "student.safetensors"
+    torch.manual_seed(0)
+    network = create_model(
+        "lowres_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS, split_ratio=2.0
+    )
+    for module in network.modules():
+        # joints all over the crop, as of a trained network
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
+    save_model(network, path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two images, one broken one, and a video of six frames."""
+    root = tmp_path / "source"
+    rng = np.random.default_rng(2)
+    for name in ("000004.png", "street.jpg"):
+        save_image(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), root / name)
+    (root / "broken.jpg").write_bytes(b"nothing")
+    writer = cv2.VideoWriter(str(root / "walk.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for _ in range(6):
+        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return root
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_becomes_files(checkpoint, folder, tmp_path, capsys):
+    output = tmp_path / "predictions"
+    options = ["--boxes=whole", f"--output={output}", "--every=2", "--min_joint_score=0"]
+    assert main(["predict", str(checkpoint), str(folder), *options]) == 0
+    printed = capsys.readouterr().out
+    assert re.match(r"6 of 6 frames, 5 people, [\d.]+ frames/s \(reading \d+ %, boxes", printed)
+    assert "could not read 1" in printed and "broken.jpg" in printed
+    assert sorted(path.name for path in output.iterdir()) == [
+        "000004.png", "keypoints.csv", "keypoints.json", "street.jpg", "walk.mp4",
+    ]  # fmt: skip
+    results = json.loads((output / "keypoints.json").read_text())
+    assert [row["image_id"] for row in results[:2]] == [4, str(folder / "street.jpg")]
+    assert results[-1]["image_id"] == f"{folder}/walk.avi/000004.jpg" and results[0]["category_id"] == 1
+    poses = Predictor.load(checkpoint)(folder / "000004.png", [(0, 0, 64, 48)])
+    points = np.array(results[0]["keypoints"]).reshape(17, 3)
+    np.testing.assert_allclose(points[:, :2], poses.keypoints[0], atol=1e-3)
+    np.testing.assert_allclose(points[:, 2], poses.scores[0], atol=1e-3)
+    counted = poses.scores[0] > 0.02
+    assert results[0]["score"] == pytest.approx(
+        poses.scores[0][counted].mean() if counted.any() else 0, abs=1e-4
+    )
+    table = rows_of(output / "keypoints.csv")
+    assert len(table) == 5 * 17
+    assert list(table[0]) == ["source", "frame", "person", "joint", "x", "y", "score"]
+    assert [row["frame"] for row in table[2 * 17 :: 17]] == ["0", "2", "4"]
+    assert table[0]["joint"] == "nose" and float(table[0]["x"]) == pytest.approx(points[0, 0], abs=0.01)
+    video = cv2.VideoCapture(str(output / "walk.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+    video.release()
+    assert (read_image(output / "000004.png") != read_image(folder / "000004.png")).any()
+
+
+def test_people_keep_their_numbers_in_a_video_alone(checkpoint, folder, tmp_path):
+    (tmp_path / "boxes.csv").write_text("0,0,20,40\n40,0,20,40\n")
+    found = {}
+    for tracking in ("identities", "smooth", "none"):
+        output = tmp_path / tracking
+        arguments = [str(checkpoint), str(folder / "walk.avi"), f"--boxes={tmp_path / 'boxes.csv'}"]
+        assert (
+            main(["predict", *arguments, f"--output={output}", f"--tracking={tracking}", "--draw=false"]) == 0
+        )
+        assert sorted(path.name for path in output.iterdir()) == ["keypoints.csv", "keypoints.json"]
+        found[tracking] = rows_of(output / "keypoints.csv")
+    assert [row["person"] for row in found["none"][::17]] == ["0", "1"] * 6
+    assert found["identities"] == found["none"]
+    places = [
+        np.array([[float(row["x"]), float(row["y"])] for row in found[name]]) for name in ("smooth", "none")
+    ]
+    assert (places[0] != places[1]).any()
+
+
+def test_results_are_lazy(checkpoint, folder):
+    predictor = Predictor.load(checkpoint)
+    results = predictor(folder / "walk.avi")
+    first = next(results)
+    assert first.boxes.tolist() == [[0, 0, 64, 48]] and first.poses.keypoints.shape == (1, 17, 2)
+    assert [result.frame.number for result in predictor.follow(folder / "walk.avi", "whole", frames=2)] == [
+        0,
+        1,
+    ]
+    broken = next(predictor.follow(folder / "broken.jpg", "whole"))
+    assert broken.frame.error and broken.poses.keypoints.shape == (0, 17, 2)
+    with pytest.raises(InputError, match="every: expected a positive number, got 0"):
+        predictor.follow(folder, "whole", every=0)
+
+
+@pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt, 0), (Terminated, 143)])
+def test_a_stream_that_is_ended_keeps_what_came(checkpoint, folder, tmp_path, monkeypatch, signal, status):
+    add = ResultFiles.add
+
+    def interrupted(self, result):
+        if result.frame.number == 2:
+            raise signal
+        add(self, result)
+
+    monkeypatch.setattr(ResultFiles, "add", interrupted)
+    address = (folder / "walk.avi").as_uri()
+    for source, kept in ((address, True), (str(folder / "walk.avi"), False)):
+        output = tmp_path / str(kept)
+        given = ["predict", str(checkpoint), source, "--boxes=whole", f"--output={output}"]
+        assert main(given) == (status if kept else {KeyboardInterrupt: 130, Terminated: 143}[signal])
+        assert (output / "keypoints.csv").exists() is kept
+    assert len(rows_of(tmp_path / "True" / "keypoints.csv")) == 2 * 17
+    assert not list((tmp_path / "False").iterdir())
+
+
+def test_boxes_of_images_that_do_not_come_are_said(checkpoint, folder, tmp_path, capsys):
+    (tmp_path / "boxes.csv").write_text("000004.png,0,0,20,40\nother.png,0,0,20,40\n")
+    arguments = [str(checkpoint), str(folder / "000004.png"), f"--boxes={tmp_path / 'boxes.csv'}"]
+    assert main(["predict", *arguments, f"--output={tmp_path / 'out'}"]) == 0
+    assert "has boxes of 1 images that did not come: other.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MODEL", "nowhere.jpg", "--boxes=whole"], "source: expected a folder, a glob, an image or a video"),
+        (
+            ["nowhere.onnx", "SOURCE", "--boxes=whole"],
+            "nowhere.onnx: expected an ONNX file, got no such file",
+        ),
+        (["MODEL", "SOURCE"], "boxes and detector: expected one of them"),
+        (
+            ["MODEL", "SOURCE", "--boxes=whole", "--every=0"],
+            "argument --every: expected a positive integer, got 0",
+        ),
+        (
+            ["MODEL", "SOURCE", "--boxes=whole", "--draw=maybe"],
+            "argument --draw: expected true or false, got maybe",
+        ),
+        (["MODEL", "SOURCE", "--boxes=whole", "--output=FILE"], "output: expected a folder, got the file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    checkpoint, folder, tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("")
+    places = {"MODEL": str(checkpoint), "SOURCE": str(folder)}
+    before = sorted(tmp_path.iterdir())
+    assert main(["predict", *(places.get(argument, argument) for argument in arguments)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cdkd: {message}")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_help_needs_neither_torch_nor_an_extra(run_without):
+    code = "from cdkd_ext.cli import main\nmain(['predict', '--help'])"
+    done = run_without(["torch", "jsonargparse", "safetensors", "rich", "yaml"], code)
+    assert "a camera's number" in " ".join(done.stdout.split()), done.stderr

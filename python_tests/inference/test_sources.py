@@ -1,0 +1,115 @@
+"""Frames of images, videos and what cannot be read."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from cdkd_ext.errors import InputError
+from cdkd_ext.images import save_image
+from cdkd_ext.inference.sources import open_source, read_frames
+
+
+def write_video(path, frames, size=(64, 48)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, size)
+    for number in range(frames):
+        writer.write(np.full((size[1], size[0], 3), 12 * number, np.uint8))
+    writer.release()
+
+
+def frames_of(source, every=1):
+    return [frame for part in open_source(source) for frame in read_frames(part, every=every)]
+
+
+def test_frames_come_in_order_with_their_times(tmp_path):
+    write_video(tmp_path / "clip.avi", 12)
+    (part,) = open_source(tmp_path / "clip.avi")
+    assert part.kind == "video" and part.frames == 12 and part.rate == pytest.approx(10)
+    frames = frames_of(tmp_path / "clip.avi", every=5)
+    assert [frame.number for frame in frames] == [0, 5, 10]
+    assert [frame.seconds for frame in frames] == pytest.approx([0, 0.5, 1.0])
+    assert frames[1].name == tmp_path / "clip.avi" / "000005.jpg"
+    assert abs(frames[2].image.mean() - 120) < 4
+
+
+def test_a_stream_ends_where_nothing_comes_any_more(tmp_path):
+    write_video(tmp_path / "clip.avi", 4)
+    address = (tmp_path / "clip.avi").as_uri()
+    (part,) = open_source(address)
+    assert part.kind == "live" and part.frames is None and part.name == address
+    frames = frames_of(address)
+    assert [frame.number for frame in frames] == [0, 1, 2, 3] and not any(frame.error for frame in frames)
+    assert all(before.seconds <= after.seconds for before, after in pairwise(frames))
+
+
+def test_a_folder_has_images_and_videos_sorted(tmp_path):
+    for name in ("b.png", "a.jpg"):
+        save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / name)
+    write_video(tmp_path / "c.avi", 2)
+    (tmp_path / "notes.txt").write_text("nothing")
+    assert [frame.name.name for frame in frames_of(tmp_path)] == [
+        "a.jpg",
+        "b.png",
+        "000000.jpg",
+        "000001.jpg",
+    ]
+    assert [frame.name.name for frame in frames_of(str(tmp_path / "*.png"))] == ["b.png"]
+
+
+def test_what_is_broken_is_named_and_the_rest_goes_on(tmp_path):
+    save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    (tmp_path / "bad.mp4").write_bytes(b"nothing" * 99)
+    by_name = {frame.name.name: frame for frame in frames_of(tmp_path)}
+    assert by_name["good.png"].error is None and by_name["good.png"].image is not None
+    for name in ("bad.png", "bad.mp4"):
+        assert by_name[name].image is None and name in by_name[name].error
+
+
+def test_a_video_that_is_cut_off_says_which_frames_are_lost(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 240, 320, 3), dtype=np.uint8)
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (320, 240))
+    for image in noise:
+        writer.write(image)
+    writer.release()
+    content = (tmp_path / "clip.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) * 3 // 4])
+    frames = frames_of(tmp_path / "cut.avi")
+    lost = [frame for frame in frames if frame.error]
+    read = [frame for frame in frames if frame.error is None]
+    assert 5 <= len(read) < 20 and len(read) + len(lost) <= 20
+    assert all("cannot be decoded" in frame.error for frame in lost)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "nowhere.jpg",
+            "source: expected a folder, a glob, an image or a video, got nowhere.jpg, which does not exist",
+        ),
+        (
+            "97",
+            "source: expected a camera's number or a stream's address, got camera-97, which cannot be opened",
+        ),
+        (97, "got camera-97, which cannot be opened"),
+        ("file:///nowhere", "got file:///nowhere, which cannot be opened"),
+    ],
+)
+def test_a_source_that_is_not_there_is_one_line(source, message):
+    with pytest.raises(InputError, match=message):
+        open_source(source)
+
+
+def test_a_single_broken_video_is_an_error(tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"nothing" * 99)
+    with pytest.raises(InputError, match=r"bad\.mp4: expected a video, got a broken file"):
+        open_source(tmp_path / "bad.mp4")
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"source: expected images or videos, got .*, without any"):
+        open_source(tmp_path)
