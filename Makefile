@@ -46,8 +46,10 @@ $(VENV)/.demo: $(VENV)/.torch $(SOURCES)
 	$(BIN)/pip install --quiet ".[train,export]"
 	touch $@
 
+# with the torchvision that it asks for, onnx2torch would bring another torch
 $(VENV)/.test: $(VENV)/.torch $(SOURCES)
 	$(BIN)/pip install --quiet ".[train,dev]"
+	$(BIN)/pip install --quiet --no-deps onnx2torch
 	touch $@
 
 clean:
