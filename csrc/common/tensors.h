@@ -55,8 +55,8 @@ inline Place place_of(const Tensor& tensor) {
   return {Place::kOther, 0};
 }
 
-// Check for plain memory, which sparse tensors have none of, nor has what stands for None. Of the layout of an
-// op's direct arguments torch's dispatcher takes care, of those in a list nobody.
+// Check for plain memory, which sparse tensors have none of, nor has what stands for None. Of the layout of
+// an op's direct arguments torch's dispatcher takes care, of those in a list nobody.
 inline const Tensor& check_strided(const char* name, const Tensor& tensor) {
   if (!tensor.defined()) fail(name, "a tensor", "None");
   int32_t layout = 0;
