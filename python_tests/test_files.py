@@ -87,10 +87,13 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
 def test_the_lock_of_a_folder_ends_with_its_process_though_forked_ones_go_on(tmp_path):
     with pytest.raises(RuntimeError), new_folder(tmp_path / "views") as folder:
         reading, writing = os.pipe()
+        begun, begins = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(begins, b".")
             os.read(reading, 1)
             os._exit(0)
+        os.read(begun, 1)
         (tmp_path / "kept").mkdir()
         folder.rename(tmp_path / "kept" / ".views-0123abcd")
         raise RuntimeError
