@@ -119,7 +119,7 @@ def _summary(found: RunsOnPeople, accuracies: Sequence[Accuracy]) -> list[tuple[
     rows = []
     for predicted, accuracy in zip(found.predicted, accuracies, strict=True):
         seconds = sum(epoch.get("seconds", 0.0) for epoch in predicted.history)
-        trained = f"{len(predicted.history)} epochs, {seconds / 60:.0f} minutes" if predicted.history else "–"
+        trained = f"{len(predicted.history)} epochs, {seconds / 60:.1f} min" if predicted.history else "–"
         rows.append((predicted.name, predicted.network, _number(accuracy.mean(), 2), trained))
     return rows
 
