@@ -69,11 +69,12 @@ class CapturedStep:
 
     def _captured(self, function: Function, *inputs: Tensor | None) -> Replay:
         replay = self._make_replay(function, *inputs)
-        # those that the graph writes: plain steps in between leave others in the parameters
-        gradients = [parameter.grad for parameter in self._parameters]
+        # of this graph: steps in between, plain or of another graph, leave others
+        names, gradients = self._names, [parameter.grad for parameter in self._parameters]
 
         def run(*given: Tensor | None) -> tuple[Tensor, ...]:
             outputs = replay(*given)
+            self._names = names
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
             return outputs

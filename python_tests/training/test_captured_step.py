@@ -122,6 +122,29 @@ def test_an_input_that_is_missing_makes_another_step(layer):
     assert float(scaled) == 3 * float(alone)
 
 
+def test_each_graph_keeps_the_names_of_its_own_losses(layer):
+    plain = squares(layer)
+
+    def compute(x, scale):
+        losses = plain(x, scale)
+        return losses if scale is None else {"total": losses["total"], "scale": scale}
+
+    # a replay computes nothing in Python, so that only the step itself knows the names
+    class Silent(Recorder):
+        def capture(self, function, *inputs):
+            self.captures += 1
+            outputs = function(*inputs)
+            return lambda *given: outputs
+
+    recorder = Silent(layer.parameters())
+    step = CapturedStep(compute, layer.parameters(), capture=recorder.capture, on_gpu=lambda x: True)
+    x, scale = torch.ones(4, 3, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
+    for _ in range(6):
+        assert list(step(x, None)) == ["total", "twice"]
+        assert list(step(x, scale)) == ["total", "scale"]
+    assert recorder.captures == 2
+
+
 def test_off_a_gpu_steps_are_plain(layer):
     recorder = Recorder(layer.parameters())
     step = CapturedStep(squares(layer), layer.parameters(), capture=recorder.capture)
