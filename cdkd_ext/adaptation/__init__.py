@@ -5,8 +5,9 @@ Needs the extra `adapt`; names are imported when they are asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cdkd_ext.late import late_names
 
 if TYPE_CHECKING:
     from cdkd_ext.adaptation.config import AdaptationConfig
@@ -50,12 +51,4 @@ __all__ = [
     "load_adaptable",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(globals(), {name: f"adaptation.{module}" for name, module in _LATE.items()})

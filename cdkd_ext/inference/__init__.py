@@ -5,8 +5,9 @@ Checkpoints need torch, numpy, OpenCV and safetensors; exported ONNX files numpy
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cdkd_ext.late import late_names
 
 if TYPE_CHECKING:
     from cdkd_ext.images import read_image, save_image
@@ -69,14 +70,4 @@ _LATE = {
     "tile": "inference.drawing",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"cdkd_ext.{_LATE[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(globals(), _LATE)

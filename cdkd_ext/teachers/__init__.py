@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cdkd_ext.late import late_names
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 
 if TYPE_CHECKING:
@@ -56,12 +56,4 @@ _LATE = {
     "list_presets": "presets",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LATE])
+__getattr__, __dir__ = late_names(globals(), {name: f"teachers.{module}" for name, module in _LATE.items()})

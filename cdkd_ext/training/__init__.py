@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cdkd_ext.late import late_names
 from cdkd_ext.training.task import DistillationTask
 
 if TYPE_CHECKING:
@@ -58,12 +58,6 @@ _LATE = {
     **dict.fromkeys(("read_config", "save_config"), "files"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE.get(name, 'config')}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_names(
+    globals(), {name: f"training.{_LATE.get(name, 'config')}" for name in __all__}
+)
