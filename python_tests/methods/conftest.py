@@ -13,6 +13,7 @@ from torch import Tensor
 from cdkd_ext.data import PoseDataset, load_coco_persons
 from cdkd_ext.inference import predict_crops
 from cdkd_ext.joints import MPII_JOINTS, JointSet
+from cdkd_ext.methods import LabelLossOptions
 from cdkd_ext.models import PoseNetwork, create_model
 from cdkd_ext.training import DistillationTask
 
@@ -108,6 +109,47 @@ def trained(crops_of: Callable[[tuple[int, int]], Crops]) -> Callable[..., Train
         )
 
     return train
+
+
+class ByHeart(NamedTuple):
+    """What learning a few people by heart gave.
+
+    Attributes:
+        losses: of each step.
+        error: summed distance of the predicted joints from the annotated ones, in pixels.
+        constant: the same for the mean place of each joint.
+    """
+
+    losses: list[float]
+    error: float
+    constant: float
+
+
+@pytest.fixture(scope="session")
+def learnt_by_heart(crops_of: Callable[[tuple[int, int]], Crops]) -> Callable[..., ByHeart]:
+    """Trains a network of heatmaps on eight people at 64x64, from wide targets, which are learnt sooner."""
+
+    def learn(name: str, *, steps: int, planned: int) -> ByHeart:
+        images, keypoints, annotated = (values[:8] for values in crops_of((64, 64)))
+        torch.manual_seed(0)
+        network = create_model(name, input_size=(64, 64), num_joints=keypoints.shape[1], head="heatmap")
+        loss = network.spec.method.label_loss(network, LabelLossOptions(heatmap_sigma=2.0))
+        optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
+        losses = []
+        for step in range(steps):
+            total = loss(network(images), keypoints, annotated, step / planned)
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            losses.append(total.item())
+        found, _ = predict_crops(network.eval(), images)
+        middle = (keypoints * annotated[..., None]).sum(0) / annotated.sum(0)[:, None]
+        error, constant = (
+            float(((points - keypoints).norm(dim=-1) * annotated).sum()) for points in (found, middle)
+        )
+        return ByHeart(losses, error, constant)
+
+    return learn
 
 
 def _distance(found: Tensor, keypoints: Tensor, annotated: Tensor) -> float:

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from cdkd_ext.codecs import codec_for
 from cdkd_ext.errors import InputError
-from cdkd_ext.inference import predict_crops
 from cdkd_ext.methods import LabelLossOptions
 from cdkd_ext.methods.hourglass import Hourglass, HourglassOutput, PreActivation
 from cdkd_ext.models import count_parameters, create_model, describe_models, paper_gflops
@@ -155,27 +154,10 @@ def test_a_batch_of_another_size_than_the_number_of_maps_is_trained() -> None:
     assert all(parameter.grad is not None for parameter in task.parameters())
 
 
-def test_training(crops_of: Callable[..., Any]) -> None:
-    """Eight people by heart, from wide targets, which are learnt sooner."""
-    images, keypoints, annotated = (part[:8] for part in crops_of((64, 64)))
-    torch.manual_seed(0)
-    network = create_model(
-        "hourglass_4_w32", input_size=(64, 64), num_joints=keypoints.shape[1], head="heatmap"
-    )
-    loss = network.spec.method.label_loss(network, LabelLossOptions(heatmap_sigma=2.0))
-    optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
-    losses = []
-    for step in range(100):
-        total = loss(network(images), keypoints, annotated, step / 100)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        losses.append(total.item())
-    assert losses[-1] < 0.2 * losses[0]
-    found, _ = predict_crops(network.eval(), images)
-    middle = (keypoints * annotated[..., None]).sum(0) / annotated.sum(0)[:, None]
-    errors = [((points - keypoints).norm(dim=-1) * annotated).sum() for points in (found, middle)]
-    assert errors[0] < 0.9 * errors[1]
+def test_training(learnt_by_heart: Callable[..., Any]) -> None:
+    result = learnt_by_heart("hourglass_4_w32", steps=100, planned=100)
+    assert result.losses[-1] < 0.2 * result.losses[0]
+    assert result.error < 0.9 * result.constant
 
 
 @pytest.mark.parametrize("name", ["hourglass_4", "hourglass_8", "okdhp_4"])
