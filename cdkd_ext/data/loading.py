@@ -38,16 +38,20 @@ class People:
     footage: Footage | None = None
 
 
-def prepare_synthetic(folder: Path, count: int, *, seed: int = 0, workers: int = 1) -> Path:
+def prepare_synthetic(
+    folder: Path, count: int, *, validation: int | None = None, seed: int = 0, workers: int = 1
+) -> Path:
     """Draw synthetic people unless they are there; return the folder to use as `data.root`.
 
     Args:
         folder: receives train/ and val/.
-        count: people to train on; an eighth as many to validate.
-        seed: of the people.
+        count: people to train on.
+        validation: people to validate on; None draws an eighth as many.
+        seed: of the people; of another seed nobody is the same.
         workers: processes that draw.
     """
-    for split, size, offset in (("train", count, 0), ("val", max(count // 8, 1), 1)):
+    others = max(count // 8, 1) if validation is None else validation
+    for split, size, offset in (("train", count, 0), ("val", others, 1)):
         if not (folder / split / "annotations.json").exists():
             draw_people(folder / split, size, seed=2 * seed + offset, workers=workers)
     return folder

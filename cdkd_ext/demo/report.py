@@ -1,213 +1,184 @@
-"""The demonstration's report: one table, curves, and an image of what the networks see and say."""
+"""The demonstration's report: tables, curves, and an image of what the networks see and say."""
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import torch
 
-from cdkd_ext.checkpoints import load_model
-from cdkd_ext.data import Person, PoseDataset, load_coco_persons
+from cdkd_ext.demo.arms import ALONE, ARMS, DISTILLED, TENTH_ALONE, TENTH_DISTILLED
+from cdkd_ext.demo.images import draw_predictions
+from cdkd_ext.demo.measure import Comparison, Measured, Network
 from cdkd_ext.files import replacing, write_json
-from cdkd_ext.images import Image
-from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, predict_crops, save_image, tile
-from cdkd_ext.joints import JointSet
-from cdkd_ext.models import PoseNetwork, count_macs, count_parameters
+from cdkd_ext.studies import RunResult
+from cdkd_ext.studies.runs import run_history
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-_TILE = (224, 224)
-_PEOPLE = 6
+_COLORS = {TENTH_ALONE: "tab:gray", TENTH_DISTILLED: "tab:blue", ALONE: "tab:olive", DISTILLED: "tab:red"}
+_CHANCE = 0.01
 
 
-def write_report(output: Path, people: Path, *, seeds: int, seconds: float) -> Path:
-    """Read the runs' metrics and write report.md, metrics.json, curves.png and predictions.png; return the report.
+def write_report(output: Path, measured: Measured, *, teacher: Path, seconds: float) -> Path:
+    """Write report.md, metrics.json, curves.png and predictions.png; return the report.
 
     Args:
-        output: folder of the runs `teacher`, `alone_S` and `distilled_S`.
-        people: the data set, with its folder val/.
-        seeds: number of students of each kind.
+        output: folder of the runs.
+        measured: what they scored.
+        teacher: the teacher's file.
         seconds: how long everything took.
     """
-    results = _collect(output, seeds)
-    results["seconds"] = seconds
-    _draw_curves(output, seeds)
-    _draw_predictions(output, people)
-    write_json(results, output / "metrics.json")
+    machine = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    _draw_curves(output, measured)
+    draw_predictions(output, measured, teacher)
+    write_json(measured.to_dict() | {"machine": machine, "seconds": seconds}, output / "metrics.json")
     with replacing(output / "report.md") as temporary:
-        temporary.write_text(_markdown(results))
+        temporary.write_text("\n".join(_lines(measured, seconds)), encoding="utf-8")
     return output / "report.md"
 
 
-def _history(run: Path) -> list[dict[str, Any]]:
-    return json.loads((run / "metrics.json").read_text())["epochs"]
-
-
-def _collect(output: Path, seeds: int) -> dict[str, Any]:
-    def last(name: str) -> dict[str, Any]:
-        record = _history(output / name)[-1]
-        seconds = sum(epoch["seconds"] for epoch in _history(output / name))
-        return {
-            "pckh": record["pckh"],
-            "per_joint": record["pckh_per_joint"],
-            "people": record["people"],
-            "seconds": seconds,
-        }
-
-    def cost(name: str) -> dict[str, Any]:
-        model = load_model(output / name / "last.safetensors")
-        return {
-            "model": model.name,
-            "input_size": model.input_size,
-            "parameters": count_parameters(model),
-            "macs": count_macs(model),
-        }
-
-    return {
-        "teacher": last("teacher") | cost("teacher"),
-        "student": cost("alone_0"),
-        "alone": [last(f"alone_{seed}") for seed in range(seeds)],
-        "distilled": [last(f"distilled_{seed}") for seed in range(seeds)],
-        "machine": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-        },
-    }
-
-
-def _markdown(results: dict[str, Any]) -> str:
-    teacher, student = results["teacher"], results["student"]
-    alone = [run["pckh"] for run in results["alone"]]
-    distilled = [run["pckh"] for run in results["distilled"]]
-    differences = [after - before for before, after in zip(alone, distilled, strict=True)]
-
-    def row(name: str, values: list[float], cost: dict[str, Any]) -> str:
-        height, width = cost["input_size"]
-        return (
-            f"| {name} | {cost['model']} | {height}×{width} | {cost['parameters'] / 1e6:.2f} M "
-            f"| {cost['macs'] / 1e6:.1f} M | {_spread(values)} |"
-        )
-
-    joints = list(teacher["per_joint"])
-    lines = [
-        "# Low-resolution distillation on synthetic people",
+def _lines(measured: Measured, seconds: float) -> list[str]:
+    seeds = len(measured.results[ALONE])
+    return [
+        "# Low-resolution distillation on drawn people",
         "",
-        f"PCKh@0.5 in percent on {teacher['people']} validation people, last checkpoint, flip test on; "
-        f"mean ± standard deviation of {len(alone)} seeds.",
+        f"PCKh@0.5 in percent on {measured.teacher_metrics['people']} validation people, last checkpoint, flip test on; "
+        f"mean ± standard deviation of {seeds} seeds.",
         "",
-        "| network | model | input | parameters | MACs | PCKh@0.5 |",
-        "|---|---|---|---|---|---|",
-        row("teacher", [teacher["pckh"]], teacher),
-        row("student alone", alone, student),
-        row("student + CDKD", distilled, student),
-        f"| difference | | | | | {_spread(differences, sign=True)} |",
+        *_network_table(measured),
         "",
-        f"Both kinds of student saw the same views, in the same order, for the same number of steps. A student alone "
-        f"trained {_mean(results['alone'], 'seconds'):.0f} s, a distilled one {_mean(results['distilled'], 'seconds'):.0f} s "
-        f"(the teacher's outputs were computed once, before). Everything together took {results['seconds'] / 60:.1f} minutes.",
+        "| difference | points | 95 % interval | p |",
+        "|---|---|---|---|",
+        *map(_comparison_row, measured.comparisons),
         "",
-        "| | " + " | ".join(joints) + " |",
-        "|---" * (len(joints) + 1) + "|",
-        _joint_row("teacher", [teacher], joints),
-        _joint_row("student alone", results["alone"], joints),
-        _joint_row("student + CDKD", results["distilled"], joints),
+        *map(_in_words, measured.comparisons),
+        "",
+        f"The intervals are of a paired bootstrap over people and seeds ({seeds} pairs). All students took as many steps, "
+        f"on the same stored views; {_training_times(measured)}. Everything together took {seconds / 60:.1f} minutes.",
+        "",
+        *_joint_table(measured),
         "",
         "![predictions](predictions.png)",
         "",
+        "From top to bottom: people whom the teacher helped most, with a tenth of the labels, to those whom it helped least. "
+        "Red rings: joints that are off by more than half a head.",
+        "",
         "![curves](curves.png)",
         "",
-        "The people are drawn, not photographed: the table shows that distillation works here, "
-        "and says nothing about photographs.",
+        "The people are drawn, not photographed: the tables show that distillation works here, "
+        "and say nothing about photographs.",
         "",
     ]
-    return "\n".join(lines)
 
 
-def _mean(runs: list[dict[str, Any]], name: str) -> float:
-    return statistics.fmean(run[name] for run in runs)
+def _network_table(measured: Measured) -> list[str]:
+    return [
+        "| network | model | input | parameters | MACs | PCKh@0.5 |",
+        "|---|---|---|---|---|---|",
+        _network_row("teacher", measured.teacher, [measured.teacher_metrics["pckh"]]),
+        *(
+            _network_row(f"student, {arm.title}", measured.student, _scores(measured.results[arm]))
+            for arm in ARMS
+        ),
+    ]
 
 
-def _spread(values: list[float], *, sign: bool = False) -> str:
-    mean = f"{statistics.fmean(values):+.2f}" if sign else f"{statistics.fmean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+def _network_row(name: str, network: Network, scores: Sequence[float]) -> str:
+    height, width = network.input_size
+    return (
+        f"| {name} | {network.model} | {height}×{width} | {network.parameters / 1e6:.2f} M "
+        f"| {network.macs / 1e6:.1f} M | {_spread(scores)} |"
+    )
 
 
-def _joint_row(name: str, runs: list[dict[str, Any]], joints: list[str]) -> str:
-    measured = [[run["per_joint"][joint] for run in runs] for joint in joints]
+def _comparison_row(one: Comparison) -> str:
+    estimate = one.estimate
+    interval = f"{estimate.low:+.2f} to {estimate.high:+.2f}"
+    return f"| {one.title} | {estimate.value:+.2f} | {interval} | {_probability(estimate.p).removeprefix('= ')} |"
+
+
+def _in_words(one: Comparison) -> str:
+    estimate = one.estimate
+    size = f"{abs(estimate.value):.1f} points {'more' if estimate.value > 0 else 'less'}"
+    if estimate.p is not None and estimate.p < _CHANCE:
+        return f"- {one.title}: {size}, beyond chance (p {_probability(estimate.p)})."
+    return f"- {one.title}: {size}, which chance alone may give (p {_probability(estimate.p)})."
+
+
+def _probability(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _training_times(measured: Measured) -> str:
+    times = [f"{statistics.fmean(result.seconds for result in measured.results[arm]):.0f} s" for arm in ARMS]
+    return f"these took {', '.join(times)} each, in the order of the table"
+
+
+def _joint_table(measured: Measured) -> list[str]:
+    joints = list(measured.teacher_metrics["pckh_per_joint"])
+    return [
+        "| | " + " | ".join(joints) + " |",
+        "|---" * (len(joints) + 1) + "|",
+        _joint_row("teacher", [measured.teacher_metrics], joints),
+        *(
+            _joint_row(f"student, {arm.title}", [one.metrics for one in measured.results[arm]], joints)
+            for arm in ARMS
+        ),
+    ]
+
+
+def _joint_row(name: str, metrics: Sequence[dict[str, Any]], joints: Sequence[str]) -> str:
+    measured = [[one["pckh_per_joint"][joint] for one in metrics] for joint in joints]
     # a joint that no validation person shows was not measured
-    cells = ["–" if None in values else f"{statistics.fmean(values):.1f}" for values in measured]
+    cells = [
+        "–" if any(value is None or value != value for value in values) else f"{statistics.fmean(values):.1f}"
+        for values in measured
+    ]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def _draw_curves(output: Path, seeds: int) -> None:
+def _scores(results: Sequence[RunResult]) -> list[float]:
+    return [result.metrics["pckh"] for result in results]
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _draw_curves(output: Path, measured: Measured) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
-    for arm, color in (("alone", "tab:gray"), ("distilled", "tab:blue")):
-        for seed in range(seeds):
-            history = _history(output / f"{arm}_{seed}")
-            label = {"alone": "student alone", "distilled": "student + CDKD"}[arm] if seed == 0 else None
-            measured = [record for record in history if "pckh" in record]
-            left.plot(
-                [record["epoch"] for record in measured],
-                [record["pckh"] for record in measured],
-                color=color,
-                marker=".",
-                label=label,
-            )
-            right.plot(
-                [record["epoch"] for record in history],
-                [record["simcc"] for record in history],
-                color=color,
-                label=label,
-            )
-    teacher = _history(output / "teacher")[-1]["pckh"]
+    for arm in ARMS:
+        for result in measured.results[arm]:
+            history = run_history(result.run, output)
+            label = arm.title if result is measured.results[arm][0] else None
+            # who learns from few people passes over them often
+            done = [record["epoch"] / history[-1]["epoch"] for record in history]
+            scored = [
+                (x, record["pckh"]) for x, record in zip(done, history, strict=True) if "pckh" in record
+            ]
+            left.plot(*zip(*scored, strict=True), color=_COLORS[arm], marker=".", label=label)
+            losses = [record["simcc"] for record in history]
+            right.plot(done, losses, color=_COLORS[arm], label=label)
+    teacher = measured.teacher_metrics["pckh"]
     left.axhline(teacher, color="tab:green", linestyle="--", label="teacher")
-    left.set(xlabel="epoch", ylabel="PCKh@0.5 (%)", title="validation")
-    right.set(xlabel="epoch", ylabel="label loss (nats per joint)", title="training")
+    left.set(xlabel="share of the steps", ylabel="PCKh@0.5 (%)", title="validation")
+    right.set(xlabel="share of the steps", ylabel="label loss (nats per joint)", title="training")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(fontsize="small")
     with replacing(output / "curves.png") as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
-
-
-def _draw_predictions(output: Path, people: Path) -> None:
-    """One row per person: the crop with its labels, the teacher's pose, the student's own view, both students' poses."""
-    persons, joints = load_coco_persons(people / "val/annotations.json", people / "val/images")
-    names = ("teacher", "alone_0", "distilled_0")
-    models = {name: load_model(output / name / "last.safetensors").eval() for name in names}
-    rows = [_prediction_row(person, joints, models) for person in persons[:_PEOPLE]]
-    titles = ("person and labels", "teacher", "what the student sees", "student alone", "student + CDKD")
-    save_image(tile(rows, titles), output / "predictions.png")
-
-
-def _prediction_row(person: Person, joints: JointSet, models: dict[str, PoseNetwork]) -> list[Image]:
-    views = {
-        name: PoseDataset([person], joints, size=model.input_size, resample=model.spec.resample)[0]["image"]
-        for name, model in models.items()
-    }
-    full = PoseDataset([person], joints, size=_TILE)[0]
-    crop = _to_image(full["image"])
-    student_view = enlarge(_to_image(views["alone_0"]), _TILE)
-    row = [draw_pose(crop, full["keypoints"].numpy(), joints, drawn=full["annotated"].numpy() > 0)]
-    for name, model in models.items():
-        permutation = torch.tensor(joints.flip_permutation)
-        points = predict_crops(model, views[name][None], flip_permutation=permutation)[0][0].numpy()
-        enlarged = enlarge_points(points, model.input_size, _TILE)
-        row.append(draw_pose(crop if name == "teacher" else student_view, enlarged, joints))
-        if name == "teacher":
-            row.append(student_view)
-    return row
-
-
-def _to_image(tensor: torch.Tensor) -> Image:
-    """(3, h, w) uint8 tensor to an (h, w, 3) array."""
-    return np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())

@@ -23,7 +23,9 @@ TEACHER = Path(__file__).with_name("teacher.safetensors")
 PEOPLE, SEED = 12_000, 1
 
 
-def train_teacher(folder: str | os.PathLike[str], *, people: int = PEOPLE, options: tuple[str, ...] = ()) -> Path:
+def train_teacher(
+    folder: str | os.PathLike[str], *, people: int = PEOPLE, options: tuple[str, ...] = ()
+) -> Path:
     """Draw people and train the demonstration's teacher on them, as the one that comes with the package was trained.
 
     Args:
@@ -41,7 +43,9 @@ def train_teacher(folder: str | os.PathLike[str], *, people: int = PEOPLE, optio
     drawn = prepare_synthetic(folder / "synthetic", people, seed=SEED, workers=os.cpu_count() or 1)
     command = ("train", "--recipe", "demo_teacher", "--data.root", str(drawn), *options)
     (report,) = run_study([StudyRun(name="run", row="teacher", command=command)], folder)
-    check(report.state == "finished", f"{folder / 'run'}", report.message, "a finished training (see log.txt)")
+    check(
+        report.state == "finished", f"{folder / 'run'}", report.message, "a finished training (see log.txt)"
+    )
     model = load_model(folder / "run/last.safetensors")
     save_model(model.half(), folder / TEACHER.name)
     return folder / TEACHER.name
