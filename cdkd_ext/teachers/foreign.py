@@ -21,6 +21,8 @@ from cdkd_ext.teachers.options import TeacherOptions
 from cdkd_ext.teachers.readers import READERS, Readout, input_size
 
 _GRAY = 127
+_SURE = 0.65  # mean confidence from which on a crop is not turned
+_SURER = 1.1  # how much surer of a turned crop a teacher has to be
 
 
 class ForeignTeacher:
@@ -58,6 +60,8 @@ class ForeignTeacher:
         self._network = network
         self.description = network.description
         size = input_size(self.description)
+        expected = f"nothing for a network whose input is not square, {size[0]}x{size[1]}"
+        check(not self.options.turns or size[0] == size[1], "teacher_options.turns", True, expected)
         probe = network(torch.full((2, 3, *size), _GRAY, dtype=torch.uint8))
         _check_rows(probe, 2)
         self._reader = READERS[self.description.kind](self.description, probe)
@@ -162,6 +166,11 @@ class ForeignTeacher:
         expected = f"uint8 crops (B, 3, {size[0]}, {size[1]})"
         fits = images.dtype == torch.uint8 and images.dim() == 4 and tuple(images.shape[1:]) == (3, *size)
         check(fits, "teacher_images", f"{images.dtype} {tuple(images.shape)}", expected)
+        outputs, values = self._asked(images)
+        return outputs, self._best_turned(images, values) if self.options.turns else values
+
+    def _asked(self, images: Tensor) -> tuple[Outputs, Any]:
+        """The network's outputs for crops, and what they say, perhaps averaged with the mirror images'."""
         outputs = self._network(images)
         _check_rows(outputs, len(images))
         values = self._reader.read(outputs)
@@ -170,6 +179,29 @@ class ForeignTeacher:
             permutation = self._permutation.to(next(iter(outputs.values())).device)
             values = self._reader.averaged(values, mirror, permutation)
         return outputs, values
+
+    def _best_turned(self, images: Tensor, values: Any) -> Any:
+        """The values of each crop in that of four positions in which the teacher is surest, upright unless clearly less so."""
+        surety = self._surety(values)
+        unsure = torch.nonzero(surety < _SURE)[:, 0]
+        if not len(unsure):
+            return values
+        highest = surety[unsure] * _SURER
+        turned = images[unsure.to(images.device)]
+        for turns in (1, 2, 3):
+            turned = torch.rot90(turned, 1, (2, 3)).contiguous()
+            said = self._asked(turned)[1]
+            for _ in range(turns):
+                said = self._reader.turned_back(said)
+            surety = self._surety(said)
+            better = surety > highest
+            values = _with_rows(values, unsure[better], said, better)
+            highest = torch.maximum(highest, surety)
+        return values
+
+    def _surety(self, values: Any) -> Tensor:
+        """Mean confidence (B,) of the network's own joints."""
+        return self._own(self._reader.readout(values)).confidence.mean(1)
 
     def _own(self, said: Readout) -> Readout:
         """Without the joints that are none of a body."""
@@ -241,6 +273,14 @@ class ForeignTeacher:
 
     def _is_nhwc(self, tensor: Tensor) -> bool:
         return (self.description.output_layout or self.description.layout) == "NHWC"
+
+
+def _with_rows(values: Any, rows: Tensor, others: Any, chosen: Tensor) -> Any:
+    """Values with the given rows replaced by those that are chosen of others."""
+    pairs = zip(values, others, strict=True)
+    return type(values)(
+        *(None if own is None else own.index_copy(0, rows, other[chosen]) for own, other in pairs)
+    )
 
 
 def _check_rows(outputs: Outputs, rows: int) -> None:
