@@ -142,7 +142,7 @@ class ForeignTeacher:
         """
         outputs, values = self._values(images)
         said = self._mapped_readout(self._own(self._reader.readout(values)))
-        confidence = self._checked_confidence(said)
+        confidence = checked_confidence(said, self.teacher_spec.input_size, self.options)
         drawn = self._draws
         logits = self._gaussians(said, confidence) if drawn else self._mapped_marginals(values, said)
         feature = (self.description.outputs or {}).get("feature")
@@ -229,29 +229,8 @@ class ForeignTeacher:
         second = torch.tensor([known[-1] if known else 0 for known in sources], device=device)
         return first, second, torch.tensor([float(bool(known)) for known in sources], device=device)
 
-    def _checked_confidence(self, said: Readout) -> Tensor:
-        """0 for joints that the teacher is not sure enough of, and for those that it sees outside of its crop."""
-        height, width = input_size(self.description)
-        x, y = said.keypoints.unbind(-1)
-        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-        used = inside & (said.confidence >= self.options.min_confidence) & (said.confidence > 0)
-        return torch.where(used, said.confidence if self.options.confidence else 1.0, 0.0)
-
     def _gaussians(self, said: Readout, confidence: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaussians around keypoints, over the bins of `teacher_spec`; uniform where there is no confidence."""
-        spec = self.teacher_spec
-        assert spec.num_bins is not None
-        sigma = torch.full_like(said.confidence, self.options.sigma)
-        if self.options.targets == "marginals":
-            sigma = sigma * (1 + self.options.widen * (1 - said.confidence.clamp(0, 1)))
-        axes = []
-        for axis, (bins, own) in enumerate(zip(spec.num_bins, self._student_bins, strict=True)):
-            pixels_per_bin = spec.input_size[1 - axis] / bins
-            center = (said.keypoints[..., axis] - spec.bin_origin[axis]) / pixels_per_bin
-            known = confidence > 0
-            drawn = gaussians(torch.where(known, center, 0.0), sigma * bins / own, bins)
-            axes.append(torch.where(known[..., None], drawn, -math.log(bins)))
-        return axes[0], axes[1]
+        return drawn_gaussians(said, confidence, self.teacher_spec, self._student_bins, self.options)
 
     def _mapped_marginals(self, values: Any, said: Readout) -> tuple[Tensor, Tensor]:
         """The network's own distributions; of the middle of two joints a Gaussian around it."""
@@ -273,6 +252,45 @@ class ForeignTeacher:
 
     def _is_nhwc(self, tensor: Tensor) -> bool:
         return (self.description.output_layout or self.description.layout) == "NHWC"
+
+
+def checked_confidence(said: Readout, size: tuple[int, int], options: TeacherOptions) -> Tensor:
+    """0 for joints that a teacher is not sure enough of, and for those that it sees outside of its (height, width) crop."""
+    height, width = size
+    x, y = said.keypoints.unbind(-1)
+    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    used = inside & (said.confidence >= options.min_confidence) & (said.confidence > 0)
+    return torch.where(used, said.confidence if options.confidence else 1.0, 0.0)
+
+
+def drawn_gaussians(
+    said: Readout,
+    confidence: Tensor,
+    spec: TeacherSpec,
+    student_bins: tuple[int, int],
+    options: TeacherOptions,
+) -> tuple[Tensor, Tensor]:
+    """Return the logarithms of Gaussians around keypoints, along x and y, over the bins of a teacher's outputs.
+
+    Args:
+        said: keypoints in pixels of the teacher's crop, and the confidences that widen the Gaussians.
+        confidence: (B, J); uniform where it is 0.
+        spec: with `num_bins`.
+        student_bins: (x, y), the unit of their width.
+        options: `sigma`, and with the targets "marginals" `widen`.
+    """
+    assert spec.num_bins is not None
+    sigma = torch.full_like(said.confidence, options.sigma)
+    if options.targets == "marginals":
+        sigma = sigma * (1 + options.widen * (1 - said.confidence.clamp(0, 1)))
+    axes = []
+    for axis, (bins, own) in enumerate(zip(spec.num_bins, student_bins, strict=True)):
+        pixels_per_bin = spec.input_size[1 - axis] / bins
+        center = (said.keypoints[..., axis] - spec.bin_origin[axis]) / pixels_per_bin
+        known = confidence > 0
+        drawn = gaussians(torch.where(known, center, 0.0), sigma * bins / own, bins)
+        axes.append(torch.where(known[..., None], drawn, -math.log(bins)))
+    return axes[0], axes[1]
 
 
 def _with_rows(values: Any, rows: Tensor, others: Any, chosen: Tensor) -> Any:

@@ -9,6 +9,7 @@ from typing import Literal
 from cdkd_ext.errors import check, check_option
 
 TARGETS = ("marginals", "keypoints")
+ASK = ("views", "people")
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class TeacherOptions:
 
     Args:
         preset: the description of an ONNX file by name; None recognises it by its outputs. A YAML file needs none.
+        ask: "views" asks about each view of a person, "people" once about each person's plain crop: its keypoints follow every
+            view, so that new ones cost nothing. The targets are Gaussians then, and there are no feature maps.
         targets: "marginals" are the distributions that the teacher gives, "keypoints" are Gaussians around the places
             that it says (pseudo-labels). A network of keypoints has Gaussians in either case.
         cut: cells of a heatmap on either side of its peak that count; a map's mass far away is clutter. -1 keeps all.
@@ -35,6 +38,7 @@ class TeacherOptions:
     """
 
     preset: str | None = None
+    ask: Literal["views", "people"] = "views"
     targets: Literal["marginals", "keypoints"] = "marginals"
     cut: int = 4
     sharpen: float = 1.0
@@ -52,6 +56,7 @@ class TeacherOptions:
         Raises:
             InputError: names the field.
         """
+        check_option(f"{place}.ask", self.ask, ASK)
         check_option(f"{place}.targets", self.targets, TARGETS)
         check(self.cut >= -1, f"{place}.cut", self.cut, "a number of cells, or -1 for all")
         for name in ("sharpen", "sigma"):
