@@ -12,13 +12,16 @@ import pytest
 from cdkd_ext.demo import DemoConfig, run_demo
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import Predictor
+from cdkd_ext.training import read_config
+
+NAMES = ("tenth_alone", "tenth_distilled", "alone", "distilled")
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
     return DemoConfig(
-        str(output), synthetic_people=32, teacher_epochs=1, student_epochs=1, views=1, seeds=2, processes=2
+        str(output), synthetic_people=40, validation_people=12, epochs=1, views=1, seeds=2, processes=2
     )
 
 
@@ -27,33 +30,70 @@ def report(small):
     return run_demo(small)
 
 
-def test_the_report_says_what_the_runs_measured(report):
+@pytest.fixture(scope="module")
+def results(report):
+    return json.loads((report.parent / "metrics.json").read_text())
+
+
+def test_the_report_says_what_the_runs_measured(report, results):
     text = report.read_text()
-    results = json.loads((report.parent / "metrics.json").read_text())
-    for arm in ("alone", "distilled"):
-        for seed, result in enumerate(results[arm]):
-            run = json.loads((report.parent / f"{arm}_{seed}/metrics.json").read_text())
+    for name in NAMES:
+        for seed, result in enumerate(results[name]):
+            run = json.loads((report.parent / f"{name}_{seed}/metrics.json").read_text())
             assert result["pckh"] == run["epochs"][-1]["pckh"]
-    differences = [
-        after["pckh"] - before["pckh"]
-        for before, after in zip(results["alone"], results["distilled"], strict=True)
-    ]
-    expected = f"{statistics.fmean(differences):+.2f} ± {statistics.stdev(differences):.2f}"
-    assert re.search(rf"\| difference \|.*\| {re.escape(expected)} \|", text)
+    for title, name in (
+        ("a tenth of the labels", "tenth_alone"),
+        ("a tenth of the labels + CDKD", "tenth_distilled"),
+        ("all labels", "alone"),
+        ("all labels + CDKD", "distilled"),
+    ):
+        scores = [result["pckh"] for result in results[name]]
+        expected = f"{statistics.fmean(scores):.2f} ± {statistics.stdev(scores):.2f}"
+        assert re.search(rf"\| student, {re.escape(title)} \|.*\| {re.escape(expected)} \|", text)
     assert "teacher" in text and "parameters" in text and "MACs" in text
     assert not re.search(r"\bnan\b", text.split("| |")[0])
 
 
+def test_differences_are_paired_by_seed(report, results):
+    text = report.read_text()
+    assert [(one["first"], one["second"]) for one in results["comparisons"]] == [
+        ("tenth_distilled", "tenth_alone"),
+        ("distilled", "alone"),
+        ("tenth_distilled", "alone"),
+    ]
+    for one in results["comparisons"]:
+        pairs = zip(results[one["first"]], results[one["second"]], strict=True)
+        differences = [first["pckh"] - second["pckh"] for first, second in pairs]
+        assert one["each"] == pytest.approx(differences)
+        assert one["value"] == pytest.approx(statistics.fmean(differences))
+        assert one["low"] <= one["value"] <= one["high"] and 0 < one["p"] <= 1
+        assert f"| {one['value']:+.2f} | {one['low']:+.2f} to {one['high']:+.2f} |" in text
+
+
+def test_all_students_take_as_many_steps_and_see_the_labels_that_they_may(report, results):
+    steps, labelled = {}, {}
+    for name in NAMES:
+        folder = report.parent / f"{name}_0"
+        steps[name] = json.loads((folder / "metrics.json").read_text())["epochs"][-1]["step"]
+        options = read_config(folder)
+        labelled[name] = options["data"]["labelled_fraction"]
+        assert options["model"]["name"].startswith("lowres_") and options["model"]["input_size"] == [32, 32]
+    assert len(set(steps.values())) == 1
+    assert labelled == {"tenth_alone": 0.1, "tenth_distilled": 0.1, "alone": 1.0, "distilled": 1.0}
+    # whatever the labels, the teacher was asked once
+    assert len(list((report.parent / "views").glob("compact-*"))) == 1
+
+
 def test_the_images_can_be_opened(report):
     predictions = cv2.imread(str(report.parent / "predictions.png"))
-    assert predictions.shape[1] > 5 * 224
+    assert predictions.shape[1] > 7 * 224
     assert predictions.std() > 20
     assert cv2.imread(str(report.parent / "curves.png")).shape[0] > 200
 
 
 def test_there_is_a_page_to_look_at_and_a_file_to_use(report):
     page = (report.parent / "report.html").read_text()
-    for name in ("distilled_0", "alone_0", "teacher", "labels"):
+    for name in (*(f"{name}_0" for name in NAMES), "teacher", "labels"):
         assert name in page
     predictor = Predictor.load(report.parent / "student.onnx")
     (result,) = predictor.follow(report.parent / "synthetic/val/images/000000.jpg", "whole")
@@ -67,8 +107,18 @@ def test_a_second_call_keeps_the_finished_runs(report, small):
     assert (state.stat().st_mtime_ns, report.read_text().split("Everything")[0]) == before
 
 
-def test_numbers_that_are_too_small_are_refused(tmp_path):
+def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(InputError, match="seeds: expected at least 2"):
         run_demo(DemoConfig(str(tmp_path), seeds=1))
     with pytest.raises(InputError, match="synthetic_people: expected a positive number"):
         run_demo(DemoConfig(str(tmp_path), synthetic_people=0))
+    with pytest.raises(InputError, match="teacher: expected an existing checkpoint"):
+        run_demo(DemoConfig(str(tmp_path), teacher=str(tmp_path / "none.safetensors")))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_training_that_fails_is_named_with_its_last_line(tmp_path, small):
+    weights = tmp_path / "broken.safetensors"
+    weights.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"distilled_0 failed: .*safetensors.*log\.txt"):
+        run_demo(DemoConfig(str(tmp_path), str(weights), 8, 4, epochs=1, views=1, seeds=2, processes=4))

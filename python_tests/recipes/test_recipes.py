@@ -55,7 +55,7 @@ def configured(name: str, config_class: type[TrainingConfig]) -> Any:
 
 
 def test_every_recipe_of_a_published_data_set_is_tested_here() -> None:
-    others = {"lsp_student", "lsp_teacher", "paper_losses"}
+    others = {"demo_student", "demo_teacher", "lsp_student", "lsp_teacher", "paper_losses"}
     assert set(list_recipes()) == PUBLISHED.keys() | others
 
 
