@@ -33,7 +33,7 @@ class Command(NamedTuple):
 # each is run by the module of its name
 COMMANDS = {
     "demo": Command(
-        "draw people, train a teacher, a plain and a distilled student, and write a report",
+        "draw people, train students with few and many labels, alone and distilled, and write a report",
         "cdkd demo --output runs/demo",
     ),
     "train": Command(

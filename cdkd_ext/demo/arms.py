@@ -76,7 +76,7 @@ class Training:
             "data.views": self.views,
             "data.labelled_fraction": arm.labelled,
             "epochs": epochs,
-            "evaluate_every": max(epochs // 3, 1),
+            "evaluate_every": max(epochs // 2, 1),
             "precision": fast_training(),
             "seed": seed,
             **({"teacher": self.teacher, **_TERMS} if arm.taught else {}),

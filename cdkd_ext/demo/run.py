@@ -44,7 +44,7 @@ class DemoConfig:
     teacher: str | None = None
     synthetic_people: int = 3000
     validation_people: int = 1000
-    epochs: int = 15
+    epochs: int = 6
     views: int = 4
     seeds: int = 3
     processes: int = 0
