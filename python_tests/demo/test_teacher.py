@@ -17,7 +17,7 @@ from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.recipes import load_recipe
 from cdkd_ext.synthetic import draw_people
 
-MEASURED = 50.0  # PCKh@0.5
+MEASURED = 68.2  # PCKh@0.5 of 1,500 people
 
 
 def test_it_is_small_and_in_half_precision():
