@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from cdkd_ext.files import read_yaml
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import count_macs, create_model, list_models
 from cdkd_ext.studies.runs import REQUEST, LaterWords, StudyRun, run_history
-from cdkd_ext.training.config import ModelConfig
+from cdkd_ext.training.config import ModelConfig, TrainingConfig
 
 SIZES = (32, 64)
 _RECIPE = "lsp_student"
@@ -25,7 +25,9 @@ _QUARTER = 0.25
 _TRAINING = 3
 # what the study itself sets
 _OWN = ("model", "teacher", "seed", "output", "epochs", "evaluate_every", "precision")
-_OWN_DATA = ("root", "cache", "views", "labelled_fraction", "teacher_cache")
+# of students with a teacher, unless the file of options says otherwise
+_TAUGHT = ("--sape.enabled", "false", "--teacher_options.flip", "true", "--teacher_options.threads", "1")
+_OWN_DATA = ("root", "cache", "views", "labelled_fraction", "mirror_views", "teacher_cache")
 
 
 class Row(NamedTuple):
@@ -52,6 +54,21 @@ ROWS = {
     "quarter": Row("a quarter of the labels", labelled=_QUARTER),
     "quarter_taught": Row("a quarter of the labels + {teacher} on everybody", taught=True, labelled=_QUARTER),
 }
+
+
+class RowTitle(NamedTuple):
+    """What the report calls a row.
+
+    Attributes:
+        kind: of students, in words.
+        model: name of their network; empty where all are of one.
+    """
+
+    kind: str
+    model: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.kind}" if self.model else self.kind
 
 
 class Comparison(NamedTuple):
@@ -85,9 +102,10 @@ class LspStudy:
         sizes: of their crops in pixels.
         models: names of the networks.
         epochs: of every student but `longer`; those without teacher on a part of the people have as many steps.
-        views: stored views per person, each with its mirror image.
+        views: stored views per person, each with its mirror image; 0 draws afresh in every epoch.
         precision: "no" (float32), or "bf16" on machines with instructions for it.
-        options: YAML file of further options of `cdkd train` for all students; None has none.
+        options: YAML file of further options of `cdkd distill` for all students; those about the teacher and what is
+            learnt from it concern students with a teacher alone. None has none.
 
     Raises:
         InputError: names the field.
@@ -113,8 +131,8 @@ class LspStudy:
             values = getattr(self, name)
             unique = values and len(set(values)) == len(values)
             check(unique, name, list(values), "at least one, each once")
-        for name in ("epochs", "views"):
-            check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        check(self.epochs > 0, "epochs", self.epochs, "a positive number")
+        check(self.views >= 0, "views", self.views, "zero or more")
         check(min(self.seeds) >= 0, "seeds", min(self.seeds), "zero or more")
         check(min(self.sizes) > 0, "sizes", min(self.sizes), "positive numbers of pixels")
         for model in self.models:
@@ -133,7 +151,7 @@ class LspStudy:
             check(
                 not lacking, "rows", f"longer without {', '.join(lacking)}", "alone and taught beside longer"
             )
-        self._extra()
+        self._extra(taught=True)
 
     def data(self) -> DataConfig:
         """Where the people are."""
@@ -159,13 +177,17 @@ class LspStudy:
             for seed in self.seeds
             for size in self.sizes
             for model in self.models
-            for row, teacher in self._kinds()
+            # last those that wait for others
+            for row, teacher in sorted(self._kinds(), key=lambda kind: ROWS[kind[0]].longer)
         ]
 
-    def titles(self) -> dict[str, str]:
+    def titles(self) -> dict[str, RowTitle]:
         """What the report calls each row of the plan."""
+        several = len(self.models) > 1
         return {
-            self._key(model, size, row, teacher): ROWS[row].title.format(teacher=teacher and name_of(teacher))
+            self._key(model, size, row, teacher): RowTitle(
+                ROWS[row].title.format(teacher=teacher and name_of(teacher)), model if several else ""
+            )
             for model in self.models
             for size in self.sizes
             for row, teacher in self._kinds()
@@ -189,10 +211,11 @@ class LspStudy:
         return tuple(row for row in ROWS if row in self.rows) if self.rows else tuple(ROWS)
 
     def _kinds(self) -> list[tuple[str, str | None]]:
-        """Rows with their teachers; those that others wait for come first."""
-        rows = sorted(self._rows(), key=lambda row: ROWS[row].longer)
+        """Rows with their teachers."""
         return [
-            (row, teacher) for row in rows for teacher in (self.teachers if ROWS[row].taught else (None,))
+            (row, teacher)
+            for row in self._rows()
+            for teacher in (self.teachers if ROWS[row].taught else (None,))
         ]
 
     @staticmethod
@@ -226,24 +249,24 @@ class LspStudy:
 
     def _command(self, model: str, size: int, row: str, teacher: str | None, seed: int) -> tuple[str, ...]:
         kind, epochs = ROWS[row], self._epochs(row)
-        words = ["train" if teacher is None else "distill", "--recipe", _RECIPE]
-        if self._extra():
-            words += ["--config", self._extra()]
-        options: dict[str, object] = {
+        taught = {} if teacher is None else {"teacher": Path(teacher).absolute()}
+        extra = self._extra(taught=kind.taught)
+        own: dict[str, object] = {
             "model.name": model,
             "model.input_size": f"[{size},{size}]",
             **self._data_options(),
             "data.labelled_fraction": kind.labelled,
-            "epochs": epochs,
-            "evaluate_every": epochs,
+            **({} if kind.longer else {"epochs": epochs, "evaluate_every": epochs}),
             "precision": self.precision,
             "seed": seed,
+            **taught,
         }
-        if teacher is not None:
-            options["teacher"] = Path(teacher).absolute()
-            options["sape.enabled"] = "false"
-            options |= {"teacher_options.flip": "true", "teacher_options.threads": 1}
-        return (*words, *(word for name, value in options.items() for word in (f"--{name}", str(value))))
+        return (
+            *("distill" if taught else "train", "--recipe", _RECIPE),
+            *(_TAUGHT if taught else ()),
+            *(("--config", extra) if extra else ()),
+            *(word for name, value in own.items() for word in (f"--{name}", str(value))),
+        )
 
     def _data_options(self) -> dict[str, object]:
         given = self.data()
@@ -254,13 +277,13 @@ class LspStudy:
             **{f"data.{n}": getattr(given, n) for n in names if getattr(given, n) != getattr(default, n)},
             "data.cache": "{study}/views",
             "data.views": self.views,
-            "data.mirror_views": "true",
-            # which several runs fill together, students of all sizes
+            "data.mirror_views": str(self.views > 0).lower(),
+            # which several runs fill together
             "data.teacher_cache": "compact",
             "data.workers": 0,
         }
 
-    def _extra(self) -> str:
+    def _extra(self, *, taught: bool) -> str:
         """The options of the file as JSON, "" for none: what a run was begun with is to stay."""
         if self.options is None:
             return ""
@@ -270,7 +293,9 @@ class LspStudy:
         own += [f"data.{name}" for name in _OWN_DATA if name in (content.get("data") or {})]
         if own:
             fail(f"options: {self.options}", ", ".join(own), "options that the study itself does not set")
-        return json.dumps(content)
+        plain = {field.name for field in fields(TrainingConfig)}
+        chosen = {name: value for name, value in content.items() if taught or name in plain}
+        return json.dumps(chosen) if chosen else ""
 
     def _timed(self, model: str, size: int) -> tuple[str, str]:
         """The rows whose seconds are compared: alone, and with the first teacher."""

@@ -16,7 +16,7 @@ from cdkd_ext.evaluation import limb_joints
 from cdkd_ext.files import replacing, write_json
 from cdkd_ext.studies.chart import draw_chart
 from cdkd_ext.studies.engine import RunReport
-from cdkd_ext.studies.lsp import Comparison
+from cdkd_ext.studies.lsp import Comparison, RowTitle
 from cdkd_ext.studies.results import RunResult, row_hits
 from cdkd_ext.studies.runs import StudyRun
 from cdkd_ext.studies.shelf import ShelfResult
@@ -30,6 +30,7 @@ class RowResult:
     Attributes:
         key: row of the plan, or name of the network with its resolution.
         title: in words.
+        kind: the same without the network's name.
         size: pixels of the crops; None is full resolution.
         shelf: whether it is off the shelf.
         limbs: percentage of the limbs' joints; None where nothing was measured yet.
@@ -43,6 +44,7 @@ class RowResult:
 
     key: str
     title: str
+    kind: str
     size: int | None
     shelf: bool
     limbs: Estimate | None
@@ -130,7 +132,7 @@ class _Measured:
 
 def make_report(
     runs: Sequence[StudyRun],
-    titles: dict[str, str],
+    titles: dict[str, RowTitle],
     comparisons: Sequence[Comparison],
     results: Sequence[RunResult],
     shelf: Sequence[ShelfResult],
@@ -162,7 +164,7 @@ def make_report(
         for key, title in titles.items()
     ]
     rows += [
-        RowResult(_shelf_key(one), one.name, one.height, True, *measured.means(_shelf_key(one)))
+        RowResult(_shelf_key(one), one.name, one.name, one.height, True, *measured.means(_shelf_key(one)))
         for one in shelf
     ]
     done = {result.run.name for result in results}
@@ -223,13 +225,14 @@ def _shelf_key(result: ShelfResult) -> str:
 
 
 def _student_row(
-    key: str, title: str, runs: Sequence[StudyRun], results: Sequence[RunResult], measured: _Measured
+    key: str, title: RowTitle, runs: Sequence[StudyRun], results: Sequence[RunResult], measured: _Measured
 ) -> RowResult:
     done = {result.run.name for result in results}
     first = results[0] if results else None
     return RowResult(
         key,
-        f"`{key.split('-')[0]}`: {title}",
+        str(title),
+        title.kind,
         runs[0].size,
         False,
         *measured.means(key),
@@ -304,7 +307,7 @@ def _missing(report: StudyReport) -> list[str]:
 def _with_interval(estimate: Estimate, *, sign: bool = False) -> str:
     numbers = [estimate.value, estimate.low, estimate.high]
     value, low, high = (f"{number:+.1f}" if sign else f"{number:.1f}" for number in numbers)
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]".replace("-", "−")
 
 
 def _each(estimate: Estimate) -> str:

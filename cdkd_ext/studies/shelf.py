@@ -10,13 +10,12 @@ import numpy as np
 
 from cdkd_ext.adaptation.measuring import Watched
 from cdkd_ext.adaptation.networks import load_teacher
-from cdkd_ext.adaptation.pseudo_labels import PseudoLabels
 from cdkd_ext.adaptation.resolutions import shown
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.evaluation import JointHits, joint_hits
 from cdkd_ext.files import replacing
 from cdkd_ext.studies.results import people_identity
-from cdkd_ext.teachers import ForeignTeacher, TeacherOptions
+from cdkd_ext.teachers import ForeignTeacher, PseudoLabels, TeacherOptions
 
 
 @dataclass(frozen=True)
