@@ -5,16 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from cdkd_ext.files import replacing
 from cdkd_ext.reporting.charts import COLORS
-
-if TYPE_CHECKING:
-    from cdkd_ext.studies.report import RowResult
+from cdkd_ext.studies.rows import RowResult
 
 _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
 _STUDENT, _SHELF = COLORS[0], COLORS[1]

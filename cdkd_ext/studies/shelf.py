@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from cdkd_ext.adaptation.measuring import Watched
-from cdkd_ext.adaptation.networks import load_teacher
 from cdkd_ext.adaptation.resolutions import shown
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.evaluation import JointHits, joint_hits
 from cdkd_ext.files import replacing
+from cdkd_ext.joints import JointSet
 from cdkd_ext.studies.results import people_identity
-from cdkd_ext.teachers import ForeignTeacher, PseudoLabels, TeacherOptions
+from cdkd_ext.teachers import ForeignTeacher, PseudoLabels, TeacherFile, TeacherOptions
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def measure_shelf(
     image.
 
     Args:
-        files: of networks, by name; see `cdkd_ext.adaptation.networks.load_teacher`.
+        files: of networks, by name: ONNX files, YAML files that describe one, or checkpoints of this package.
         truth: the people.
         heights: pixels of the reduced crops; None is full resolution. Those that are no fewer than the network's own are left
             out.
@@ -65,7 +65,7 @@ def measure_shelf(
     results = []
     for name, file in files.items():
         options = TeacherOptions(flip=True, threads=threads)
-        network, identity = load_teacher(file, truth.joints, options)
+        network, identity = _load(file, truth.joints, options)
         watched = _watched(network, truth)
         unknown = tuple(
             joint
@@ -85,6 +85,19 @@ def measure_shelf(
                 report(f"{name} at {shown(height)}: measured")
             results.append(ShelfResult(name, height, hits, unknown))
     return results
+
+
+def _load(file: str, joints: JointSet, options: TeacherOptions) -> tuple[ForeignTeacher, str]:
+    """A network and what tells it from others."""
+    found = TeacherFile(file, options=options)
+    if not found.is_foreign:
+        # which needs the extra `adapt`
+        from cdkd_ext.adaptation.networks import load_teacher
+
+        return load_teacher(file, joints, options)
+    network = found.load("cpu", joints)
+    assert isinstance(network, ForeignTeacher)
+    return network, found.identity(network)
 
 
 def _watched(network: ForeignTeacher, truth: EvaluationSet) -> Watched:
