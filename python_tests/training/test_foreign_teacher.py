@@ -137,7 +137,10 @@ def test_the_command(config, write_teacher, tmp_path, capsys):
             r"teacher_options\.cut: expected a number of cells, or -1",
         ),
         (
-            {"teacher_options": TeacherOptions(preset="hrnet", ask="people"), "cca": CCAConfig(enabled=False)},
+            {
+                "teacher_options": TeacherOptions(preset="hrnet", ask="people"),
+                "cca": CCAConfig(enabled=False),
+            },
             r"cca\.enabled: expected true, got false, for a teacher that is asked about people",
         ),
         ({"teacher_options": TeacherOptions(preset="nobody")}, r"teacher_options\.preset: expected one of"),
