@@ -63,8 +63,9 @@ def _lines(measured: Measured, seconds: float) -> list[str]:
         "",
         *map(_in_words, measured.comparisons),
         "",
-        f"The intervals are of a paired bootstrap over people and seeds ({seeds} pairs). All students took as many steps, "
-        f"on the same stored views; {_training_times(measured)}. Everything together took {seconds / 60:.1f} minutes.",
+        f"The intervals are of a paired bootstrap over people and seeds ({seeds} pairs). All students took as many steps, to "
+        f"a whole pass over their people, on the same stored views; {_training_times(measured)}. "
+        f"Everything together took {seconds / 60:.1f} minutes.",
         "",
         *_joint_table(measured),
         "",

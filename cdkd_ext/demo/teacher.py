@@ -1,7 +1,7 @@
 """The teacher of the demonstration, which comes with the package, and how it was made.
 
 ``teacher.safetensors`` beside this file is trained on people that are drawn for it alone: the demonstration draws others.
-The recipe ``demo_teacher`` of `cdkd_ext.recipes` holds the settings. This makes people, run and file anew::
+The recipe ``demo_teacher`` of `cdkd_ext.recipes` holds the settings. This makes people, run and file anew:
 
     python -m cdkd_ext.demo.teacher runs/demo_teacher
 
