@@ -26,7 +26,7 @@ _TRAINING = 3
 # what the study itself sets
 _OWN = ("model", "teacher", "seed", "output", "epochs", "evaluate_every", "precision")
 # of students with a teacher, unless the file of options says otherwise
-_TAUGHT = ("--sape.enabled", "false", "--teacher_options.flip", "true", "--teacher_options.threads", "1")
+_TAUGHT = ("--teacher_options.flip", "true", "--teacher_options.threads", "1")
 _OWN_DATA = ("root", "cache", "views", "labelled_fraction", "mirror_views", "teacher_cache")
 
 
