@@ -15,6 +15,7 @@ from cdkd_ext.distillation import (
     AdversarialScalar,
     DescribedNetwork,
     DistillationLoss,
+    FeatureAlignment,
     TeacherOutput,
     TeacherSpec,
 )
@@ -51,7 +52,7 @@ class DistillationTask(nn.Module):
             attributes of a `DescribedNetwork`. None trains from labels alone, or from stored outputs with `sape` or
             `cca` given.
         label_loss: the loss from labels; None takes that of the student's method with its defaults.
-        sape: the feature term, or None; "auto" is SAPE with its defaults where the channels of both last feature maps
+        sape: the feature term, a `FeatureAlignment` or None; "auto" is SAPE with its defaults where the channels of both last feature maps
             agree.
         cca: the logit term, or None; "auto" is CCA where both networks have class distributions.
         teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
@@ -90,7 +91,7 @@ class DistillationTask(nn.Module):
         teacher: PoseNetwork | Teacher | None = None,
         *,
         label_loss: LabelLoss | None = None,
-        sape: SAPE | Auto | None = "auto",
+        sape: FeatureAlignment | Auto | None = "auto",
         cca: CCA | Auto | None = "auto",
         teaching: Teaching | Auto | None = "auto",
         tau: float | ETHT = 1.0,
@@ -108,7 +109,7 @@ class DistillationTask(nn.Module):
         sape = _default_sape(student, teacher, described) if sape == "auto" else sape
         cca = _default_cca(student, teacher, described) if cca == "auto" else cca
         if sape is not None:
-            check_type("sape", sape, SAPE, "a SAPE, None or 'auto'")
+            check_type("sape", sape, FeatureAlignment, "a SAPE, None or 'auto'")
             check_sape(student, described, sape)
         if cca is not None:
             check_type("cca", cca, CCA, "a CCA, None or 'auto'")
