@@ -103,8 +103,8 @@ class FullyConnectedFeatures(FeatureAlignment):
 class FullyConnectedClasses(CCA):
     """Instead of the teacher's classes being merged, the student's are brought up to them by a linear layer per axis.
 
-    The loss is CCA's between equal numbers of classes: τ²·KL. Guesses: one layer per axis, shared by the joints, on the student's
-    logits; no activation.
+    The loss is CCA's between equal numbers of classes: τ²·KL. Guesses: one layer per axis, shared by the joints, on the
+    student's logits; no activation.
 
     Args:
         student_bins: of the student's axes (x, y).

@@ -52,8 +52,8 @@ class DistillationTask(nn.Module):
             attributes of a `DescribedNetwork`. None trains from labels alone, or from stored outputs with `sape` or
             `cca` given.
         label_loss: the loss from labels; None takes that of the student's method with its defaults.
-        sape: the feature term, a `FeatureAlignment` or None; "auto" is SAPE with its defaults where the channels of both last feature maps
-            agree.
+        sape: the feature term, a `FeatureAlignment` or None; "auto" is SAPE with its defaults where the channels of both last
+            feature maps agree.
         cca: the logit term, or None; "auto" is CCA where both networks have class distributions.
         teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
             teacher's, if any: DistilPose's from a TokenPose-B.
