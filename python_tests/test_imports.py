@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cdkd_ext"
 LAYERS = [
     ["cli"],
     ["demo"],
+    ["studies"],
     ["adaptation", "deployment", "reporting"],
     ["recipes", "training"],
     ["evaluation"],
