@@ -37,6 +37,18 @@ def load_recipe(name: str, sections: Sequence[str] | None = None) -> dict[str, A
     return {key: value for key, value in options.items() if sections is None or key in sections}
 
 
+def combine_recipes(names: Sequence[str]) -> dict[str, Any]:
+    """Return the options that several recipes set together, each one changing those before it.
+
+    Raises:
+        InputError: there is no recipe of such a name.
+    """
+    combined: dict[str, Any] = {}
+    for name in names:
+        combined = _merged(combined, load_recipe(name))
+    return combined
+
+
 def _load(name: str) -> dict[str, Any]:
     options = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     base = options.pop("base", None)
