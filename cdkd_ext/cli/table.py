@@ -25,12 +25,12 @@ def run(arguments: Sequence[str]) -> None:
     table = load_table(options.number)
     small = options.scale == "small"
     plan = Plan(
-        root=options.root or "DATA",
+        root=_absolute(options.root) or "DATA",
         seeds=tuple(options.seeds or ((0, 1) if small else (0,))),
         scale=options.scale,
         equalised=options.protocol == "equalised",
         search=options.search,
-        weights=options.weights,
+        weights=_absolute(options.weights),
         options=tuple(words),
     )
     folder = Path(options.output or f"runs/tables_{'equalised' if plan.equalised else plan.scale}")
@@ -43,6 +43,11 @@ def run(arguments: Sequence[str]) -> None:
     reports = run_study(runs, folder, jobs=options.jobs) if options.root else []
     _show(table, plan, folder, options.rows, write=bool(options.root))
     _raise(reports)
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path that means the same in the folder of a run."""
+    return None if path is None else str(Path(path).absolute())
 
 
 def _parser() -> Parser:

@@ -25,13 +25,13 @@ class Plan:
     """How rows are trained.
 
     Args:
-        root: folder of the people, as `--data.root`.
+        root: folder of the people, as `--data.root`; an absolute path.
         seeds: of the networks that rows show; teachers and other sources are trained once, with seed 0.
         scale: "full" as published, "small" on one small trunk.
         equalised: the same epochs, schedule and batch for all at full scale; at small scale they always are.
         search: find each system's learning rate at small scale: of `RATES` the one whose run, of a seed of its own and a
             quarter of the epochs, measures best.
-        weights: folder of ImageNet weights for the backbones; None begins with random ones.
+        weights: folder of ImageNet weights for the backbones, an absolute path; None begins with random ones.
         options: further words of every training's command.
 
     Raises:
@@ -61,7 +61,7 @@ class Plan:
 
     def common(self) -> list[str]:
         """The words of every training's command that name its people and what is the user's."""
-        words = [f"--data.root={Path(self.root).absolute()}"]
+        words = [f"--data.root={self.root}"]
         if self.scale == "small":
             # one folder for all: views are drawn once for each geometry
             words.append(f"--data.cache={{study}}/{_VIEWS}")
@@ -164,7 +164,7 @@ class _Planner:
         if run.weights:
             given.append(f"--model.weights={{study}}/{run.weights}/last.safetensors")
         elif plan.weights and file:
-            given.append(f"--model.weights={Path(plan.weights).absolute() / file}")
+            given.append(f"--model.weights={Path(plan.weights) / file}")
         return StudyRun(
             name=name,
             row=run.name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -120,3 +122,10 @@ def test_the_flip_test_of_a_mirrored_network_changes_nothing() -> None:
     x, _ = codec.decode(TokenPoseOutput(maps))[0].unbind(-1)
     back, _ = codec.decode(mirrored)[0][:, swap].unbind(-1)
     torch.testing.assert_close(63 - back, x)
+
+
+def test_a_training_beats_a_constant_prediction(trained: Callable[..., Any]) -> None:
+    result = trained("tokenpose_b", depth=1, steps=60, people=16)
+    print(result[1:])
+    assert result.last < 0.7 * result.first
+    assert result.error < 0.9 * result.constant
