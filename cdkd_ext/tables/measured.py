@@ -33,6 +33,8 @@ class Measured:
         epochs: of each run.
         seconds: of each run's steps, on average.
         rate: the learning rate.
+        parameters: of the trained network.
+        macs: multiply-accumulates for a crop.
         interval: of the metric over people and seeds; None of AP, or where nobody was measured.
         against: by how many points the row is above the one that it is compared with.
     """
@@ -45,6 +47,8 @@ class Measured:
     epochs: int
     seconds: float
     rate: float
+    parameters: int
+    macs: int
     interval: Estimate | None = None
     against: Estimate | None = None
 
@@ -150,6 +154,8 @@ def _measured(results: Sequence[RunResult], folder: Path) -> Measured:
         epochs=results[0].epochs,
         seconds=statistics.fmean(result.seconds for result in results),
         rate=float(read_config(folder / results[0].run.name)["optimizer"]["learning_rate"]),
+        parameters=results[0].parameters,
+        macs=results[0].macs,
     )
 
 

@@ -99,12 +99,22 @@ def write_table(sheet: Sheet, folder: str | Path) -> list[Path]:
 
 
 def _cells(sheet: Sheet) -> list[list[str]]:
-    decides = sheet.table.decides
-    metric = {"mean": "PCKh", "AP": "AP"}[decides]
-    measured = sorted({one.metric for one in sheet.measured.values()}) or [""]
-    head = ["row", "method", "input", "backbone", f"paper {metric}", f"measured {measured[0]}".strip()]
-    head += ["difference: paper", "measured", "M, paper", "M", "GFLOPs, paper", "GFLOPs", "MMACs", "epochs"]
-    return [head, *(_row_cells(sheet, row) for row in sheet.rows)]
+    """The head and the rows; without the columns of what was measured where nothing was."""
+    metric = {"mean": "PCKh", "AP": "AP"}[sheet.table.decides]
+    found = "/".join(sorted({one.metric for one in sheet.measured.values()}))
+    head = ["row", "method", "input", "backbone", f"paper's {metric}", f"measured {found}"]
+    head += [
+        "paper's difference",
+        "measured difference",
+        "M: paper, here",
+        "GFLOPs: paper, here",
+        "MMACs",
+        "epochs",
+    ]
+    lines = [head, *(_row_cells(sheet, row) for row in sheet.rows)]
+    if not sheet.measured:
+        lines = [[cell for place, cell in enumerate(line) if place not in (5, 7)] for line in lines]
+    return lines
 
 
 def _row_cells(sheet: Sheet, row: Row) -> list[str]:
@@ -112,18 +122,22 @@ def _row_cells(sheet: Sheet, row: Row) -> list[str]:
     paper = table.figure(row)
     base = None if row.against is None else table.figure(table.row(row.against))
     digits = 1 if table.decides == "AP" else 3
-    cells = [row.name, row.method, str(row.input), row.backbone, _number(paper, digits), _spread(found)]
-    cells += [
+    parameters, macs = (getattr(found or costs, name, None) for name in ("parameters", "macs"))
+    printed = _number(row.parameters, 1), _number(row.gflops, 3)
+    return [
+        row.name,
+        row.method,
+        str(row.input),
+        row.backbone,
+        _number(paper, digits),
+        _spread(found),
         _NONE if paper is None or base is None else f"{paper - base:+.{digits}f} to {row.against}",
         _difference(sheet, row),
-        _number(row.parameters, 1),
-        _number(None if costs is None else costs.parameters / 1e6, 1),
-        _number(row.gflops, 3),
-        _number(None if costs is None else costs.gflops, 3),
-        _number(None if costs is None else costs.macs / 1e6, 1),
-        _epochs(found, costs),
+        f"{printed[0]}, {_number(None if parameters is None else parameters / 1e6, 1)}",
+        f"{printed[1]}, {_number(None if costs is None else costs.gflops, 3)}",
+        _number(None if macs is None else macs / 1e6, 1),
+        str(getattr(found or costs, "epochs", _NONE)),
     ]
-    return cells
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -145,12 +159,6 @@ def _difference(sheet: Sheet, row: Row) -> str:
     said = verdict(sheet.table, row, found)
     told = f": {said}" if said else ""
     return f"{found.against.value:+.2f} [{found.against.low:+.2f}, {found.against.high:+.2f}]{told}"
-
-
-def _epochs(found: Measured | None, costs: Costs | None) -> str:
-    if found is not None:
-        return str(found.epochs)
-    return _NONE if costs is None else str(costs.epochs)
 
 
 def _parts(sheet: Sheet) -> list[list[str]]:

@@ -56,7 +56,7 @@ def draw_table(
     Args:
         table: with the paper's figures.
         rows: of the table.
-        costs: by row; of the measured networks.
+        costs: by row, for those whose cost the paper does not print.
         measured: by row; with none there is one panel.
         path: where to.
     """
@@ -65,7 +65,7 @@ def draw_table(
     panels = [_Panel("the paper", "GFLOPs, as the paper counts", printed, _printed(table, rows, costs))]
     if measured:
         metric = next(iter(measured.values())).metric
-        found = _found(rows, costs, measured)
+        found = _found(rows, measured)
         panels.append(_Panel("measured", "million multiply-accumulates", metric, found))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.8 * len(panels) + 0.4, 4.8), layout="constrained", dpi=150)
@@ -113,17 +113,16 @@ def _printed(table: PaperTable, rows: Sequence[Row], costs: Mapping[str, Costs])
     return points
 
 
-def _found(rows: Sequence[Row], costs: Mapping[str, Costs], measured: Mapping[str, Measured]) -> list[_Point]:
+def _found(rows: Sequence[Row], measured: Mapping[str, Measured]) -> list[_Point]:
     points = []
     for row in rows:
         one = measured.get(row.name)
         value = None if one is None else one.mean()
-        if one is None or value is None or row.name not in costs:
-            continue
-        spread = one.spread() or 0.0
-        points.append(
-            _Point(row.method, row.input, costs[row.name].macs / 1e6, value, value - spread, value + spread)
-        )
+        if one is not None and value is not None:
+            spread = one.spread() or 0.0
+            points.append(
+                _Point(row.method, row.input, one.macs / 1e6, value, value - spread, value + spread)
+            )
     return points
 
 

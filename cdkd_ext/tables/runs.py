@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from cdkd_ext.errors import check_option
@@ -103,10 +104,16 @@ def load_runs(scale: Scale) -> dict[str, TableRun]:
         InputError: an unknown scale.
     """
     check_option("scale", scale, ("full", "small"))
-    content: dict[str, dict[str, Any]] = read_yaml(DATA / f"{scale}.yaml")
+    content = _content(scale)
     return {
         name: TableRun(name=name, **run | {"recipes": tuple(run["recipes"])}) for name, run in content.items()
     }
+
+
+@cache
+def _content(scale: Scale) -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = read_yaml(DATA / f"{scale}.yaml")
+    return content
 
 
 def _written(value: Any) -> str:
