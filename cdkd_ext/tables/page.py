@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cdkd_ext.data.person import ANNOTATED_BOXES
 from cdkd_ext.files import replacing, write_json
 from cdkd_ext.tables.costs import Costs
 from cdkd_ext.tables.measured import Measured, verdict
@@ -39,7 +40,7 @@ class Sheet:
     def boxes(self) -> str:
         """Where the people's boxes are from, as measured, or as the recipes have it."""
         found = sorted({one.boxes for one in self.measured.values()})
-        return "; ".join(found) or "annotated"
+        return "; ".join(found) or ANNOTATED_BOXES
 
 
 def format_table(sheet: Sheet) -> str:

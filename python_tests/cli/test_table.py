@@ -15,7 +15,7 @@ from cdkd_ext.tables import list_tables
 def test_it_lists_every_table(number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", number, "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"Table {number}: ") and "boxes: annotated" in printed
+    assert printed.startswith(f"Table {number}: ") and "boxes: ground truth" in printed
     assert not list(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ def measured(*values: float, against: Estimate | None = None) -> Measured:
     return Measured(
         seeds=tuple(range(len(values))),
         values={"head": tuple(10 + value for value in values), "mean": values},
-        boxes="annotated",
+        boxes="ground truth",
         reference="neck to head top",
         people=12,
         epochs=3,
@@ -69,7 +69,7 @@ def test_the_text_has_paper_and_measured_side_by_side(shown: Sheet) -> None:
     assert rows["dark_64"][5] == "–"
     notes = "\n".join(lines)
     for note in (
-        "boxes: annotated",
+        "boxes: ground truth",
         "measured on 12 people",
         "head length: neck to head top",
         "simcc_32 0.0015",
