@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from cdkd_ext.tables.costs import Costs
 from cdkd_ext.tables.measured import Measured
@@ -83,7 +83,8 @@ def _draw_panel(axes: Any, panel: _Panel, methods: list[str]) -> None:
     if panel.points:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(panel.title)
     axes.set_xlabel(panel.cost)
     axes.set_ylabel(f"{panel.metric}, percent")

@@ -125,7 +125,7 @@ def test_the_flip_test_of_a_mirrored_network_changes_nothing() -> None:
 
 
 def test_a_training_beats_a_constant_prediction(trained: Callable[..., Any]) -> None:
-    result = trained("tokenpose_b", depth=1, steps=60, people=16)
-    print(result[1:])
-    assert result.last < 0.7 * result.first
+    """On few people: a map of 8x8 cells is blurred by eleven of them before it is decoded."""
+    result = trained("tokenpose_b", depth=1, steps=100, people=4, rate=1e-3)
+    assert result.last < 0.3 * result.first
     assert result.error < 0.9 * result.constant

@@ -127,7 +127,9 @@ def parsers() -> dict[str, ArgumentParser]:
 def test_all_that_a_run_sets_is_an_option(scale: Any, parsers: dict[str, ArgumentParser]) -> None:
     runs = load_runs(scale)
     # one of those that add the same recipes and options to another base
-    different = {(run.kind, run.recipes[len(run.recipes) > 1 :], tuple(run.options)): run for run in runs.values()}
+    different = {
+        (run.kind, run.recipes[len(run.recipes) > 1 :], tuple(run.options)): run for run in runs.values()
+    }
     for run in different.values():
         settings = parsers[run.kind].parse_object(run.settings())
         height, width = settings.model.input_size
