@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cdkd_ext.adaptation.pseudo_labels import PseudoLabels
 from cdkd_ext.adaptation.resolutions import crop_from_afar
 from cdkd_ext.data import Person, PoseDataset
 from cdkd_ext.data.crops import invert_affine, transform_points, warp_crop
@@ -18,6 +17,7 @@ from cdkd_ext.evaluation.accuracy import people_accuracy
 from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet
 from cdkd_ext.teachers import ForeignTeacher, JointMap
+from cdkd_ext.teachers.pseudo_labels import PseudoLabels
 
 Floats = npt.NDArray[np.floating]
 HEIGHTS = (24, 32, 48, 64, 96, 128)

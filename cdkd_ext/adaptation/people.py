@@ -11,12 +11,12 @@ import numpy as np
 from cdkd_ext.adaptation.config import AdaptationConfig
 from cdkd_ext.adaptation.measuring import Labels
 from cdkd_ext.adaptation.networks import AdaptableNetwork
-from cdkd_ext.adaptation.pseudo_labels import unlabelled_person
 from cdkd_ext.data import Augmentation, EvaluationSet, Person, PoseDataset
 from cdkd_ext.data.loading import load_people
 from cdkd_ext.errors import check
 from cdkd_ext.joints import JointSet
 from cdkd_ext.teachers import JointMap
+from cdkd_ext.teachers.pseudo_labels import unlabelled_person
 from cdkd_ext.training.progress import footage_progress
 
 _STREAM = 3  # of who is kept aside

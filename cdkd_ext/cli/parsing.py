@@ -68,6 +68,10 @@ COMMANDS = {
         "write a trained network as an ONNX file that takes crops and returns keypoints",
         "cdkd export runs/student --output student.onnx --precision int8",
     ),
+    "study": Command(
+        "train many students, side by side and resumable, and compare them with intervals",
+        "cdkd study lsp --data.root lsp --teacher movenet_thunder.onnx --jobs 2",
+    ),
     "report": Command(
         "write one HTML page about runs: what they see and say, how right they are, how they were trained",
         "cdkd report runs/student runs/alone --output report.html",

@@ -18,6 +18,7 @@ from cdkd_ext.studies.runs import StudyRun, check_request, check_runs, run_state
 _LOOK = 0.1  # seconds between looks at the children
 _PATIENCE = 120.0  # seconds that children have to keep their state
 _LOG, _LOCK = "log.txt", ".lock"
+_CLI = ("-m", "cdkd_ext.cli")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class _Child:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         with (self.own / _LOG).open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cdkd_ext.cli", *words],
+                [sys.executable, *_CLI, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -112,7 +112,7 @@ def _seed(result: RunResult) -> int:
 def _hits(own: Path, truth: EvaluationSet, workers: int) -> JointHits:
     """Which joints a run's last checkpoint finds, from its folder or measured now."""
     weights = own / "last.safetensors"
-    identity = f"{hashlib.sha256(weights.read_bytes()).hexdigest()} {_people(truth)}"
+    identity = f"{hashlib.sha256(weights.read_bytes()).hexdigest()} {people_identity(truth)}"
     found = JointHits.load(own / _FILE, identity)
     if found is not None:
         return found
@@ -130,7 +130,8 @@ def _hits(own: Path, truth: EvaluationSet, workers: int) -> JointHits:
     return hits
 
 
-def _people(truth: EvaluationSet) -> str:
+def people_identity(truth: EvaluationSet) -> str:
+    """What tells people, their annotations and the making of their crops from others."""
     digest = hashlib.sha256(" ".join(truth.joints.names).encode())
     for person in truth.persons:
         digest.update(f"{person.image_path.name} {person.head_size}".encode())

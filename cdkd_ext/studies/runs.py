@@ -149,13 +149,20 @@ def check_request(run: StudyRun, folder: Path) -> None:
     held = json.loads(path.read_text())["command"]
     if held == list(run.command):
         return
-    pairs = [*zip(held, run.command, strict=False), ("an end", "an end")]
-    place = next(index for index, (old, new) in enumerate(pairs) if old != new or index == len(pairs) - 1)
-    got, expected = (" ".join(words[max(place - 1, 0) : place + 1]) for words in (run.command, held))
-    fail(
-        f"{run.name}",
-        got or "fewer words",
-        f"{expected or 'no more'} as in {path}, or another folder for the study",
+    same = next(
+        (i for i, (old, new) in enumerate(zip(held, run.command, strict=False)) if old != new),
+        min(len(held), len(run.command)),
+    )
+    expected, got = (_around(words, same) for words in (held, run.command))
+    fail(run.name, got, f"{expected} as in {path}, or another folder for the study")
+
+
+def _around(words: Sequence[str], place: int) -> str:
+    """The word at a place behind the one before it."""
+    return (
+        " ".join(words[max(place - 1, 0) : place + 1])
+        if place < len(words)
+        else f"nothing behind {words[-1]}"
     )
 
 

@@ -90,7 +90,8 @@ def mean(row: RowHits, *, draws: int = 10_000, seed: int = 0, confidence: float 
         InputError: a number is out of range.
     """
     drawn = _draws([row.right], row.counted, draws, seed)
-    return _estimate(drawn, row.percent, row, confidence, None)
+    # stretched draws of few seeds can leave the range
+    return _estimate(drawn.clip(0.0, 100.0), row.percent, row, confidence, None)
 
 
 def difference(

@@ -8,6 +8,7 @@ from cdkd_ext.late import late_names
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 
 if TYPE_CHECKING:
+    from cdkd_ext.teachers.asked_once import AskedOnce, TaughtSamples
     from cdkd_ext.teachers.compact import CompactOutput, CompactOutputs, build_compact_outputs
     from cdkd_ext.teachers.description import TeacherDescription
     from cdkd_ext.teachers.file import TeacherFile
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from cdkd_ext.teachers.network import CalledNetwork, OnnxNetwork
     from cdkd_ext.teachers.options import TeacherOptions
     from cdkd_ext.teachers.presets import list_presets
+    from cdkd_ext.teachers.pseudo_labels import PseudoLabels, ask_teacher
     from cdkd_ext.teachers.readers import Readout
     from cdkd_ext.teachers.stored import StoredOutputs, build_teacher_outputs
 
 __all__ = [
+    "AskedOnce",
     "CalledNetwork",
     "CompactOutput",
     "CompactOutputs",
@@ -27,12 +30,15 @@ __all__ = [
     "FrozenTeacher",
     "JointMap",
     "OnnxNetwork",
+    "PseudoLabels",
     "Readout",
     "StoredOutputs",
+    "TaughtSamples",
     "Teacher",
     "TeacherDescription",
     "TeacherFile",
     "TeacherOptions",
+    "ask_teacher",
     "build_compact_outputs",
     "build_teacher_outputs",
     "list_presets",
@@ -40,17 +46,21 @@ __all__ = [
 
 # what needs more than torch and numpy is imported when it is asked for
 _LATE = {
+    "AskedOnce": "asked_once",
     "CalledNetwork": "network",
     "CompactOutput": "compact",
     "CompactOutputs": "compact",
     "ForeignTeacher": "foreign",
     "JointMap": "joint_map",
     "OnnxNetwork": "network",
+    "PseudoLabels": "pseudo_labels",
     "Readout": "readers",
     "StoredOutputs": "stored",
+    "TaughtSamples": "asked_once",
     "TeacherDescription": "description",
     "TeacherFile": "file",
     "TeacherOptions": "options",
+    "ask_teacher": "pseudo_labels",
     "build_compact_outputs": "compact",
     "build_teacher_outputs": "stored",
     "list_presets": "presets",

@@ -19,7 +19,7 @@ from cdkd_ext.data.crops import VERSION
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import replacing
 from cdkd_ext.joints import JointSet
-from cdkd_ext.teachers import ForeignTeacher
+from cdkd_ext.teachers.foreign import ForeignTeacher
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
