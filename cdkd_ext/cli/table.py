@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> None:
     runs = study_runs(table, plan, options.rows)
     if options.root:
         _check(runs)
-    if options.commands:
+    if options.list:
         print("\n".join(one.line(str(folder)) for one in runs))
         return
     reports = run_study(runs, folder, jobs=options.jobs) if options.root else []
@@ -77,7 +77,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--output", help="folder of the runs and results (default: runs/tables_SCALE)")
     parser.add_argument(
-        "--commands", action="store_true", help="print the trainings' commands, and run nothing"
+        "--list", action="store_true", help="print the trainings' commands, and run nothing"
     )
     return parser
 

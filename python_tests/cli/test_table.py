@@ -20,7 +20,7 @@ def test_it_lists_every_table(number: str, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_it_prints_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["table", "10", "--commands", "--rows", "cal_sape_32", "--seeds", "4", "--output", "OUT"]
+    words = ["table", "10", "--list", "--rows", "cal_sape_32", "--seeds", "4", "--output", "OUT"]
     assert main(words) == 0
     teacher, student = capsys.readouterr().out.splitlines()
     assert teacher.startswith("cdkd train --recipe=mpii_w32_256_teacher --recipe=cal_mpii --data.root=DATA")
