@@ -15,6 +15,7 @@ from cdkd_ext.distillation import (
     AdversarialScalar,
     DescribedNetwork,
     DistillationLoss,
+    FeatureAlignment,
     TeacherOutput,
     TeacherSpec,
 )
@@ -51,8 +52,8 @@ class DistillationTask(nn.Module):
             attributes of a `DescribedNetwork`. None trains from labels alone, or from stored outputs with `sape` or
             `cca` given.
         label_loss: the loss from labels; None takes that of the student's method with its defaults.
-        sape: the feature term, or None; "auto" is SAPE with its defaults where there is no other term and the channels of both
-            last feature maps agree.
+        sape: the feature term, a `FeatureAlignment` or None; "auto" is SAPE with its defaults where there is no other term and
+            the channels of both last feature maps agree.
         cca: the logit term, or None; "auto" is CCA where both networks have class distributions.
         teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
             teacher's, if any: DistilPose's from a TokenPose-B.
@@ -90,7 +91,7 @@ class DistillationTask(nn.Module):
         teacher: PoseNetwork | Teacher | None = None,
         *,
         label_loss: LabelLoss | None = None,
-        sape: SAPE | Auto | None = "auto",
+        sape: FeatureAlignment | Auto | None = "auto",
         cca: CCA | Auto | None = "auto",
         teaching: Teaching | Auto | None = "auto",
         tau: float | ETHT = 1.0,
@@ -114,7 +115,7 @@ class DistillationTask(nn.Module):
         if sape == "auto":
             sape = _default_sape(student, described) if cca is None and teaching is None else None
         if sape is not None:
-            check_type("sape", sape, SAPE, "a SAPE, None or 'auto'")
+            check_type("sape", sape, FeatureAlignment, "a SAPE, None or 'auto'")
             check_sape(student, described, sape)
         if teacher is not None and teaching is None:
             got = "neither SAPE (the channels of the features differ, or sape=None) nor CCA (no classes, or cca=None)"
