@@ -95,7 +95,9 @@ def test_its_defaults_are_those_of_the_distill_command():
 @pytest.mark.parametrize("feature", ["strided", "connected"])
 def test_the_alternatives_of_the_distill_command_train_with_the_student(feature):
     student, teacher = network(), FrozenTeacher(network(64))
-    config = DistillationConfig(sape=SAPEConfig(alignment=feature), cca=CCAConfig(alignment="connected"))
+    config = DistillationConfig(
+        sape=SAPEConfig(enabled=True, alignment=feature), cca=CCAConfig(alignment="connected")
+    )
     terms = config.terms(student, teacher)
     task = DistillationTask(student, teacher, label_loss=config.label_loss.build(student), **terms)
     kinds = {"strided": StridedConvolution, "connected": FullyConnectedFeatures}
