@@ -76,6 +76,10 @@ COMMANDS = {
         "write one HTML page about runs: what they see and say, how right they are, how they were trained",
         "cdkd report runs/student runs/alone --output report.html",
     ),
+    "table": Command(
+        "list a table of the paper, train what is missing of it, and print both side by side",
+        "cdkd table 1 --scale small --data.root lsp --jobs 2",
+    ),
     "models": Command(
         "list the networks with their parameters and costs",
         "cdkd models --input_size [256,192] --head heatmap",
