@@ -63,9 +63,9 @@ class Training:
     seeds: int
 
     def runs(self) -> list[StudyRun]:
-        """Every student's command, those first that ask the teacher: the others find the views."""
+        """Every student's command, seed by seed, those first that ask the teacher: the others find the views."""
         order = sorted(ARMS, key=lambda arm: not arm.taught)
-        return [self.run(arm, seed) for arm in order for seed in range(self.seeds)]
+        return [self.run(arm, seed) for seed in range(self.seeds) for arm in order]
 
     def run(self, arm: Arm, seed: int) -> StudyRun:
         """The command of a student."""
