@@ -57,7 +57,7 @@ COMMANDS = {
         "cdkd cache plan --data.root coco --data.views 1 --teacher runs/teacher",
     ),
     "eval": Command(
-        "measure a checkpoint's PCKh or COCO average precision",
+        "measure PCKh or COCO average precision of a checkpoint or an ONNX file",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
     ),
     "predict": Command(
