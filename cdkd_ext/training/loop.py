@@ -20,13 +20,13 @@ from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import Terminated
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
+from cdkd_ext.signals import signals_held
 from cdkd_ext.training.captured_step import CapturedStep
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.ema import WeightAverage
 from cdkd_ext.training.finite import FiniteWatch
 from cdkd_ext.training.progress import scalars_of
 from cdkd_ext.training.schedule import learning_rate
-from cdkd_ext.training.signals import signals_held
 from cdkd_ext.training.state import NAME, load_optimizer, save_state
 from cdkd_ext.training.stops import InterruptedRun, NonFiniteLossError
 from cdkd_ext.training.task import DistillationTask
