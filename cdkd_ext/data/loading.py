@@ -165,7 +165,7 @@ def load_people(
     val = load_validation(config) if config.root is not None and config.val is not None else None
     if val is not None:
         check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
-    train, joints = _labelled_people(config, val)
+    train, joints = labelled_people(config, val)
     if not config.images:
         expected = "annotations to train on, or footage (--data.images)"
         check(train, "data.train", "nothing", expected)
@@ -184,8 +184,14 @@ def load_people(
     return People(train, val, joints, footage)
 
 
-def _labelled_people(config: DataConfig, val: EvaluationSet | None) -> tuple[list[Person], JointSet | None]:
-    """The annotated people to train on, and the joints of these or of the validation people."""
+def labelled_people(
+    config: DataConfig, val: EvaluationSet | None = None
+) -> tuple[list[Person], JointSet | None]:
+    """Read the annotated people to train on, and the joints of these or of the validation people.
+
+    Raises:
+        InputError: a file is missing or malformed, or the joints are not those of the validation people.
+    """
     if config.root is None or config.train is None:
         return [], None if val is None else val.joints
     root = _existing_root(config)
