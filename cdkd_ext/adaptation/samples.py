@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cdkd_ext.adaptation.pseudo_labels import PseudoLabels
 from cdkd_ext.adaptation.resolutions import Resolutions, crop_from_afar
 from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.batches import EpochBatches, Key
@@ -20,6 +19,7 @@ from cdkd_ext.data.dataset import View, use_one_thread_in_workers
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet
+from cdkd_ext.teachers.pseudo_labels import PseudoLabels
 
 _STREAM = 2  # of what is drawn beside the region and the camera's faults
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,7 @@ class CheckedPeople:
         others = replace(self, truth=replace(self.truth, persons=rest))
         return Calibration(crops, f"{source}, who are not measured on", others)
 
-    def _crops(self, persons: list[Person], count: int) -> npt.NDArray[np.uint8]:
+    def _crops(self, persons: Sequence[Person], count: int) -> npt.NDArray[np.uint8]:
         truth, spec = self.truth, self.spec
         dataset = PoseDataset(
             persons,

@@ -1,6 +1,7 @@
 """Accuracy of predicted poses."""
 
 from cdkd_ext.evaluation.accuracy import people_accuracy
+from cdkd_ext.evaluation.agreement import agreement
 from cdkd_ext.evaluation.coco import (
     coco_keypoint_ap,
     coco_results,
@@ -16,6 +17,7 @@ from cdkd_ext.evaluation.teacher_check import TeacherCheck, check_teacher
 __all__ = [
     "PckhResult",
     "TeacherCheck",
+    "agreement",
     "check_teacher",
     "coco_keypoint_ap",
     "coco_results",

@@ -159,6 +159,8 @@ def evaluate_checkpoint(
     """
     check(batch_size > 0, "batch_size", batch_size, "a positive number")
     check(data.workers >= 0, "data.workers", data.workers, "zero or more")
+    expected = "a metric of labels: an evaluation asks no teacher"
+    check(data.metric != "agreement", "data.metric", data.metric, expected)
     truth = load_validation(data)
     if results and data.format == "mpii":
         # MPII's file has no ids of images and categories, which COCO's results consist of

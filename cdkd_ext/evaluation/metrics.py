@@ -114,6 +114,9 @@ def describe(metrics: dict[str, Any]) -> str:
     if "AP" in metrics:
         values = "  ".join(f"{name} {100 * metrics[name]:.1f}" for name in _AP_NAMES)
         return f"{values} (percent), {metrics['people']} people; boxes: {metrics['boxes']}"
+    if "agreement" in metrics:
+        people = f"{metrics['people']} people who were not trained on"
+        return f"agreement with the teacher {metrics['agreement']:.2f} percent, {people}"
     if "pckh" not in metrics:
         return f"not measured, {metrics['people']} people; boxes: {metrics['boxes']}"
     left_out = metrics["people_without_head_size"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cdkd_ext.teachers.network import CalledNetwork, OnnxNetwork
     from cdkd_ext.teachers.options import TeacherOptions
     from cdkd_ext.teachers.presets import list_presets
+    from cdkd_ext.teachers.pseudo_labels import PseudoLabels, ask_teacher, unlabelled_person
     from cdkd_ext.teachers.readers import Readout
     from cdkd_ext.teachers.stored import StoredOutputs, build_teacher_outputs
 
@@ -27,15 +28,18 @@ __all__ = [
     "FrozenTeacher",
     "JointMap",
     "OnnxNetwork",
+    "PseudoLabels",
     "Readout",
     "StoredOutputs",
     "Teacher",
     "TeacherDescription",
     "TeacherFile",
     "TeacherOptions",
+    "ask_teacher",
     "build_compact_outputs",
     "build_teacher_outputs",
     "list_presets",
+    "unlabelled_person",
 ]
 
 # what needs more than torch and numpy is imported when it is asked for
@@ -46,14 +50,17 @@ _LATE = {
     "ForeignTeacher": "foreign",
     "JointMap": "joint_map",
     "OnnxNetwork": "network",
+    "PseudoLabels": "pseudo_labels",
     "Readout": "readers",
     "StoredOutputs": "stored",
     "TeacherDescription": "description",
     "TeacherFile": "file",
     "TeacherOptions": "options",
+    "ask_teacher": "pseudo_labels",
     "build_compact_outputs": "compact",
     "build_teacher_outputs": "stored",
     "list_presets": "presets",
+    "unlabelled_person": "pseudo_labels",
 }
 
 __getattr__, __dir__ = late_names(globals(), {name: f"teachers.{module}" for name, module in _LATE.items()})

@@ -40,6 +40,7 @@ from cdkd_ext.teachers import (
     build_compact_outputs,
     build_teacher_outputs,
 )
+from cdkd_ext.training.agreement import Agreement, build_agreement
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.task import DistillationTask
 
@@ -419,9 +420,29 @@ def build_order(
 
 
 def build_validation(
-    config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
-) -> Validation | LastIsBest:
-    """What measures the student, on crops as in training."""
+    config: TrainingConfig,
+    people: People,
+    spec: ModelSpec,
+    accelerator: Accelerator,
+    teacher: AnyTeacher | None = None,
+    folder: Path | None = None,
+) -> Validation | Agreement | LastIsBest:
+    """What measures the student, on crops as in training.
+
+    Args:
+        config: the run.
+        people: of `watch_people`.
+        spec: of the student.
+        accelerator: the processes.
+        teacher: whom agreement is with.
+        folder: receives what the teacher says of the watched people; None takes the run's `cache_folder`.
+
+    Raises:
+        InputError: see `build_agreement`.
+    """
+    if people.watched and teacher is not None:
+        folder = folder or cache_folder(config)
+        return build_agreement(config, people, spec, teacher, folder, accelerator) or LastIsBest()
     if people.val is None:
         return LastIsBest()
     val = replace(people.val, padding=spec.padding, resample=spec.resample)

@@ -400,7 +400,10 @@ class Trainer:
         load_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.history, self.best, self.step = state["history"], state["best"], state["step"]
+        self.history, self.step = state["history"], state["step"]
+        # not the state's best, which may be that of another metric
+        metric = self.validation.metric
+        self.best = max((record[metric] for record in self.history if metric in record), default=None)
         self.epochs_done, kept = int(state["epoch"]), EpochProgress(**state.get("progress", {}))
         self._checkpoint = _in_words(self.epochs_done, kept.steps)
         self._progress = kept.on(self.accelerator.device, self.loader.people_per_step, len(self.loader))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cdkd_ext.adaptation.pseudo_labels import PseudoLabels, unlabelled_person
 from cdkd_ext.adaptation.resolutions import Resolutions
 from cdkd_ext.adaptation.samples import AdaptationSamples, SteadyBatches
 from cdkd_ext.data import Augmentation, PoseDataset, load_coco_persons
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import COCO_JOINTS
+from cdkd_ext.teachers.pseudo_labels import PseudoLabels, unlabelled_person
 
 
 @pytest.fixture(scope="module")

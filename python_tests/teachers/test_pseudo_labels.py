@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cdkd_ext.adaptation.pseudo_labels import ask_teacher, unlabelled_person
 from cdkd_ext.data import load_coco_persons
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import COCO_JOINTS, JointSet
 from cdkd_ext.teachers import ForeignTeacher, TeacherDescription
+from cdkd_ext.teachers.pseudo_labels import ask_teacher, unlabelled_person
 
 
 class Colors(torch.nn.Module):
