@@ -71,6 +71,8 @@ class DataConfig:
         every: take every n-th frame of each video instead; 0 goes by `frames`.
         near_duplicates: images of the footage whose perceptual hash differs from an earlier one's in so many of 256 bits
             or fewer are left out; below 0 all stay.
+        near_duplicate_people: people of the footage whose boxes' content has a perceptual hash that differs from an earlier
+            person's in so many of 256 bits or fewer are left out, such as 16; below 0 all stay.
         unlabelled_share: share of each batch that is people without labels, of the footage or of the data set; None takes
             people as they come.
     """
@@ -110,4 +112,5 @@ class DataConfig:
     frames: int = 200
     every: int = 0
     near_duplicates: int = 4
+    near_duplicate_people: int = -1
     unlabelled_share: float | None = None
