@@ -53,7 +53,7 @@ COMMANDS = {
         "cdkd teacher check movenet.onnx --data.root lsp --people 16",
     ),
     "cache": Command(
-        "plan or build the store of a teacher's outputs that many students learn from",
+        "plan, build or check the store of a teacher's outputs that many students learn from",
         "cdkd cache plan --data.root coco --data.views 1 --teacher runs/teacher",
     ),
     "eval": Command(
