@@ -14,6 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# no test depends on how busy the machine is
+settings.register_profile("cdkd", deadline=None)
+settings.load_profile("cdkd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

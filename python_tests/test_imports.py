@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cdkd_ext"
 # from the top; modules of one layer do not import each other
 LAYERS = [
     ["cli"],
-    ["demo"],
+    ["demo", "tables"],
+    ["studies"],
     ["adaptation", "deployment", "reporting"],
     ["recipes", "training"],
     ["evaluation"],

@@ -68,9 +68,17 @@ COMMANDS = {
         "write a trained network as an ONNX file that takes crops and returns keypoints",
         "cdkd export runs/student --output student.onnx --precision int8",
     ),
+    "study": Command(
+        "train many students, side by side and resumable, and compare them with intervals",
+        "cdkd study lsp --data.root lsp --teacher movenet_thunder.onnx --jobs 2",
+    ),
     "report": Command(
         "write one HTML page about runs: what they see and say, how right they are, how they were trained",
         "cdkd report runs/student runs/alone --output report.html",
+    ),
+    "table": Command(
+        "list a table of the paper, train what is missing of it, and print both side by side",
+        "cdkd table 1 --scale small --data.root lsp --jobs 2",
     ),
     "models": Command(
         "list the networks with their parameters and costs",

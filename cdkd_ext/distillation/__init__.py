@@ -1,5 +1,11 @@
 """Knowledge distillation between networks of different input resolution and bin count."""
 
+from cdkd_ext.distillation.alignment import FeatureAlignment
+from cdkd_ext.distillation.alternatives import (
+    FullyConnectedClasses,
+    FullyConnectedFeatures,
+    StridedConvolution,
+)
 from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
 from cdkd_ext.distillation.loss import DistillationLoss
@@ -18,8 +24,12 @@ __all__ = [
     "AdversarialScalar",
     "DescribedNetwork",
     "DistillationLoss",
+    "FeatureAlignment",
+    "FullyConnectedClasses",
+    "FullyConnectedFeatures",
     "HeatmapLoss",
     "SimCCLoss",
+    "StridedConvolution",
     "TeacherOutput",
     "TeacherSpec",
     "cosine_ramp",

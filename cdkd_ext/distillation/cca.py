@@ -70,9 +70,7 @@ class CCA(nn.Module):
             InputError: a shape does not fit, or one of the two has heatmaps.
         """
         total: Tensor | None = None
-        for name, output in (("student", student), ("teacher", teacher)):
-            simcc = getattr(output, "logits_x", None) is not None
-            check(simcc, name, "heatmaps", "SimCC logits, whose classes CCA aligns")
+        check_classes(student, teacher)
         for axis, offset in zip(("logits_x", "logits_y"), self.offset or (None, None), strict=True):
             student_logits, teacher_logits = getattr(student, axis), getattr(teacher, axis)
             check_tensor(f"student.{axis}", student_logits, ("B", "J", "N"))
@@ -92,6 +90,17 @@ class CCA(nn.Module):
             total = rows.mean() if total is None else total + rows.mean()
         assert total is not None
         return total
+
+
+def check_classes(student: SimCCOutput, teacher: TeacherOutput) -> None:
+    """Fail unless both outputs have classes.
+
+    Raises:
+        InputError: one of the two has heatmaps.
+    """
+    for name, output in (("student", student), ("teacher", teacher)):
+        simcc = getattr(output, "logits_x", None) is not None
+        check(simcc, name, "heatmaps", "SimCC logits, whose classes CCA aligns")
 
 
 def _per_axis(offset: float | Sequence[float]) -> tuple[float, float]:

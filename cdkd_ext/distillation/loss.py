@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cdkd_ext.distillation.alignment import FeatureAlignment
 from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
 from cdkd_ext.distillation.outputs import TeacherOutput
-from cdkd_ext.distillation.sape import SAPE
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.methods import LabelLoss, Teaching
 from cdkd_ext.tensor_checks import check_tensor, check_weights
@@ -24,7 +24,7 @@ class DistillationLoss(nn.Module):
 
     Args:
         label_loss: of the student's method, such as `SimCCLoss` or `HeatmapLoss`.
-        sape: the feature term, or None.
+        sape: the feature term, or None: a `SAPE`, or another `FeatureAlignment`.
         cca: the logit term, or None.
         teaching: the own distillation of the student's method, or None.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
@@ -48,7 +48,7 @@ class DistillationLoss(nn.Module):
         self,
         label_loss: LabelLoss,
         *,
-        sape: SAPE | None = None,
+        sape: FeatureAlignment | None = None,
         cca: CCA | None = None,
         teaching: Teaching | None = None,
         tau: float | ETHT = 1.0,

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cdkd_ext import ops
+from cdkd_ext.distillation.alignment import FeatureAlignment
 from cdkd_ext.distillation.outputs import DescribedNetwork
 from cdkd_ext.distillation.sau import SAU
 from cdkd_ext.errors import check, check_option
-from cdkd_ext.tensor_checks import check_tensor
 
 _EPS = 1e-8
 _logger = logging.getLogger(__name__)
 
 
-class SAPE(nn.Module):
+class SAPE(FeatureAlignment):
     """Scale-adaptive projector ensemble: 1 - cosine of the projected student and the teacher's feature.
 
     K fully connected projectors take the student's h·w positions to the teacher's H·W; the SAU mixes their
@@ -64,18 +64,11 @@ class SAPE(nn.Module):
         mode: str = "spatial",
         max_weights: int = 100_000_000,
     ) -> None:
-        super().__init__()
         check_option("mode", mode, ("spatial", "flatten"))
         check_option("activation", activation, ("relu", "none"))
         check(student_channels > 0, "student_channels", student_channels, "a positive integer")
         check(num_projectors > 0, "num_projectors", num_projectors, "a positive integer")
-        for name, size in (("student_size", student_size), ("teacher_size", teacher_size)):
-            check(
-                len(size) == 2 and min(size) > 0, name, tuple(size), "two positive integers (height, width)"
-            )
-        self.channels = student_channels
-        self.student_size = tuple(student_size)
-        self.teacher_size = tuple(teacher_size)
+        super().__init__(student_channels, student_size, teacher_size)
         self.num_projectors = num_projectors
         self.activation = activation
         self.center_teacher = center_teacher
@@ -122,13 +115,8 @@ class SAPE(nn.Module):
         Raises:
             InputError: a shape does not fit.
         """
-        check_tensor("student_feature", student_feature, ("B", self.channels, *self.student_size))
-        batch = student_feature.shape[0]
-        check_tensor("teacher_feature", teacher_feature, (batch, self.channels, *self.teacher_size))
-        # mixed precision hands over a float16 student beside float32 projectors
-        dtype = self.projector_weight.dtype
-        student = student_feature.to(dtype)
-        teacher = teacher_feature.detach().to(dtype).flatten(2)  # (B, C, T)
+        student, teacher = self.checked(student_feature, teacher_feature, self.projector_weight.dtype)
+        teacher = teacher.flatten(2)  # (B, C, T)
         if self.center_teacher:
             teacher = teacher - teacher.mean(-1, keepdim=True)
         cosine = self._cosine(student.flatten(2), self._selection(student), teacher)  # (B,)

@@ -10,11 +10,13 @@ from cdkd_ext.evaluation.coco import (
     oks_nms,
 )
 from cdkd_ext.evaluation.evaluate import evaluate_checkpoint, evaluate_people
+from cdkd_ext.evaluation.hits import JointHits, joint_hits, limb_joints
 from cdkd_ext.evaluation.metrics import describe, measure, submission, table
 from cdkd_ext.evaluation.pckh import PckhResult, pckh
 from cdkd_ext.evaluation.teacher_check import TeacherCheck, check_teacher
 
 __all__ = [
+    "JointHits",
     "PckhResult",
     "TeacherCheck",
     "agreement",
@@ -25,6 +27,8 @@ __all__ = [
     "evaluate_checkpoint",
     "evaluate_people",
     "instance_scores",
+    "joint_hits",
+    "limb_joints",
     "measure",
     "object_keypoint_similarity",
     "oks_nms",

@@ -14,8 +14,8 @@ from cdkd_ext.joint_sides import split_side
 from cdkd_ext.joints import MPII_JOINTS
 
 # the field leaves these out of the mean, since the head's length says little about them
-_LEFT_OUT_OF_MEAN = ("pelvis", "thorax")
-_IN_NO_GROUP = (*_LEFT_OUT_OF_MEAN, "upper_neck")
+LEFT_OUT_OF_MEAN = ("pelvis", "thorax")
+_IN_NO_GROUP = (*LEFT_OUT_OF_MEAN, "upper_neck")
 _TABLE_ORDER = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 
@@ -84,13 +84,12 @@ def pckh(
     predicted, target, known, lengths = predicted[used], target[used], known[used], lengths[used]
     check(np.isfinite(target[known]).all(), "targets", "nan or inf", "finite coordinates where annotated")
 
-    distance = np.linalg.norm(predicted - target, axis=-1) / lengths[:, None]
-    right = (distance <= threshold) & known
+    right = within(predicted, target, lengths, threshold) & known
     count = known.sum(axis=0)
     score = np.full(len(joint_names), np.nan)
     np.divide(100.0 * right.sum(axis=0), count, out=score, where=count > 0)
 
-    in_mean = np.array([name not in _LEFT_OUT_OF_MEAN for name in joint_names]) & (count > 0)
+    in_mean = np.array([name not in LEFT_OUT_OF_MEAN for name in joint_names]) & (count > 0)
     check(in_mean.any(), "annotated", "no joint", "at least one annotated joint that counts in the mean")
     groups = _joint_groups(joint_names)
     return PckhResult(
@@ -101,6 +100,17 @@ def pckh(
         people=int(used.sum()),
         people_without_head_size=int((~used).sum()),
     )
+
+
+def within(
+    predicted: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    lengths: npt.NDArray[np.float64],
+    threshold: float,
+) -> npt.NDArray[np.bool_]:
+    """Which of (N, J, 2) keypoints lie within a share of (N,) lengths of their targets, (N, J)."""
+    distance = np.linalg.norm(predicted - target, axis=-1) / lengths[:, None]
+    return np.asarray(distance <= threshold)
 
 
 def _joint_groups(joint_names: Sequence[str]) -> dict[str, list[int]]:

@@ -7,6 +7,8 @@ an underscore.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,28 @@ def load_recipe(name: str, sections: Sequence[str] | None = None) -> dict[str, A
     return {key: value for key, value in options.items() if sections is None or key in sections}
 
 
+def combine_recipes(names: Sequence[str]) -> dict[str, Any]:
+    """Return the options that several recipes set together, each one changing those before it.
+
+    Raises:
+        InputError: there is no recipe of such a name.
+    """
+    combined: dict[str, Any] = {}
+    for name in names:
+        combined = _merged(combined, load_recipe(name))
+    return combined
+
+
 def _load(name: str) -> dict[str, Any]:
-    options = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    options = deepcopy(_read(_FOLDER / f"{name}.yaml"))
     base = options.pop("base", None)
     return _merged(_load(base), options) if base else options
+
+
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from cdkd_ext.late import late_names
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 
 if TYPE_CHECKING:
+    from cdkd_ext.teachers.asked_once import AskedOnce, TaughtSamples
     from cdkd_ext.teachers.compact import CompactOutput, CompactOutputs, build_compact_outputs
     from cdkd_ext.teachers.description import TeacherDescription
     from cdkd_ext.teachers.file import TeacherFile
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cdkd_ext.teachers.stored import StoredOutputs, build_teacher_outputs
 
 __all__ = [
+    "AskedOnce",
     "CalledNetwork",
     "CompactOutput",
     "CompactOutputs",
@@ -31,6 +33,7 @@ __all__ = [
     "PseudoLabels",
     "Readout",
     "StoredOutputs",
+    "TaughtSamples",
     "Teacher",
     "TeacherDescription",
     "TeacherFile",
@@ -44,6 +47,7 @@ __all__ = [
 
 # what needs more than torch and numpy is imported when it is asked for
 _LATE = {
+    "AskedOnce": "asked_once",
     "CalledNetwork": "network",
     "CompactOutput": "compact",
     "CompactOutputs": "compact",
@@ -53,6 +57,7 @@ _LATE = {
     "PseudoLabels": "pseudo_labels",
     "Readout": "readers",
     "StoredOutputs": "stored",
+    "TaughtSamples": "asked_once",
     "TeacherDescription": "description",
     "TeacherFile": "file",
     "TeacherOptions": "options",

@@ -21,6 +21,8 @@ from cdkd_ext.teachers.options import TeacherOptions
 from cdkd_ext.teachers.readers import READERS, Readout, input_size
 
 _GRAY = 127
+_SURE = 0.65  # mean confidence from which on a crop is not turned
+_SURER = 1.1  # how much surer of a turned crop a teacher has to be
 
 
 class ForeignTeacher:
@@ -58,6 +60,8 @@ class ForeignTeacher:
         self._network = network
         self.description = network.description
         size = input_size(self.description)
+        expected = f"nothing for a network whose input is not square, {size[0]}x{size[1]}"
+        check(not self.options.turns or size[0] == size[1], "teacher_options.turns", True, expected)
         probe = network(torch.full((2, 3, *size), _GRAY, dtype=torch.uint8))
         _check_rows(probe, 2)
         self._reader = READERS[self.description.kind](self.description, probe)
@@ -138,7 +142,7 @@ class ForeignTeacher:
         """
         outputs, values = self._values(images)
         said = self._mapped_readout(self._own(self._reader.readout(values)))
-        confidence = self._checked_confidence(said)
+        confidence = checked_confidence(said, self.teacher_spec.input_size, self.options)
         drawn = self._draws
         logits = self._gaussians(said, confidence) if drawn else self._mapped_marginals(values, said)
         feature = (self.description.outputs or {}).get("feature")
@@ -162,6 +166,11 @@ class ForeignTeacher:
         expected = f"uint8 crops (B, 3, {size[0]}, {size[1]})"
         fits = images.dtype == torch.uint8 and images.dim() == 4 and tuple(images.shape[1:]) == (3, *size)
         check(fits, "teacher_images", f"{images.dtype} {tuple(images.shape)}", expected)
+        outputs, values = self._asked(images)
+        return outputs, self._best_turned(images, values) if self.options.turns else values
+
+    def _asked(self, images: Tensor) -> tuple[Outputs, Any]:
+        """The network's outputs for crops, and what they say, perhaps averaged with the mirror images'."""
         outputs = self._network(images)
         _check_rows(outputs, len(images))
         values = self._reader.read(outputs)
@@ -170,6 +179,29 @@ class ForeignTeacher:
             permutation = self._permutation.to(next(iter(outputs.values())).device)
             values = self._reader.averaged(values, mirror, permutation)
         return outputs, values
+
+    def _best_turned(self, images: Tensor, values: Any) -> Any:
+        """The values of each crop in that of four positions in which the teacher is surest, upright unless clearly less so."""
+        surety = self._surety(values)
+        unsure = torch.nonzero(surety < _SURE)[:, 0]
+        if not len(unsure):
+            return values
+        highest = surety[unsure] * _SURER
+        turned = images[unsure.to(images.device)]
+        for turns in (1, 2, 3):
+            turned = torch.rot90(turned, 1, (2, 3)).contiguous()
+            said = self._asked(turned)[1]
+            for _ in range(turns):
+                said = self._reader.turned_back(said)
+            surety = self._surety(said)
+            better = surety > highest
+            values = _with_rows(values, unsure[better], said, better)
+            highest = torch.maximum(highest, surety)
+        return values
+
+    def _surety(self, values: Any) -> Tensor:
+        """Mean confidence (B,) of the network's own joints."""
+        return self._own(self._reader.readout(values)).confidence.mean(1)
 
     def _own(self, said: Readout) -> Readout:
         """Without the joints that are none of a body."""
@@ -197,29 +229,8 @@ class ForeignTeacher:
         second = torch.tensor([known[-1] if known else 0 for known in sources], device=device)
         return first, second, torch.tensor([float(bool(known)) for known in sources], device=device)
 
-    def _checked_confidence(self, said: Readout) -> Tensor:
-        """0 for joints that the teacher is not sure enough of, and for those that it sees outside of its crop."""
-        height, width = input_size(self.description)
-        x, y = said.keypoints.unbind(-1)
-        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-        used = inside & (said.confidence >= self.options.min_confidence) & (said.confidence > 0)
-        return torch.where(used, said.confidence if self.options.confidence else 1.0, 0.0)
-
     def _gaussians(self, said: Readout, confidence: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaussians around keypoints, over the bins of `teacher_spec`; uniform where there is no confidence."""
-        spec = self.teacher_spec
-        assert spec.num_bins is not None
-        sigma = torch.full_like(said.confidence, self.options.sigma)
-        if self.options.targets == "marginals":
-            sigma = sigma * (1 + self.options.widen * (1 - said.confidence.clamp(0, 1)))
-        axes = []
-        for axis, (bins, own) in enumerate(zip(spec.num_bins, self._student_bins, strict=True)):
-            pixels_per_bin = spec.input_size[1 - axis] / bins
-            center = (said.keypoints[..., axis] - spec.bin_origin[axis]) / pixels_per_bin
-            known = confidence > 0
-            drawn = gaussians(torch.where(known, center, 0.0), sigma * bins / own, bins)
-            axes.append(torch.where(known[..., None], drawn, -math.log(bins)))
-        return axes[0], axes[1]
+        return drawn_gaussians(said, confidence, self.teacher_spec, self._student_bins, self.options)
 
     def _mapped_marginals(self, values: Any, said: Readout) -> tuple[Tensor, Tensor]:
         """The network's own distributions; of the middle of two joints a Gaussian around it."""
@@ -241,6 +252,53 @@ class ForeignTeacher:
 
     def _is_nhwc(self, tensor: Tensor) -> bool:
         return (self.description.output_layout or self.description.layout) == "NHWC"
+
+
+def checked_confidence(said: Readout, size: tuple[int, int], options: TeacherOptions) -> Tensor:
+    """0 for joints that a teacher is not sure enough of, and for those that it sees outside of its (height, width) crop."""
+    height, width = size
+    x, y = said.keypoints.unbind(-1)
+    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    used = inside & (said.confidence >= options.min_confidence) & (said.confidence > 0)
+    return torch.where(used, said.confidence if options.confidence else 1.0, 0.0)
+
+
+def drawn_gaussians(
+    said: Readout,
+    confidence: Tensor,
+    spec: TeacherSpec,
+    student_bins: tuple[int, int],
+    options: TeacherOptions,
+) -> tuple[Tensor, Tensor]:
+    """Return the logarithms of Gaussians around keypoints, along x and y, over the bins of a teacher's outputs.
+
+    Args:
+        said: keypoints in pixels of the teacher's crop, and the confidences that widen the Gaussians.
+        confidence: (B, J); uniform where it is 0.
+        spec: with `num_bins`.
+        student_bins: (x, y), the unit of their width.
+        options: `sigma`, and with the targets "marginals" `widen`.
+    """
+    assert spec.num_bins is not None
+    sigma = torch.full_like(said.confidence, options.sigma)
+    if options.targets == "marginals":
+        sigma = sigma * (1 + options.widen * (1 - said.confidence.clamp(0, 1)))
+    axes = []
+    for axis, (bins, own) in enumerate(zip(spec.num_bins, student_bins, strict=True)):
+        pixels_per_bin = spec.input_size[1 - axis] / bins
+        center = (said.keypoints[..., axis] - spec.bin_origin[axis]) / pixels_per_bin
+        known = confidence > 0
+        drawn = gaussians(torch.where(known, center, 0.0), sigma * bins / own, bins)
+        axes.append(torch.where(known[..., None], drawn, -math.log(bins)))
+    return axes[0], axes[1]
+
+
+def _with_rows(values: Any, rows: Tensor, others: Any, chosen: Tensor) -> Any:
+    """Values with the given rows replaced by those that are chosen of others."""
+    pairs = zip(values, others, strict=True)
+    return type(values)(
+        *(None if own is None else own.index_copy(0, rows, other[chosen]) for own, other in pairs)
+    )
 
 
 def _check_rows(outputs: Outputs, rows: int) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 from cdkd_ext.errors import check, check_option
 
 TARGETS = ("marginals", "keypoints")
+ASK = ("views", "people")
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class TeacherOptions:
 
     Args:
         preset: the description of an ONNX file by name; None recognises it by its outputs. A YAML file needs none.
+        ask: "views" asks about each view of a person, "people" once about each person's plain crop: its keypoints follow every
+            view, so that new ones cost nothing. The targets are Gaussians then, and there are no feature maps.
         targets: "marginals" are the distributions that the teacher gives, "keypoints" are Gaussians around the places
             that it says (pseudo-labels). A network of keypoints has Gaussians in either case.
         cut: cells of a heatmap on either side of its peak that count; a map's mass far away is clutter. -1 keeps all.
@@ -26,18 +29,23 @@ class TeacherOptions:
             its standard deviation is sigma * (1 + widen * (1 - score)).
         flip: average with what the teacher says of the mirror image, which takes twice the time: it mixes up left and
             right less often.
+        turns: ask about a crop turned by 90, 180 and 270 degrees, too, where the teacher's mean confidence is below 0.65,
+            and take the position in which it is surest: networks know few people upside down or lying. Up to four times
+            the time; for square inputs. Feature maps stay those of the upright crop.
         confidence: weight each joint by the teacher's confidence; without, all that it says counts in full.
         min_confidence: joints below it teach nothing.
         threads: of onnxruntime on a CPU; None leaves the choice to it.
     """
 
     preset: str | None = None
+    ask: Literal["views", "people"] = "views"
     targets: Literal["marginals", "keypoints"] = "marginals"
     cut: int = 4
     sharpen: float = 1.0
     sigma: float = 1.0
     widen: float = 1.0
     flip: bool = False
+    turns: bool = False
     confidence: bool = True
     min_confidence: float = 0.0
     threads: int | None = None
@@ -48,6 +56,7 @@ class TeacherOptions:
         Raises:
             InputError: names the field.
         """
+        check_option(f"{place}.ask", self.ask, ASK)
         check_option(f"{place}.targets", self.targets, TARGETS)
         check(self.cut >= -1, f"{place}.cut", self.cut, "a number of cells, or -1 for all")
         for name in ("sharpen", "sigma"):

@@ -39,7 +39,8 @@ class Readout(NamedTuple):
 class Reader(ABC):
     """Reads the outputs of one kind.
 
-    `read` checks and unifies, `averaged` joins an image's values with its mirror image's, and the rest says what they mean.
+    `read` checks and unifies, `averaged` joins an image's values with its mirror image's, `turned_back` takes those of a turned
+    image, and the rest says what they mean.
 
     Attributes:
         count: joints of the network, the ignored ones included.
@@ -70,6 +71,10 @@ class Reader(ABC):
             mirror: of `read`, for the crop mirrored left to right.
             permutation: (J,) int64; mirrored, joint ``permutation[j]`` becomes joint j.
         """
+
+    @abstractmethod
+    def turned_back(self, values: Any) -> Any:
+        """The values of a square crop from those of the crop turned by 90° (``torch.rot90(crops, 1, (2, 3))``)."""
 
     @abstractmethod
     def readout(self, values: Any) -> Readout:
@@ -155,16 +160,28 @@ class HeatmapReader(Reader):
 
     def averaged(self, values: HeatmapValues, mirror: HeatmapValues, permutation: Tensor) -> HeatmapValues:
         """See `Reader.averaged`."""
-        # of cells that reach from the first to the last pixel, the ends mirror each other as centres do
-        total = self._cells[0] - 1.0
-        if self._description.cells == "corner":
-            total = (self._size[1] - 1) / self._strides()[0]
+        total = self._last_place()
         maps = (values.maps + mirrored(mirror.maps[:, permutation], total)) / 2
         if values.shifts is None or mirror.shifts is None:
             return HeatmapValues(maps, None)
         back = mirrored(mirror.shifts[:, permutation], total)
         back = back * back.new_tensor([-1.0, 1.0])[:, None, None]
         return HeatmapValues(maps, (values.shifts + back) / 2)
+
+    def turned_back(self, values: HeatmapValues) -> HeatmapValues:
+        """See `Reader.turned_back`."""
+        total = self._last_place()
+        maps = mirrored(values.maps.mT, total)
+        if values.shifts is None:
+            return HeatmapValues(maps, None)
+        return HeatmapValues(maps, _turned_back(mirrored(values.shifts.mT, total), 2))
+
+    def _last_place(self) -> float:
+        """The column, in cells, that mirroring takes cell 0 to."""
+        if self._description.cells == "corner":
+            return (self._size[1] - 1) / self._strides()[0]
+        # of cells that reach from the first to the last pixel, the ends mirror each other as centres do
+        return self._cells[0] - 1.0
 
     def readout(self, values: HeatmapValues) -> Readout:
         """See `Reader.readout`."""
@@ -256,12 +273,20 @@ class SimCCReader(Reader):
 
     def averaged(self, values: SimCCValues, mirror: SimCCValues, permutation: Tensor) -> SimCCValues:
         """See `Reader.averaged`."""
-        total = (self._width_in_pixels - 1 - 2 * self.bin_origin[0]) / self._pixels_per_bin
+        total = self._last_place()
         return SimCCValues(
             (values.x + mirrored(mirror.x[:, permutation], total)) / 2,
             (values.y + mirror.y[:, permutation]) / 2,
             (values.height + mirror.height[:, permutation]) / 2,
         )
+
+    def turned_back(self, values: SimCCValues) -> SimCCValues:
+        """See `Reader.turned_back`."""
+        return SimCCValues(mirrored(values.y, self._last_place()), values.x, values.height)
+
+    def _last_place(self) -> float:
+        """The bin that mirroring takes bin 0 to."""
+        return (self._width_in_pixels - 1 - 2 * self.bin_origin[0]) / self._pixels_per_bin
 
     def readout(self, values: SimCCValues) -> Readout:
         """See `Reader.readout`."""
@@ -362,6 +387,12 @@ class KeypointReader(Reader):
         share = torch.where(total > 0, weights / total.clamp(min=1e-9), 0.5)[..., None]
         return Readout(values.keypoints + (points - values.keypoints) * share, total / 2)
 
+    def turned_back(self, values: Readout) -> Readout:
+        """See `Reader.turned_back`."""
+        points = _turned_back(values.keypoints, -1)
+        last_pixel = points.new_tensor([self._size[1] - 1.0, 0.0])
+        return Readout(points + last_pixel, values.confidence)
+
     def readout(self, values: Readout) -> Readout:
         """See `Reader.readout`."""
         return values
@@ -369,6 +400,12 @@ class KeypointReader(Reader):
     def marginals(self, values: Readout, *, cut: int | None, sharpen: float) -> tuple[Tensor, Tensor]:
         """Keypoints have none."""
         fail("targets", "marginals of a network of keypoints", "keypoints")
+
+
+def _turned_back(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors (x, y) along an axis, in an image turned by 90°, as they are in the image: (-y, x)."""
+    x, y = vectors.unbind(dim)
+    return torch.stack([-y, x], dim)
 
 
 READERS: dict[str, Callable[[TeacherDescription, Mapping[str, Tensor]], Reader]] = {

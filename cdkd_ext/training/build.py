@@ -32,19 +32,23 @@ from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 from cdkd_ext.models.spec import DEFAULT_PADDING
 from cdkd_ext.resampling import DEFAULT_RESAMPLE
 from cdkd_ext.teachers import (
+    AskedOnce,
     CompactOutput,
     CompactOutputs,
     ForeignTeacher,
     FrozenTeacher,
     StoredOutputs,
+    TaughtSamples,
     build_compact_outputs,
     build_teacher_outputs,
 )
 from cdkd_ext.training.agreement import Agreement, build_agreement
 from cdkd_ext.training.config import TrainingConfig
+from cdkd_ext.training.progress import footage_progress
 from cdkd_ext.training.task import DistillationTask
 
-AnyTeacher = FrozenTeacher | ForeignTeacher
+ViewTeacher = FrozenTeacher | ForeignTeacher
+AnyTeacher = ViewTeacher | AskedOnce
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,10 @@ def build_task(
     if teacher is None:
         return DistillationTask(student, label_loss=label_loss), None
     terms = config.terms(student, teacher)
-    return DistillationTask(student, teacher, label_loss=label_loss, **terms), teacher
+    asked = None if isinstance(teacher, AskedOnce) else teacher
+    learns = asked is not None or terms["cca"] is not None
+    check(learns, "cca.enabled", "false, for a teacher that is asked about people", "true")
+    return DistillationTask(student, asked, label_loss=label_loss, **terms), teacher
 
 
 def load_teacher(
@@ -177,18 +184,22 @@ def load_teacher(
     if file is None:
         return None
     bins = student.num_bins if student.method.has_classes else None
-    teacher = file.load(accelerator.device, joints, student_bins=bins)
+    once = file.options.ask == "people"
+    # what is asked about people serves students of all sizes
+    teacher = file.load(accelerator.device, joints, student_bins=None if once else bins)
     if isinstance(teacher, ForeignTeacher):
         accelerator.print(f"joints of {file.path}: {teacher.joint_map}")
-    else:
-        check_joints("teacher", file.path, teacher.spec.joints, joints)
+        return AskedOnce(teacher, student.input_size, bins) if once else teacher
+    check_joints("teacher", file.path, teacher.spec.joints, joints)
+    check(not once, "teacher_options.ask", "people, for a checkpoint of this package", "views")
     return teacher
 
 
 def build_dataset(
     config: TrainingConfig, people: People, spec: ModelSpec, teacher: AnyTeacher | None
 ) -> PoseDataset:
-    """The training people, cropped for the student and for the teacher if there is one."""
+    """The training people, cropped for the student and for the teacher if there is one that is asked about views."""
+    seen = None if teacher is None or isinstance(teacher, AskedOnce) else teacher.teacher_spec
     return training_set(
         people,
         config.data,
@@ -196,16 +207,30 @@ def build_dataset(
         padding=spec.padding,
         # fixed views are shared by runs of different seeds
         seed=config.seed if config.data.views == 0 else 0,
-        teacher_size=None if teacher is None else teacher.teacher_spec.input_size,
+        teacher_size=None if seen is None else seen.input_size,
         resample=spec.resample,
-        teacher_resample=DEFAULT_RESAMPLE if teacher is None else teacher.teacher_spec.resample,
+        teacher_resample=DEFAULT_RESAMPLE if seen is None else seen.resample,
         unbiased=spec.method.unbiased_crop,
-        teacher_unbiased=teacher is not None and teacher.teacher_spec.unbiased_crop,
+        teacher_unbiased=seen is not None and seen.unbiased_crop,
     )
 
 
+def ask_about_people(
+    config: TrainingConfig, dataset: PoseDataset, teacher: AskedOnce, accelerator: Accelerator
+) -> None:
+    """Ask a teacher about the training people, where it was not asked before.
+
+    Raises:
+        InputError: an image cannot be read, or the teacher's outputs are not as described.
+    """
+    file = config.teacher_file()
+    assert file is not None
+    with accelerator.main_process_first(), footage_progress() as progress:
+        teacher.ask(file.identity(teacher.network), dataset.persons, cache_folder(config), progress=progress)
+
+
 def build_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: ViewTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
     cache, views, workers = cache_folder(config), config.data.views, config.data.workers
@@ -222,7 +247,7 @@ def build_views(
 
 
 def _build_sharded_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None, accelerator: Accelerator
+    config: TrainingConfig, dataset: PoseDataset, teacher: ViewTeacher | None, accelerator: Accelerator
 ) -> FixedViews:
     """As `build_views`, in shards: all processes of the run fill them together."""
     cache, views, workers = cache_folder(config), config.data.views, config.data.workers
@@ -246,9 +271,9 @@ def _build_sharded_views(
 def build_samples(
     config: TrainingConfig,
     dataset: PoseDataset,
-    teacher: AnyTeacher | None,
+    teacher: ViewTeacher | None,
     accelerator: Accelerator,
-    shared: AnyTeacher | None = None,
+    shared: ViewTeacher | None = None,
 ) -> PoseDataset | FixedViews | StoredCrops:
     """Where the run's samples come from: fixed views, stored crops, or the images themselves.
 
@@ -273,7 +298,7 @@ def build_samples(
     return dataset
 
 
-def _mirrored(config: TrainingConfig, dataset: PoseDataset, teacher: AnyTeacher | None) -> MirroredViews:
+def _mirrored(config: TrainingConfig, dataset: PoseDataset, teacher: ViewTeacher | None) -> MirroredViews:
     """How the run's fixed views are mirrored, and what its teacher says of them.
 
     Raises:
@@ -370,14 +395,19 @@ def build_loader(
     on_gpu = accelerator.device.type == "cuda"
     # stored views are read faster than another process could send them; but this one has a GPU to keep busy
     workers = config.data.workers if on_gpu or not config.data.views else 0
-    samples = _shared_samples(configs, datasets, teacher, accelerator)
+    if isinstance(teacher, AskedOnce):
+        samples: Any = _shared_samples(configs, datasets, None, accelerator)
+        ask_about_people(config, datasets[0], teacher, accelerator)
+        samples = TaughtSamples(samples, teacher)
+    else:
+        samples = _shared_samples(configs, datasets, teacher, accelerator)
     return EpochLoader(samples, order, workers=workers, pin_memory=on_gpu)
 
 
 def _shared_samples(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
-    teacher: AnyTeacher | None,
+    teacher: ViewTeacher | None,
     accelerator: Accelerator,
 ) -> PoseDataset | FixedViews | StoredCrops | SharedImages | SharedBatches:
     """The samples of one run, or those of several together."""
@@ -442,7 +472,8 @@ def build_validation(
     """
     if people.watched and teacher is not None:
         folder = folder or cache_folder(config)
-        return build_agreement(config, people, spec, teacher, folder, accelerator) or LastIsBest()
+        asked = teacher.network if isinstance(teacher, AskedOnce) else teacher
+        return build_agreement(config, people, spec, asked, folder, accelerator) or LastIsBest()
     if people.val is None:
         return LastIsBest()
     val = replace(people.val, padding=spec.padding, resample=spec.resample)

@@ -18,9 +18,9 @@ from cdkd_ext.distillation import TeacherOutput, TeacherSpec
 from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation.accuracy import ACCURACY_NAMES, people_accuracy
 from cdkd_ext.evaluation.evaluate import make_accelerator
-from cdkd_ext.teachers import ForeignTeacher
+from cdkd_ext.teachers import AskedOnce, ForeignTeacher
 from cdkd_ext.teachers.compact import compact_columns, compact_output
-from cdkd_ext.training.build import AnyTeacher, load_teacher, student_spec, teacher_joints
+from cdkd_ext.training.build import ViewTeacher, load_teacher, student_spec, teacher_joints
 from cdkd_ext.training.config import DistillationConfig
 
 Floats = npt.NDArray[np.floating]
@@ -110,6 +110,10 @@ def check_cache(config: DistillationConfig, people: int = 300) -> CacheCheck:
         spec = student_spec(config, found.joints)
         teacher = load_teacher(config, spec, found.joints, accelerator)
         assert teacher is not None
+        if isinstance(teacher, AskedOnce):
+            fail(
+                "teacher_options.ask", "people, of whom keypoints are kept", "views, whose outputs are stored"
+            )
         truth = _spread(found.val, people)
         crops = _crops(truth, teacher.teacher_spec, spec.padding)
         return CacheCheck(config.teacher, len(crops), _metric(truth), _compared(teacher, truth, crops))
@@ -140,7 +144,7 @@ def _metric(truth: EvaluationSet) -> str:
     return ACCURACY_NAMES.get(truth.metric, "not measured")
 
 
-def _compared(teacher: AnyTeacher, truth: EvaluationSet, crops: PoseDataset) -> list[StoredLoss]:
+def _compared(teacher: ViewTeacher, truth: EvaluationSet, crops: PoseDataset) -> list[StoredLoss]:
     """The losses of each way to store what the teacher says of the crops."""
     parts: dict[str, list[_Part]] = {}
     to_image: list[Tensor] = []
@@ -170,7 +174,7 @@ def _compared(teacher: AnyTeacher, truth: EvaluationSet, crops: PoseDataset) -> 
     return losses
 
 
-def _known(teacher: AnyTeacher, joints: int) -> npt.NDArray[np.bool_]:
+def _known(teacher: ViewTeacher, joints: int) -> npt.NDArray[np.bool_]:
     """(J,): the joints that a teacher says something of."""
     if isinstance(teacher, ForeignTeacher):
         return np.array([bool(sources) for sources in teacher.joint_map.sources])

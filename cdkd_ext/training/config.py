@@ -12,9 +12,12 @@ from cdkd_ext.data.config import DataConfig
 from cdkd_ext.distillation import (
     CCA,
     ETHT,
-    SAPE,
     AdversarialScalar,
     DescribedNetwork,
+    FeatureAlignment,
+    FullyConnectedClasses,
+    FullyConnectedFeatures,
+    StridedConvolution,
     TeacherSpec,
 )
 from cdkd_ext.errors import check, check_option, fail
@@ -81,7 +84,8 @@ class OptimizerConfig:
         learning_rate: the highest rate.
         weight_decay: on matrices and kernels, not on biases and norms.
         schedule: "cosine" to zero, "step" at the milestones, or "constant".
-        milestones: epochs after which "step" multiplies the rate by a tenth.
+        milestones: epochs after which "step" multiplies the rate by `milestone_factor`.
+        milestone_factor: in (0, 1], a tenth unless said otherwise.
         warmup: epochs of linear warm-up.
         clip: largest gradient norm; 0 does not clip.
     """
@@ -91,6 +95,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: list[int] = field(default_factory=list)
+    milestone_factor: float = 0.1
     warmup: float = 0.5
     clip: float = 0.0
 
@@ -109,6 +114,8 @@ class OptimizerConfig:
         for name in ("weight_decay", "warmup", "clip"):
             value = getattr(self, name)
             check(value >= 0, f"optimizer.{name}", value, "zero or more")
+        factor = self.milestone_factor
+        check(0 < factor <= 1, "optimizer.milestone_factor", factor, "a number in (0, 1]")
         check_option("optimizer.name", self.name, ("adamw", "adam"))
         check_option("optimizer.schedule", self.schedule, ("cosine", "step", "constant"))
 
@@ -232,7 +239,10 @@ class SAPEConfig:
     """Feature distillation (scale-adaptive projector ensemble).
 
     Args:
-        enabled: whether the term is used.
+        enabled: whether the term is used; None uses it where there is no other one: on top of CCA it did not help on
+            photographs (the results page), where networks have no classes it is what there is.
+        alignment: "projectors" is SAPE, which the options below concern; "strided" and "connected" are what the paper compares
+            it with, see `StridedConvolution` and `FullyConnectedFeatures`.
         weight: α in the total loss.
         num_projectors: K.
         kernels: kernel sizes of the selecting unit's branches.
@@ -242,7 +252,8 @@ class SAPEConfig:
         mode: "spatial" shares a projector between channels, "flatten" does not (very large).
     """
 
-    enabled: bool = True
+    enabled: bool | None = None
+    alignment: Literal["projectors", "strided", "connected"] = "projectors"
     weight: float = 2.0
     num_projectors: int = 3
     kernels: list[int] = field(default_factory=lambda: [3, 5, 7, 7])
@@ -251,14 +262,23 @@ class SAPEConfig:
     center_teacher: bool = True
     mode: Literal["spatial", "flatten"] = "spatial"
 
-    def build(self, student: DescribedNetwork, teacher: object) -> SAPE | None:
+    def used(self, *, beside: bool) -> bool:
+        """Whether the term is used, beside others or alone."""
+        return not beside if self.enabled is None else self.enabled
+
+    def build(self, student: DescribedNetwork, teacher: object, *, beside: bool) -> FeatureAlignment | None:
         """The term between two networks, or None where it is not used or the teacher shows no features.
+
+        Args:
+            student: learns.
+            teacher: says what its outputs are.
+            beside: whether there are other terms.
 
         Raises:
             InputError: the channels of the last features differ, or an option is out of range.
         """
         spec = _spec(teacher)
-        if not self.enabled or spec.feature_channels == 0:
+        if not self.used(beside=beside) or spec.feature_channels == 0:
             return None
         own, other = student.spec.feature_channels, spec.feature_channels
         check(
@@ -267,6 +287,9 @@ class SAPEConfig:
             f"true for {own} channels of the student and {other} of the teacher",
             "as many channels of the last feature on both sides, or false",
         )
+        if self.alignment != "projectors":
+            alignment = {"strided": StridedConvolution, "connected": FullyConnectedFeatures}[self.alignment]
+            return alignment(own, student.feature_size, spec.feature_size)
         names = ("num_projectors", "kernels", "use_sau", "activation", "center_teacher", "mode")
         return sape_between(student, spec, **{name: getattr(self, name) for name in names})
 
@@ -277,6 +300,7 @@ class CCAConfig:
 
     Args:
         enabled: whether the term is used.
+        alignment: "merged" is CCA; "connected" is what the paper compares it with, see `FullyConnectedClasses`.
         weight: β in the total loss.
         phase: "paper" merges bins as printed, "centered" aligns the merged bins' coordinates. Those of a teacher that is
             not of this package are always aligned.
@@ -284,6 +308,7 @@ class CCAConfig:
     """
 
     enabled: bool = True
+    alignment: Literal["merged", "connected"] = "merged"
     weight: float = 4.0
     phase: Literal["paper", "centered"] = "paper"
     annotated_weights: bool = False
@@ -303,6 +328,10 @@ class CCAConfig:
             f"true for a {which} {what_without_classes(student, which)}",
             "false: CCA aligns SimCC classes, and SAPE works alone",
         )
+        if self.alignment == "connected":
+            bins = _spec(teacher).num_bins
+            assert bins is not None
+            return FullyConnectedClasses(student.spec.num_bins, bins)
         return cca_between(student, teacher, self.phase)
 
 
@@ -345,6 +374,7 @@ class TemperatureConfig:
         ramp: share of the training over which the reversal ξ rises from 0 to 1.
         detach_scale: keep the factor τ² out of θ's gradient.
         learn_weights: learn α and β against the loss as well, between half and twice their values.
+        learn_alpha: learn α so, and β only with `learn_weights`.
     """
 
     adversarial: bool = False
@@ -356,6 +386,7 @@ class TemperatureConfig:
     ramp: float = 1.0
     detach_scale: bool = False
     learn_weights: bool = False
+    learn_alpha: bool = False
 
     def build(self) -> float | ETHT:
         """τ, fixed or learnt.
@@ -367,8 +398,13 @@ class TemperatureConfig:
             return self.tau
         return ETHT(self.tau_min, self.tau_max, self.theta, ramp=self.ramp, detach_scale=self.detach_scale)
 
-    def build_weight(self, weight: float) -> float | AdversarialScalar:
-        """α or β, fixed or learnt, from its value at the start."""
+    def build_alpha(self, weight: float) -> float | AdversarialScalar:
+        """α, fixed or learnt, from its value at the start."""
+        learnt = self.learn_weights or self.learn_alpha
+        return AdversarialScalar.between_half_and_twice(weight) if learnt else weight
+
+    def build_beta(self, weight: float) -> float | AdversarialScalar:
+        """β, as `build_alpha`."""
         return AdversarialScalar.between_half_and_twice(weight) if self.learn_weights else weight
 
     def build_optimizer(self, task: DistillationTask) -> torch.optim.Optimizer | None:
@@ -415,7 +451,7 @@ class DistillationConfig(TrainingConfig):
         self.teacher_options.validate()
         check(self.watched_people > 0, "watched_people", self.watched_people, "a positive number")
         check(
-            self.sape.enabled or self.cca.enabled or self.teaching.enabled,
+            self.uses_features() or self._has_others(),
             "sape.enabled and cca.enabled",
             "both false",
             "at least one distillation term (or use `cdkd train`)",
@@ -427,17 +463,21 @@ class DistillationConfig(TrainingConfig):
 
     def uses_features(self) -> bool:
         """Whether the student learns from the teacher's feature maps."""
-        return self.sape.enabled
+        return self.sape.used(beside=self._has_others())
+
+    def _has_others(self) -> bool:
+        """Whether there are terms beside SAPE's."""
+        return self.cca.enabled or self.teaching.enabled
 
     def terms(self, student: DescribedNetwork, teacher: object) -> dict[str, Any]:
         """The distillation terms between two networks, as options of `DistillationTask`."""
         return {
-            "sape": self.sape.build(student, teacher),
+            "sape": self.sape.build(student, teacher, beside=self._has_others()),
             "cca": self.cca.build(student, teacher),
             "teaching": self.teaching.build(student, teacher),
             "tau": self.temperature.build(),
-            "alpha": self.temperature.build_weight(self.sape.weight),
-            "beta": self.temperature.build_weight(self.cca.weight),
+            "alpha": self.temperature.build_alpha(self.sape.weight),
+            "beta": self.temperature.build_beta(self.cca.weight),
             "annotated_weights": self.cca.annotated_weights,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from cdkd_ext.distillation import CCA, SAPE, DescribedNetwork, TeacherSpec
+from cdkd_ext.distillation import CCA, SAPE, DescribedNetwork, FeatureAlignment, TeacherSpec
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.methods import LabelLoss, Teaching
 from cdkd_ext.models import ModelSpec
@@ -73,7 +73,7 @@ def check_label_loss(student: DescribedNetwork, label_loss: LabelLoss) -> None:
     label_loss.check_student(spec)
 
 
-def check_sape(student: DescribedNetwork, teacher: TeacherSpec | None, sape: SAPE) -> None:
+def check_sape(student: DescribedNetwork, teacher: TeacherSpec | None, sape: FeatureAlignment) -> None:
     """Fail unless the feature term leads from the student's feature map to the teacher's.
 
     Raises:

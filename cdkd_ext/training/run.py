@@ -17,9 +17,11 @@ from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
 from cdkd_ext.models import ModelSpec
+from cdkd_ext.teachers import AskedOnce
 from cdkd_ext.training.agreement import METRIC, watch_people
 from cdkd_ext.training.build import (
     AnyTeacher,
+    ask_about_people,
     build_dataset,
     build_loader,
     build_order,
@@ -243,7 +245,11 @@ def prepare_views(config: TrainingConfig) -> FixedViews:
     people = _people(config, Path(config.output))
     spec = student_spec(config, people.joints)
     teacher = load_teacher(config, spec, people.joints, accelerator)
-    return build_views(config, build_dataset(config, people, spec, teacher), teacher, accelerator)
+    dataset = build_dataset(config, people, spec, teacher)
+    if isinstance(teacher, AskedOnce):
+        ask_about_people(config, dataset, teacher, accelerator)
+        return build_views(config, dataset, None, accelerator)
+    return build_views(config, dataset, teacher, accelerator)
 
 
 def _people(config: TrainingConfig, output: Path) -> People:

@@ -20,5 +20,6 @@ def learning_rate(config: OptimizerConfig, step: int, steps_per_epoch: int, epoc
             * (1 + math.cos(math.pi * (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)))
         )
     if config.schedule == "step":
-        return rate * 0.1 ** sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
+        passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
+        return rate * config.milestone_factor**passed
     return rate

@@ -14,7 +14,8 @@ _RUN, _NETWORK, _LEARN, _PEOPLE, _OPS, _KERNELS = (
 )
 _LAYERS = (
     (_RUN, (("cli", "cdkd …: parses and calls"),)),
-    (_RUN, (("demo", "a small study with its report"),)),
+    (_RUN, (("demo", "a small study with its report"), ("tables", "the paper's rows, measured"))),
+    (_RUN, (("studies", "many trainings, compared with intervals"),)),
     (
         _RUN,
         (

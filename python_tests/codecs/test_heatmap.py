@@ -48,7 +48,7 @@ def target_by_loops(
     st.sampled_from([1.0, 2.0]),
     st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_targets_against_plain_loops(
     joints: list[tuple[float, float]], sigma: float, quantized: bool
 ) -> None:

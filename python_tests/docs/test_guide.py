@@ -83,6 +83,7 @@ def test_options_of_the_command_line_exist(pages):
         "convert",
         "info",
         "cache plan",
+        "study lsp",
     ):
         done = subprocess.run(
             [sys.executable, "-m", "cdkd_ext.cli", *command.split(), "--help"],

@@ -161,7 +161,7 @@ def test_gradients_by_hand(cca_kl: Callable[..., Tensor]) -> None:
     assert tau.grad.item() == pytest.approx((loss_at(1.0001) - loss_at(0.9999)) / 0.0002, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     classes=st.integers(1, 140),
     bins=st.integers(1, 140),
@@ -176,7 +176,7 @@ def test_any_ratio_agrees_with_the_reference(
     check_against_reference(rows, classes, bins, tau, seed, phase=phase)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     classes=st.integers(1, 40),
     ratio=st.sampled_from([1, 2, 3, 4, 5, 6, 8, 12, 16, 24]),
@@ -187,7 +187,7 @@ def test_whole_ratios_agree_with_the_reference(classes: int, ratio: int, phase: 
     check_against_reference(2, classes, classes * ratio, 1.3, seed, phase=phase)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     classes=st.integers(1, 40),
     ratio=st.sampled_from([1, 2, 3, 4, 6, 8, 48, 0.5, 1 / 3, 0.4, 2.7]),

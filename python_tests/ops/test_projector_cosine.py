@@ -64,7 +64,7 @@ def assert_near(actual: list[Tensor], expected: list[Tensor], tolerance: float) 
 SIZES = st.sampled_from([1, 2, 5, 15, 16, 17, 31, 33, 47, 49, 63, 64, 65, 97, 130])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     samples=st.integers(1, 7),
     channels=st.integers(1, 7),

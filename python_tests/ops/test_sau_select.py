@@ -89,7 +89,7 @@ def assert_near(actual: dict[str, Tensor], expected: dict[str, Tensor], toleranc
         assert error <= tolerance * (scale + 0.01 * largest), f"{name}: {error} of {scale}"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     samples=st.sampled_from([2, 7, 8, 9, 17]),
     channels=st.sampled_from([1, 2, 5, 6, 7, 13, 33]),

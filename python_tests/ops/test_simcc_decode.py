@@ -128,7 +128,7 @@ def test_no_location_from_nonsense(simcc_decode: Decode, bad: str, flip: bool) -
     assert scores.isnan().tolist() == [hurt]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     bins=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     split_ratio=st.sampled_from([1.0, 1.5, 2.0, 8 / 3, 3.0]),

@@ -76,7 +76,7 @@ def test_a_nan_stays_in_its_row(simcc_kl: Callable[..., Tensor], options: dict[s
     assert logits.grad.isnan().any(-1).tolist() == [False, True, True]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     bins=st.integers(1, 300),
     option=st.one_of(

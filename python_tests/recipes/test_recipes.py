@@ -16,8 +16,9 @@ from cdkd_ext.cli import main
 from cdkd_ext.data import load_mpii_persons
 from cdkd_ext.data.loading import load_people
 from cdkd_ext.errors import InputError
+from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import count_parameters, create_model
-from cdkd_ext.recipes import list_recipes, load_recipe
+from cdkd_ext.recipes import combine_recipes, list_recipes, load_recipe
 from cdkd_ext.training import DistillationConfig, TrainingConfig
 
 # millions of parameters as the paper and its sources print them
@@ -46,6 +47,87 @@ PUBLISHED = {
     "coco_r152_32_heatmap": 68.6,
 }
 
+# on top of another recipe: the method and the network that it makes of a 64x64 one
+METHODS = {
+    "heatmap": ("heatmap", "hrnet_w32"),
+    "dark": ("heatmap", "hrnet_w32"),
+    "cal": ("cal", "hrnet_w32"),
+    "cal_mpii": ("cal", "hrnet_w32"),
+    "rle": ("rle", "hrnet_w32"),
+    "tokenpose_b": ("tokenpose_b", "hrnet_w32"),
+    "tokenpose_l": ("tokenpose_l", "hrnet_w32"),
+    "tokenpose_teacher": ("tokenpose_b", "hrnet_w32"),
+    "distilpose": ("distilpose", "hrnet_w32"),
+    "prtr": ("prtr", "hrnet_w32"),
+    "okdhp": ("heatmap", "okdhp_4"),
+    "pct_backbone": ("heatmap", "swin_v2_base"),
+    "pct_tokenizer": ("pct", "swin_v2_base"),
+    "pct": ("pct", "swin_v2_base"),
+}
+ABLATIONS = {
+    "only_projector",
+    "only_ensemble",
+    "only_sape",
+    "only_fixed_temperature",
+    "only_cca",
+    "only_strided_convolution",
+    "only_connected_features",
+    "only_connected_classes",
+    "only_same_classes",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_goes_on_top_of_a_data_set(name: str) -> None:
+    """And the equalised protocol on top of both."""
+    recipes = ["mpii_w32_64", name]
+    parser = ArgumentParser(exit_on_error=False)
+    kind = DistillationConfig if name == "distilpose" else TrainingConfig
+    parser.add_class_arguments(kind)
+    options = parser.instantiate(parser.parse_object(combine_recipes(recipes)))
+    assert (options.model.head, options.model.name) == METHODS[name]
+    assert options.model.spec(MPII_JOINTS).num_joints == 16
+    assert options.label_loss.scale == 1
+    options.optimizer.validate()
+    equal = combine_recipes([*recipes, "equalised"])
+    assert (equal["epochs"], equal["batch_size"], equal["optimizer"]["milestones"]) == (210, 32, [170, 200])
+    assert equal["optimizer"]["learning_rate"] == options.optimizer.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "rate", "milestones"),
+    [
+        ("cal", 210, 64, 1e-3, [170, 200]),
+        ("rle", 270, 32, 1e-3, [170, 200]),
+        ("tokenpose_l", 300, 512, 1e-3, [200, 260]),
+        ("distilpose", 300, 256, 1e-3, [200, 260]),
+        ("prtr", 200, 128, 1e-4, [60]),
+        ("okdhp", 150, 112, 2.5e-4, [90, 120]),
+        ("pct_tokenizer", 50, 32, 1e-2, None),
+        ("pct", 210, 32, 8e-4, None),
+    ],
+)
+def test_the_published_schedules_of_the_methods(
+    name: str, epochs: int, batch: int, rate: float, milestones: list[int] | None
+) -> None:
+    recipe = combine_recipes(["coco_w32_32", name])
+    optimizer = recipe["optimizer"]
+    assert (recipe["epochs"], recipe["batch_size"], optimizer["learning_rate"]) == (epochs, batch, rate)
+    if milestones is None:
+        assert (optimizer["schedule"], optimizer["name"]) == ("cosine", "adamw")
+    else:
+        assert (optimizer["schedule"], optimizer["milestones"]) == ("step", milestones)
+
+
+def test_cal_on_mpii_is_without_the_confidence_mask() -> None:
+    """Its files for MPII set neither mask nor weights, those for COCO do."""
+    found = {}
+    for name in ("cal", "cal_mpii"):
+        recipe = load_recipe(name)
+        loss = recipe["label_loss"]
+        found[name] = loss["confidence_mask"], loss["offset_weight"], recipe["model"]["offset_scale"]
+    assert found == {"cal": (True, 0.7, 1.5), "cal_mpii": (False, 1.0, 1.0)}
+
 
 def configured(name: str, config_class: type[TrainingConfig]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
@@ -55,8 +137,8 @@ def configured(name: str, config_class: type[TrainingConfig]) -> Any:
 
 
 def test_every_recipe_of_a_published_data_set_is_tested_here() -> None:
-    others = {"lsp_student", "lsp_teacher", "paper_losses"}
-    assert set(list_recipes()) == PUBLISHED.keys() | others
+    others = {"lsp_student", "lsp_teacher", "paper_losses", "equalised", "small_32", "small_64", "small_128"}
+    assert set(list_recipes()) == PUBLISHED.keys() | others | METHODS.keys() | ABLATIONS
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -125,6 +207,9 @@ def test_a_chain_of_bases_is_merged_section_by_section(
         "optimizer": {"milestones": [3]},
     }
     assert load_recipe("third", ("data",)).keys() == {"data"}
+    (tmp_path / "fourth.yaml").write_text(yaml.safe_dump({"optimizer": {"name": "adam"}, "epochs": 4}))
+    combined = combine_recipes(["third", "fourth"])
+    assert combined["optimizer"] == {"milestones": [3], "name": "adam"} and combined["epochs"] == 4
     with pytest.raises(InputError, match=r"recipe: expected one of 'third', got '_first'"):
         load_recipe("_first")
 

@@ -76,10 +76,10 @@ def test_compact_storage_keeps_the_keypoints(config):
     assert compact.bytes == joints * 2 * 89 + 2 * 2
     assert 20 < computed.accuracy < 95 and report.metric == "PCKh@0.5"
     assert (computed.moved, computed.farthest, computed.divergence) == (0, 0, 0)
-    # at most a bin of a third of a pixel now and then, and no joint over the threshold
-    assert abs(compact.accuracy - dense.accuracy) <= 0.1 and abs(dense.accuracy - computed.accuracy) <= 0.1
+    # no joint, or one of 167, passes the threshold: bins are a third of a pixel, and blocks some bins
+    assert abs(compact.accuracy - computed.accuracy) < 1 and abs(dense.accuracy - computed.accuracy) < 1
     assert dense.divergence < 1e-6 < compact.divergence < 0.01
-    assert compact.farthest < 4
+    assert dense.farthest < 0.5 and compact.farthest < 1.5
 
 
 def test_a_coding_that_is_wrong_shows(config, knowing, monkeypatch):

@@ -8,13 +8,21 @@ import pytest
 import torch
 
 from cdkd_ext.cli import main
-from cdkd_ext.data import DataConfig
+from cdkd_ext.data import Augmentation, DataConfig
 from cdkd_ext.distillation import CCA, SAPE
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.models import create_model
 from cdkd_ext.teachers import ForeignTeacher, TeacherDescription, TeacherOptions
-from cdkd_ext.training import CCAConfig, DistillationConfig, DistillationTask, ModelConfig, distill
+from cdkd_ext.training import (
+    CCAConfig,
+    DistillationConfig,
+    DistillationTask,
+    ModelConfig,
+    SAPEConfig,
+    distill,
+    distill_students,
+)
 
 STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 
@@ -63,6 +71,41 @@ def test_other_joints_are_matched_and_the_rest_is_left_out(config, write_teacher
     assert "nothing for upper_neck, head_top" in printed
 
 
+def test_a_teacher_that_is_asked_once_about_people_says_what_it_says_of_plain_views(config, tmp_path):
+    keypoints = replace(config.teacher_options, targets="keypoints")
+    views = distill(replace(config, teacher_options=keypoints))
+    once = replace(keypoints, ask="people")
+    people = distill(replace(config, teacher_options=once, output=str(tmp_path / "people")))
+    assert people["cca"] == pytest.approx(views["cca"], rel=1e-4)
+    assert len(list((tmp_path / "people" / "views").glob("keypoints-*.npz"))) == 1
+
+
+def test_one_answer_serves_views_of_all_kinds_and_students_of_all_sizes(config, tmp_path):
+    once = replace(config.teacher_options, ask="people", flip=True)
+    cache = str(tmp_path / "cache")
+    kinds = {
+        "live": {},
+        "stored": {"views": 2, "mirror_views": True},
+        "shards": {"views": 2, "view_images": "jpeg"},
+        "crops": {"stored_crops": True},
+    }
+    for name, changes in kinds.items():
+        data = replace(config.data, augmentation=Augmentation(), cache=cache, **changes)
+        run = replace(config, teacher_options=once, data=data)
+        sizes = [
+            replace(
+                run, output=str(tmp_path / f"{name}{side}"), model=replace(STUDENT, input_size=(side, side))
+            )
+            for side in (32, 64)
+        ]
+        small, large = distill_students(sizes)
+        alone = distill(replace(sizes[0], output=str(tmp_path / f"{name}_alone")))
+        assert alone["cca"] == pytest.approx(small["cca"], rel=1e-5)
+        assert large["cca"] > 0
+    assert len(list((tmp_path / "cache").glob("keypoints-*.npz"))) == 1
+    assert not list((tmp_path / "cache").glob("teacher-*"))
+
+
 def test_the_command(config, write_teacher, tmp_path, capsys):
     arguments = ["distill", "--teacher", config.teacher, "--teacher_options.preset", "hrnet", "--cpu", "true"]
     arguments += ["--data.root", config.data.root, "--data.labelled_fraction", "0", "--data.workers", "0"]
@@ -93,6 +136,13 @@ def test_the_command(config, write_teacher, tmp_path, capsys):
         (
             {"teacher_options": TeacherOptions(cut=-2)},
             r"teacher_options\.cut: expected a number of cells, or -1",
+        ),
+        (
+            {
+                "teacher_options": TeacherOptions(preset="hrnet", ask="people"),
+                "cca": CCAConfig(enabled=False),
+            },
+            r"cca\.enabled: expected true, got false, for a teacher that is asked about people",
         ),
         ({"teacher_options": TeacherOptions(preset="nobody")}, r"teacher_options\.preset: expected one of"),
     ],
@@ -142,7 +192,8 @@ def test_features_are_compared_where_they_are_described_and_agree():
     module, description = network(outputs={"heatmap": "maps", "feature": "maps"})
     teacher = ForeignTeacher.of(module, description, joints=COCO_JOINTS)
     assert teacher.teacher_spec.feature_size == (16, 16)
-    task = DistillationTask(student, teacher)
+    sape = DistillationConfig(sape=SAPEConfig(enabled=True)).terms(student, teacher)["sape"]
+    task = DistillationTask(student, teacher, sape=sape)
     assert isinstance(task.loss.sape, SAPE)
     losses = task(crops(32), crops(64), torch.zeros(4, 17, 2), torch.zeros(4, 17))
     assert {"sape", "cca"} <= losses.keys()

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from cdkd_ext.errors import InputError
 from cdkd_ext.training.config import OptimizerConfig
 from cdkd_ext.training.schedule import learning_rate
 
@@ -29,3 +30,14 @@ def test_steps_multiply_by_a_tenth_at_each_milestone():
     config = OptimizerConfig(learning_rate=1.0, schedule="step", milestones=[170, 200], warmup=0.0)
     rates = [learning_rate(config, 10 * epoch, 10, 210) for epoch in (0, 169, 170, 199, 200, 209)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_factor_of_a_milestone_can_be_another():
+    config = OptimizerConfig(
+        learning_rate=1.0, schedule="step", milestones=[2], milestone_factor=0.5, warmup=0.0
+    )
+    assert [learning_rate(config, step, 1, 4) for step in range(4)] == [1, 1, 0.5, 0.5]
+    with pytest.raises(
+        InputError, match=r"optimizer\.milestone_factor: expected a number in \(0, 1\], got 0"
+    ):
+        OptimizerConfig(milestone_factor=0).validate()

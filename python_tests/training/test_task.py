@@ -11,13 +11,31 @@ import pytest
 import torch
 from torch import nn
 
-from cdkd_ext.distillation import CCA, ETHT, SAPE, DistillationLoss, HeatmapLoss, SimCCLoss, TeacherOutput
+from cdkd_ext.distillation import (
+    CCA,
+    ETHT,
+    SAPE,
+    AdversarialScalar,
+    DistillationLoss,
+    FullyConnectedClasses,
+    FullyConnectedFeatures,
+    HeatmapLoss,
+    SimCCLoss,
+    StridedConvolution,
+    TeacherOutput,
+)
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import create_model
 from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training import DistillationTask
-from cdkd_ext.training.config import DistillationConfig, TrainingConfig
+from cdkd_ext.training.config import (
+    CCAConfig,
+    DistillationConfig,
+    SAPEConfig,
+    TemperatureConfig,
+    TrainingConfig,
+)
 
 JOINTS = 4
 
@@ -44,7 +62,7 @@ def labels(count=4):
 
 def test_it_equals_the_losses_put_together_by_hand():
     student, teacher = network(), network(64)
-    task = DistillationTask(student, copy.deepcopy(teacher))
+    task = DistillationTask(student, copy.deepcopy(teacher), sape=SAPE.between(student, teacher))
     output, taught = copy.deepcopy(student).train()(crops(32)), teacher.eval()(crops(64))
     loss = DistillationLoss(SimCCLoss(2.0), sape=copy.deepcopy(task.loss.sape), cca=CCA())
     labelled = torch.tensor([1.0, 0.0, 1.0, 1.0])
@@ -61,14 +79,46 @@ def test_its_defaults_are_those_of_the_distill_command():
     configured = DistillationTask(
         student, teacher, label_loss=config.label_loss.build(student), **config.terms(student, teacher)
     )
-    configured.loss.sape.load_state_dict((task := DistillationTask(student, teacher)).loss.sape.state_dict())
+    task = DistillationTask(student, teacher)
     batch = (crops(32), crops(64), *labels())
     found, expected = task(*batch), configured(*batch)
     assert found.keys() == expected.keys()
     for name in expected:
         assert torch.equal(found[name], expected[name]), name
-    assert (found["alpha"], found["beta"], found["tau"]) == (2, 4, 1)
+    assert (found["beta"], found["tau"]) == (4, 1) and "sape" not in found
+    config.sape.enabled = True
+    both = DistillationTask(student, teacher, **config.terms(student, teacher))(*batch)
+    assert both["alpha"] == 2 and {"sape", "cca"} <= both.keys()
     assert TrainingConfig().terms(student, teacher) == {}
+
+
+@pytest.mark.parametrize("feature", ["strided", "connected"])
+def test_the_alternatives_of_the_distill_command_train_with_the_student(feature):
+    student, teacher = network(), FrozenTeacher(network(64))
+    config = DistillationConfig(sape=SAPEConfig(alignment=feature), cca=CCAConfig(alignment="connected"))
+    terms = config.terms(student, teacher)
+    task = DistillationTask(student, teacher, label_loss=config.label_loss.build(student), **terms)
+    kinds = {"strided": StridedConvolution, "connected": FullyConnectedFeatures}
+    assert type(task.loss.sape) is kinds[feature] and type(task.loss.cca) is FullyConnectedClasses
+    task(crops(32), crops(64), *labels())["total"].backward()
+    optimized = {id(value) for group in task.parameter_groups(0.1) for value in group["params"]}
+    for value in (*task.loss.sape.parameters(), *task.loss.cca.parameters()):
+        assert value.grad.abs().sum() > 0 and id(value) in optimized
+
+
+@pytest.mark.parametrize(
+    ("options", "learnt"),
+    [
+        ({}, [False, False, False]),
+        ({"adversarial": True}, [False, False, True]),
+        ({"adversarial": True, "learn_alpha": True}, [True, False, True]),
+        ({"adversarial": True, "learn_weights": True}, [True, True, True]),
+    ],
+)
+def test_what_the_distill_command_learns_against_the_loss(options, learnt):
+    config = DistillationConfig(temperature=TemperatureConfig(**options))
+    terms = config.terms(network(), FrozenTeacher(network(64)))
+    assert [isinstance(terms[name], AdversarialScalar) for name in ("alpha", "beta", "tau")] == learnt
 
 
 def test_one_loop_trains_student_and_projectors_and_leaves_the_teacher():

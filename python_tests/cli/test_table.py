@@ -1,0 +1,70 @@
+"""`cdkd table`, as a person runs it: lists, a small study on drawn people, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cdkd_ext.cli import main
+from cdkd_ext.tables import list_tables
+
+
+@pytest.mark.parametrize("number", list_tables())
+def test_it_lists_every_table(number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", number, "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"Table {number}: ") and "boxes: ground truth" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_prints_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["table", "10", "--list", "--rows", "cal_sape_32", "--seeds", "4", "--output", "OUT"]
+    assert main(words) == 0
+    teacher, student = capsys.readouterr().out.splitlines()
+    assert teacher.startswith("cdkd train --recipe=mpii_w32_256_teacher --recipe=cal_mpii --data.root=DATA")
+    assert student == (
+        "cdkd distill --recipe=mpii_w32_32 --recipe=cal_mpii --recipe=only_sape --batch_size=256 "
+        "--teacher=OUT/mpii_cal_256/last.safetensors --data.root=DATA --seed=4 --output OUT/mpii_cal_sape_32_seed4"
+    )
+
+
+def test_it_trains_what_is_missing_and_shows_it(
+    drawn_people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["table", "1", "--scale", "small", "--rows", "simcc_32", "cdkd_32", "--seeds", "0"]
+    tiny = ["--model.name=hrnet_w8_small", "--epochs=1", "--data.views=1", "--data.workers=0", "--cpu=true"]
+    output = ["--output", str(tmp_path)]
+    assert main([*words, "--data.root", str(drawn_people), *output, *tiny]) == 0
+    printed = capfd.readouterr().out
+    assert "cdkd_32_seed0: finished" in printed and "3 of 3" in printed
+    content = json.loads((tmp_path / "table_I.json").read_text())
+    assert [row["name"] for row in content["rows"]] == ["simcc_32", "cdkd_32"]
+    for row in content["rows"]:
+        trained = json.loads((tmp_path / f"{row['run']}_seed0/metrics.json").read_text())["epochs"][-1]
+        assert row["measured"]["mean"] == trained["pckh"]
+        assert row["measured"]["interval"]["value"] == pytest.approx(trained["pckh"])
+        assert row["measured"]["people"] == 12
+    against = content["rows"][1]["measured"]["against"]
+    means = [row["measured"]["mean"] for row in content["rows"]]
+    assert against["value"] == pytest.approx(means[1] - means[0])
+    assert (tmp_path / "table_I.png").is_file()
+    # finished runs are shown without their people, too
+    assert main([*words, *output]) == 0
+    shown = capfd.readouterr().out
+    assert f"{means[0]:.2f} (1)" in shown and "starts" not in shown
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["11"], "number: expected a table of the paper"),
+        (["1", "--rows", "simc_32"], "rows: expected one of"),
+        (["1", "--data.root", "/d", "--epoch", "3"], "--epoch"),
+        (["1", "--data.root", "/d", "--epochs", "many"], "epochs"),
+        (["1", "--scale", "small", "--protocol", "equalised"], "protocol: expected"),
+    ):
+        assert main(["table", *words, "--output", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
