@@ -76,9 +76,7 @@ def _parser() -> Parser:
         "--jobs", type=int, default=1, help="trainings at a time, of one thread each (default: 1)"
     )
     parser.add_argument("--output", help="folder of the runs and results (default: runs/tables_SCALE)")
-    parser.add_argument(
-        "--list", action="store_true", help="print the trainings' commands, and run nothing"
-    )
+    parser.add_argument("--list", action="store_true", help="print the trainings' commands, and run nothing")
     return parser
 
 
