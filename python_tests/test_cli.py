@@ -45,7 +45,15 @@ def teacher(drawn_people, tmp_path_factory):
 
 def test_train_distill_eval_chain(drawn_people, teacher, tmp_path):
     done = cdkd(
-        "distill", *SMALL, "--data.root", drawn_people, "--teacher", teacher, "--output", tmp_path / "student"
+        "distill",
+        *SMALL,
+        "--sape.enabled=true",
+        "--data.root",
+        drawn_people,
+        "--teacher",
+        teacher,
+        "--output",
+        tmp_path / "student",
     )
     assert done.returncode == 0, done.stderr
     assert "sape" in done.stdout and "samples_per_second" in done.stdout and "left" in done.stdout

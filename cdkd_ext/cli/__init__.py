@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0, 2 for a mistake in the input or a missing extra, 3 for a loss that is not finite, 130 for Ctrl-C,
-        143 for SIGTERM.
+        0, 1 for a study with runs that failed, 2 for a mistake in the input or a missing extra, 3 for a loss that is not
+        finite, 130 for Ctrl-C, 143 for SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

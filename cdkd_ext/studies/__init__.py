@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cdkd_ext.studies.report import StudyReport, write_report
     from cdkd_ext.studies.results import RunResult, collect, row_hits
     from cdkd_ext.studies.run import lsp_study, plan_text
-    from cdkd_ext.studies.runs import LaterWords, StudyRun, run_state
+    from cdkd_ext.studies.runs import LaterWords, StudyRun, run_metrics, run_state
     from cdkd_ext.studies.shelf import ShelfResult, measure_shelf
     from cdkd_ext.studies.statistics import Estimate, RowHits, difference, mean
 
@@ -36,6 +36,7 @@ __all__ = [
     "measure_shelf",
     "plan_text",
     "row_hits",
+    "run_metrics",
     "run_state",
     "run_study",
     "write_report",
@@ -43,11 +44,11 @@ __all__ = [
 
 _LATE = {
     **dict.fromkeys(("RunReport", "run_study"), "engine"),
-    **dict.fromkeys(("LspStudy",), "lsp"),
+    "LspStudy": "lsp",
     **dict.fromkeys(("StudyReport", "write_report"), "report"),
     **dict.fromkeys(("RunResult", "collect", "row_hits"), "results"),
     **dict.fromkeys(("lsp_study", "plan_text"), "run"),
-    **dict.fromkeys(("LaterWords", "StudyRun", "run_state"), "runs"),
+    **dict.fromkeys(("LaterWords", "StudyRun", "run_metrics", "run_state"), "runs"),
     **dict.fromkeys(("ShelfResult", "measure_shelf"), "shelf"),
     **dict.fromkeys(("Estimate", "RowHits", "difference", "mean"), "statistics"),
 }

@@ -21,6 +21,11 @@ _LOG, _LOCK = "log.txt", ".lock"
 _CLI = ("-m", "cdkd_ext.cli")
 
 
+def say(line: str) -> None:
+    """Print a line at once, into a file or a pipe too."""
+    print(line, flush=True)
+
+
 @dataclass(frozen=True)
 class RunReport:
     """How a run of a study ended.
@@ -43,7 +48,7 @@ def run_study(
     folder: str | os.PathLike[str],
     *,
     jobs: int = 1,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = say,
 ) -> list[RunReport]:
     """Run what is not finished yet, at most `jobs` commands at a time, each with one thread.
 

@@ -24,10 +24,13 @@ _QUARTER = 0.25
 # of multiply-accumulates, forward and backward, to those of a forward pass
 _TRAINING = 3
 # what the study itself sets
-_OWN = ("model", "teacher", "seed", "output", "epochs", "evaluate_every", "precision")
+_OWN = {
+    "": ("teacher", "seed", "output", "epochs", "evaluate_every", "precision"),
+    "model": ("name", "input_size"),
+    "data": ("root", "cache", "views", "labelled_fraction", "mirror_views", "teacher_cache"),
+}
 # of students with a teacher, unless the file of options says otherwise
-_TAUGHT = ("--sape.enabled", "false", "--teacher_options.flip", "true", "--teacher_options.threads", "1")
-_OWN_DATA = ("root", "cache", "views", "labelled_fraction", "mirror_views", "teacher_cache")
+_TAUGHT = ("--teacher_options.flip", "true", "--teacher_options.threads", "1")
 
 
 class Row(NamedTuple):
@@ -289,8 +292,12 @@ class LspStudy:
             return ""
         content = read_yaml(self.options)
         check(isinstance(content, dict), "options", self.options, "a YAML mapping of options")
-        own = [name for name in _OWN if name in content]
-        own += [f"data.{name}" for name in _OWN_DATA if name in (content.get("data") or {})]
+        own = [
+            f"{section}.{name}".strip(".")
+            for section, names in _OWN.items()
+            for name in names
+            if name in (content.get(section) or {} if section else content)
+        ]
         if own:
             fail(f"options: {self.options}", ", ".join(own), "options that the study itself does not set")
         plain = {field.name for field in fields(TrainingConfig)}

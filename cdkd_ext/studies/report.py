@@ -94,8 +94,8 @@ class _Measured:
         (a, all_a), (b, all_b) = self.rows[first], self.rows[second]
         if a.seeds and b.seeds and not set(a.seeds) & set(b.seeds):
             return None
-        both = all_a is not None and all_b is not None
-        return difference(a, b), difference(all_a, all_b) if both else None  # type: ignore[arg-type]
+        every = None if all_a is None or all_b is None else difference(all_a, all_b)
+        return difference(a, b), every
 
 
 def make_report(

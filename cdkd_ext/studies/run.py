@@ -8,7 +8,7 @@ from pathlib import Path
 from cdkd_ext.data import EvaluationSet
 from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
-from cdkd_ext.studies.engine import run_study
+from cdkd_ext.studies.engine import run_study, say
 from cdkd_ext.studies.lsp import LspStudy, name_of
 from cdkd_ext.studies.report import StudyReport, make_report, write_report
 from cdkd_ext.studies.results import collect
@@ -26,7 +26,7 @@ def lsp_study(
     shelf: Sequence[str] = (),
     jobs: int = 1,
     train: bool = True,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = say,
 ) -> StudyReport:
     """Run what is missing of the study, and write results.md, results.json and results.png about all that there is.
 

@@ -14,6 +14,7 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.evaluation import JointHits, joint_hits
 from cdkd_ext.files import replacing
 from cdkd_ext.joints import JointSet
+from cdkd_ext.studies.engine import say
 from cdkd_ext.studies.results import people_identity
 from cdkd_ext.teachers import ForeignTeacher, PseudoLabels, TeacherFile, TeacherOptions
 
@@ -42,7 +43,7 @@ def measure_shelf(
     folder: Path,
     *,
     threads: int | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = say,
 ) -> list[ShelfResult]:
     """Measure networks at resolutions, each once: what was measured is kept in a folder.
 

@@ -237,7 +237,8 @@ class SAPEConfig:
     """Feature distillation (scale-adaptive projector ensemble).
 
     Args:
-        enabled: whether the term is used.
+        enabled: whether the term is used; None uses it where there is no other one: on top of CCA it did not help on
+            photographs (the results page), where networks have no classes it is what there is.
         alignment: "projectors" is SAPE, which the options below concern; "strided" and "connected" are what the paper compares
             it with, see `StridedConvolution` and `FullyConnectedFeatures`.
         weight: α in the total loss.
@@ -249,7 +250,7 @@ class SAPEConfig:
         mode: "spatial" shares a projector between channels, "flatten" does not (very large).
     """
 
-    enabled: bool = True
+    enabled: bool | None = None
     alignment: Literal["projectors", "strided", "connected"] = "projectors"
     weight: float = 2.0
     num_projectors: int = 3
@@ -259,14 +260,23 @@ class SAPEConfig:
     center_teacher: bool = True
     mode: Literal["spatial", "flatten"] = "spatial"
 
-    def build(self, student: DescribedNetwork, teacher: object) -> FeatureAlignment | None:
+    def used(self, *, beside: bool) -> bool:
+        """Whether the term is used, beside others or alone."""
+        return not beside if self.enabled is None else self.enabled
+
+    def build(self, student: DescribedNetwork, teacher: object, *, beside: bool) -> FeatureAlignment | None:
         """The term between two networks, or None where it is not used or the teacher shows no features.
+
+        Args:
+            student: learns.
+            teacher: says what its outputs are.
+            beside: whether there are other terms.
 
         Raises:
             InputError: the channels of the last features differ, or an option is out of range.
         """
         spec = _spec(teacher)
-        if not self.enabled or spec.feature_channels == 0:
+        if not self.used(beside=beside) or spec.feature_channels == 0:
             return None
         own, other = student.spec.feature_channels, spec.feature_channels
         check(
@@ -435,7 +445,7 @@ class DistillationConfig(TrainingConfig):
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         self.teacher_options.validate()
         check(
-            self.sape.enabled or self.cca.enabled or self.teaching.enabled,
+            self.uses_features() or self._has_others(),
             "sape.enabled and cca.enabled",
             "both false",
             "at least one distillation term (or use `cdkd train`)",
@@ -447,12 +457,16 @@ class DistillationConfig(TrainingConfig):
 
     def uses_features(self) -> bool:
         """Whether the student learns from the teacher's feature maps."""
-        return self.sape.enabled
+        return self.sape.used(beside=self._has_others())
+
+    def _has_others(self) -> bool:
+        """Whether there are terms beside SAPE's."""
+        return self.cca.enabled or self.teaching.enabled
 
     def terms(self, student: DescribedNetwork, teacher: object) -> dict[str, Any]:
         """The distillation terms between two networks, as options of `DistillationTask`."""
         return {
-            "sape": self.sape.build(student, teacher),
+            "sape": self.sape.build(student, teacher, beside=self._has_others()),
             "cca": self.cca.build(student, teacher),
             "teaching": self.teaching.build(student, teacher),
             "tau": self.temperature.build(),

@@ -52,8 +52,8 @@ class DistillationTask(nn.Module):
             attributes of a `DescribedNetwork`. None trains from labels alone, or from stored outputs with `sape` or
             `cca` given.
         label_loss: the loss from labels; None takes that of the student's method with its defaults.
-        sape: the feature term, a `FeatureAlignment` or None; "auto" is SAPE with its defaults where the channels of both last
-            feature maps agree.
+        sape: the feature term, a `FeatureAlignment` or None; "auto" is SAPE with its defaults where there is no other term and
+            the channels of both last feature maps agree.
         cca: the logit term, or None; "auto" is CCA where both networks have class distributions.
         teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
             teacher's, if any: DistilPose's from a TokenPose-B.
@@ -106,15 +106,17 @@ class DistillationTask(nn.Module):
             check_pair(student, described)
         label_loss = default_label_loss(student) if label_loss is None else label_loss
         check_label_loss(student, label_loss)
-        sape = _default_sape(student, teacher, described) if sape == "auto" else sape
+        _check_auto("sape", sape, teacher, described)
         cca = _default_cca(student, teacher, described) if cca == "auto" else cca
-        if sape is not None:
-            check_type("sape", sape, FeatureAlignment, "a SAPE, None or 'auto'")
-            check_sape(student, described, sape)
         if cca is not None:
             check_type("cca", cca, CCA, "a CCA, None or 'auto'")
             check_cca(student, described)
         teaching = teaching_between(student, teacher) if teaching == "auto" else teaching
+        if sape == "auto":
+            sape = _default_sape(student, described) if cca is None and teaching is None else None
+        if sape is not None:
+            check_type("sape", sape, FeatureAlignment, "a SAPE, None or 'auto'")
+            check_sape(student, described, sape)
         if teacher is not None and teaching is None:
             got = "neither SAPE (the channels of the features differ, or sape=None) nor CCA (no classes, or cca=None)"
             check(sape is not None or cca is not None, "teacher", got, "a term that the student learns by")
@@ -217,20 +219,21 @@ def default_label_loss(student: DescribedNetwork) -> LabelLoss:
     return student.spec.method.label_loss(student, LabelLossOptions())
 
 
-def _default_sape(student: DescribedNetwork, teacher: object, described: TeacherSpec | None) -> SAPE | None:
-    if teacher is None:
-        return None
-    if described is None:
-        fail("sape", "'auto' beside a teacher without spec and feature_size", "a SAPE, or None")
-    return sape_between(student, described) if channels_agree(student, described) else None
+def _check_auto(name: str, term: object, teacher: object, described: TeacherSpec | None) -> None:
+    if term == "auto" and teacher is not None and described is None:
+        expected = f"a {name.upper()}, or None"
+        fail(name, "'auto' beside a teacher without spec and feature_size", expected)
+
+
+def _default_sape(student: DescribedNetwork, described: TeacherSpec | None) -> SAPE | None:
+    fits = described is not None and channels_agree(student, described)
+    return sape_between(student, described) if fits and described is not None else None
 
 
 def _default_cca(student: DescribedNetwork, teacher: object, described: TeacherSpec | None) -> CCA | None:
-    if teacher is None:
-        return None
-    if described is None:
-        fail("cca", "'auto' beside a teacher without spec and feature_size", "a CCA, or None")
-    return cca_between(student, teacher) if both_have_classes(student, described) else None
+    _check_auto("cca", "auto", teacher, described)
+    fits = described is not None and both_have_classes(student, described)
+    return cca_between(student, teacher) if fits else None
 
 
 def _frozen(teacher: PoseNetwork | Teacher, *, tokens: bool) -> Teacher:

@@ -207,11 +207,11 @@ def test_a_chain_of_bases_is_merged_section_by_section(
         "optimizer": {"milestones": [3]},
     }
     assert load_recipe("third", ("data",)).keys() == {"data"}
+    with pytest.raises(InputError, match=r"recipe: expected one of 'third', got '_first'"):
+        load_recipe("_first")
     (tmp_path / "fourth.yaml").write_text(yaml.safe_dump({"optimizer": {"name": "adam"}, "epochs": 4}))
     combined = combine_recipes(["third", "fourth"])
     assert combined["optimizer"] == {"milestones": [3], "name": "adam"} and combined["epochs"] == 4
-    with pytest.raises(InputError, match=r"recipe: expected one of 'third', got '_first'"):
-        load_recipe("_first")
 
 
 def test_teacher_student_and_evaluation_by_recipe(

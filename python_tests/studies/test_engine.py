@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -204,15 +203,9 @@ def test_who_stops_the_study_lets_its_commands_keep_their_state(
 
 
 _CALL = """
-import signal, sys
-from pathlib import Path
-from cdkd_ext.errors import Terminated
+import sys
 from cdkd_ext.studies import StudyRun, engine, run_study
 
-def terminate(number, frame):
-    raise Terminated
-
-signal.signal(signal.SIGTERM, terminate)
 engine._CLI = (sys.argv[1],)
 run_study([StudyRun(name="one", row="row", command=("train", "--wait", "go"))], sys.argv[2])
 """
@@ -235,23 +228,6 @@ def test_two_calls_share_the_runs_of_a_folder(
     finally:
         other.kill()
     assert journal(tmp_path, "starts", "resumes") == ["starts one", "starts two"]
-
-
-def test_a_study_that_is_killed_leaves_runs_to_go_on_with(
-    tmp_path: Path, after_start: Callable[[str, Callable[[], None]], None]
-) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    study = subprocess.Popen(
-        [sys.executable, "-c", _CALL, str(STAND_IN), str(tmp_path)],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-    after_start("starts one", lambda: study.send_signal(signal.SIGTERM))
-    assert study.wait(60) != 0
-    assert journal(tmp_path) == ["starts one", "keeps one"]
-    (tmp_path / "go").touch()
-    assert states([plain("one", "--wait", "go")], tmp_path) == {"one": "finished"}
-    assert journal(tmp_path) == ["starts one", "keeps one", "resumes one", "ends one"]
 
 
 def test_an_evaluation_is_read_as_it_is(tmp_path: Path) -> None:

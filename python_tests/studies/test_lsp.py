@@ -225,7 +225,8 @@ def test_a_training_goes_on_where_the_study_was_stopped(drawn_people: Path, tmp_
     assert study.stdout is not None and study.stdout.readline() == "run: starts\n"
     metrics = tmp_path / "run/metrics.json"
     while not metrics.exists():
-        assert study.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            study.wait(0.05)
     study.send_signal(signal.SIGINT)
     assert study.wait(120) != 0
     assert "terminated in step" in (tmp_path / "run/log.txt").read_text()

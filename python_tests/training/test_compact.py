@@ -10,7 +10,14 @@ import pytest
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import InputError
 from cdkd_ext.teachers import FrozenTeacher
-from cdkd_ext.training import DistillationConfig, ModelConfig, TrainingConfig, prepare_views, train
+from cdkd_ext.training import (
+    DistillationConfig,
+    ModelConfig,
+    SAPEConfig,
+    TrainingConfig,
+    prepare_views,
+    train,
+)
 
 STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 TEACHER = ModelConfig(name="hrnet_w8_small", input_size=(64, 64), split_ratio=2.0)
@@ -26,7 +33,13 @@ def teacher(drawn_people, tmp_path_factory):
 
 def distilled(output, teacher, data, **changes) -> DistillationConfig:
     config = DistillationConfig(
-        output=str(output), model=STUDENT, teacher=str(teacher), data=data, epochs=2, batch_size=16
+        output=str(output),
+        model=STUDENT,
+        teacher=str(teacher),
+        data=data,
+        sape=SAPEConfig(enabled=True),
+        epochs=2,
+        batch_size=16,
     )
     return replace(config, **changes)
 

@@ -19,6 +19,7 @@ from cdkd_ext.training import (
     DistillationConfig,
     DistillationTask,
     ModelConfig,
+    SAPEConfig,
     distill,
     distill_students,
 )
@@ -191,7 +192,8 @@ def test_features_are_compared_where_they_are_described_and_agree():
     module, description = network(outputs={"heatmap": "maps", "feature": "maps"})
     teacher = ForeignTeacher.of(module, description, joints=COCO_JOINTS)
     assert teacher.teacher_spec.feature_size == (16, 16)
-    task = DistillationTask(student, teacher)
+    sape = DistillationConfig(sape=SAPEConfig(enabled=True)).terms(student, teacher)["sape"]
+    task = DistillationTask(student, teacher, sape=sape)
     assert isinstance(task.loss.sape, SAPE)
     losses = task(crops(32), crops(64), torch.zeros(4, 17, 2), torch.zeros(4, 17))
     assert {"sape", "cca"} <= losses.keys()

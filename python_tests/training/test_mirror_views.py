@@ -86,14 +86,16 @@ def test_heatmaps_mirror_with_their_features(drawn_people, tmp_path):
     data = DataConfig(root=str(drawn_people), workers=0)
     config = TrainingConfig(output=str(tmp_path / "t"), model=large, data=data, epochs=1, batch_size=16)
     train(config)
-    taught = distilled(drawn_people, tmp_path / "s", tmp_path / "t", model=small, sape=SAPEConfig())
+    taught = distilled(
+        drawn_people, tmp_path / "s", tmp_path / "t", model=small, sape=SAPEConfig(enabled=True)
+    )
     taught.cca.enabled = False
     assert distill(taught)["sape"] > 0
 
 
 def test_what_does_not_mirror_is_refused(drawn_people, tmp_path, teacher):
     with pytest.raises(InputError, match=r"data\.mirror_views: expected one of the two: the feature maps"):
-        distill(distilled(drawn_people, tmp_path / "run", teacher, sape=SAPEConfig()))
+        distill(distilled(drawn_people, tmp_path / "run", teacher, sape=SAPEConfig(enabled=True)))
     with pytest.raises(InputError, match=r"data\.mirror_views: expected fixed views to mirror"):
         TrainingConfig(data=DataConfig(mirror_views=True)).validate()
 

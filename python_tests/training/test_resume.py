@@ -23,6 +23,7 @@ from cdkd_ext.training import (
     InterruptedRun,
     ModelConfig,
     OptimizerConfig,
+    SAPEConfig,
     Trainer,
     TrainingConfig,
     train,
@@ -185,6 +186,7 @@ def test_other_losses_are_refused_and_name_what_differs(drawn_people, run, tmp_p
         model=MODEL,
         teacher=str(run),
         data=DataConfig(root=str(drawn_people), workers=0),
+        sape=SAPEConfig(enabled=True),
         epochs=2,
     )
     before = content(run)

@@ -26,6 +26,7 @@ from cdkd_ext.training import (
     ModelConfig,
     NonFiniteLossError,
     OptimizerConfig,
+    SAPEConfig,
     Trainer,
     TrainingConfig,
     distill,
@@ -61,6 +62,7 @@ def distilled(drawn_people, output, teacher, **changes) -> DistillationConfig:
         model=STUDENT,
         teacher=str(teacher),
         data=DataConfig(root=str(drawn_people), workers=0),
+        sape=SAPEConfig(enabled=True),
         epochs=2,
         batch_size=16,
     )
@@ -255,7 +257,7 @@ def test_a_heatmap_network_learns(drawn_people, tmp_path):
 def test_heatmap_networks_distil_with_sape_alone(drawn_people, tmp_path, heatmap_teacher, views):
     data = DataConfig(root=str(drawn_people), workers=0, views=views)
     config = distilled(drawn_people, tmp_path, heatmap_teacher, model=HEATMAP_STUDENT, data=data, epochs=1)
-    config.cca.enabled = False
+    config.cca.enabled, config.sape.enabled = False, None
     record = train(config)
     assert {"heatmap", "sape", "alpha"} <= record.keys() and "cca" not in record
     assert load_model(heatmap_teacher).decoding == "dark"

@@ -62,7 +62,7 @@ def labels(count=4):
 
 def test_it_equals_the_losses_put_together_by_hand():
     student, teacher = network(), network(64)
-    task = DistillationTask(student, copy.deepcopy(teacher))
+    task = DistillationTask(student, copy.deepcopy(teacher), sape=SAPE.between(student, teacher))
     output, taught = copy.deepcopy(student).train()(crops(32)), teacher.eval()(crops(64))
     loss = DistillationLoss(SimCCLoss(2.0), sape=copy.deepcopy(task.loss.sape), cca=CCA())
     labelled = torch.tensor([1.0, 0.0, 1.0, 1.0])
@@ -79,20 +79,25 @@ def test_its_defaults_are_those_of_the_distill_command():
     configured = DistillationTask(
         student, teacher, label_loss=config.label_loss.build(student), **config.terms(student, teacher)
     )
-    configured.loss.sape.load_state_dict((task := DistillationTask(student, teacher)).loss.sape.state_dict())
+    task = DistillationTask(student, teacher)
     batch = (crops(32), crops(64), *labels())
     found, expected = task(*batch), configured(*batch)
     assert found.keys() == expected.keys()
     for name in expected:
         assert torch.equal(found[name], expected[name]), name
-    assert (found["alpha"], found["beta"], found["tau"]) == (2, 4, 1)
+    assert (found["beta"], found["tau"]) == (4, 1) and "sape" not in found
+    config.sape.enabled = True
+    both = DistillationTask(student, teacher, **config.terms(student, teacher))(*batch)
+    assert both["alpha"] == 2 and {"sape", "cca"} <= both.keys()
     assert TrainingConfig().terms(student, teacher) == {}
 
 
 @pytest.mark.parametrize("feature", ["strided", "connected"])
 def test_the_alternatives_of_the_distill_command_train_with_the_student(feature):
     student, teacher = network(), FrozenTeacher(network(64))
-    config = DistillationConfig(sape=SAPEConfig(alignment=feature), cca=CCAConfig(alignment="connected"))
+    config = DistillationConfig(
+        sape=SAPEConfig(enabled=True, alignment=feature), cca=CCAConfig(alignment="connected")
+    )
     terms = config.terms(student, teacher)
     task = DistillationTask(student, teacher, label_loss=config.label_loss.build(student), **terms)
     kinds = {"strided": StridedConvolution, "connected": FullyConnectedFeatures}

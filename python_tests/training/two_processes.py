@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cdkd_ext.distillation import ETHT
+from cdkd_ext.distillation import ETHT, SAPE
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.models import create_model
 from cdkd_ext.training import DistillationTask
@@ -20,7 +20,7 @@ def make_task() -> DistillationTask:
     student, teacher = (
         create_model("hrnet_w8_small", input_size=(side, side), num_joints=17) for side in (32, 64)
     )
-    return DistillationTask(student, teacher, tau=ETHT())
+    return DistillationTask(student, teacher, sape=SAPE.between(student, teacher), tau=ETHT())
 
 
 def draw_batch() -> list[torch.Tensor]:
