@@ -5,15 +5,21 @@ VENV ?= .venv
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml cdkd_ext -type f -not -name '*.pyc' 2>/dev/null)
+# what runs an exported network in a browser, of npm
+WEB_RUNTIME := onnxruntime-web@1.30.0
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test bench gpu docs fuzz lint clean
+.PHONY: demo test web-runtime bench gpu docs fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
 
+# the web page is tested where there are npm, something to get its runtime from, and Chromium
 test: $(VENV)/.test
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory web-runtime || echo "no $(WEB_RUNTIME): the web page is not tested"
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+web-runtime: build/web/$(WEB_RUNTIME)
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m bench --all --seconds 0.5 --json runs/bench.json
@@ -36,6 +42,13 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find bench csrc -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu')
+
+build/web/$(WEB_RUNTIME):
+	rm -rf build/web
+	mkdir -p build/web
+	cd build/web && npm pack --silent --fetch-retries=0 $(WEB_RUNTIME)
+	cd build/web && tar xzf onnxruntime-web-*.tgz && rm onnxruntime-web-*.tgz
+	touch $@
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -204,6 +204,75 @@ def run_without() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
 
     return run
+
+
+class StandInCapture:
+    """In place of `cv2.VideoCapture`: plays a script of frames, and can be open once at a time, as a camera.
+
+    A frame is an array as OpenCV gives it, "torn" where it cannot be decoded, None where none can be grabbed, or something
+    to call when it is asked for. After the last there are none.
+    """
+
+    scripts: ClassVar[dict[Any, list[Any]]] = {}
+    opened: ClassVar[list[Any]] = []
+    open_now: ClassVar[set[Any]] = set()
+
+    def __init__(self, address: Any) -> None:
+        self._address, self._frame = address, None
+        self._open = address in self.scripts and address not in self.open_now
+        if self._open:
+            self._script = iter(self.scripts[address])
+            self.opened.append(address)
+            self.open_now.add(address)
+
+    def isOpened(self) -> bool:  # noqa: N802  OpenCV's name
+        return self._open
+
+    def get(self, name: int) -> float:
+        return -1.0
+
+    def grab(self) -> bool:
+        self._frame = next(self._script, None)
+        if callable(self._frame):
+            self._frame = self._frame()
+        return self._frame is not None
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return (False, None) if isinstance(self._frame, str) else (True, self._frame)
+
+    def release(self) -> None:
+        if self._open:
+            self.open_now.discard(self._address)
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> type[StandInCapture]:
+    """Cameras and streams without any: give each address in `scripts` its frames."""
+    import cv2
+
+    stand_in = type("Captures", (StandInCapture,), {"scripts": {}, "opened": [], "open_now": set()})
+    monkeypatch.setattr(cv2, "VideoCapture", stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The time of `inference.sources`, in which sleeping takes none: a second passes with each 1.0 of `sleep`."""
+    from cdkd_ext.inference import sources
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            self.now += 0.001
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            self.now += seconds
+
+    found = Clock()
+    monkeypatch.setattr(sources, "time", found)
+    return found
 
 
 # graphs that see coloured dots: joint j is a dot in colour channel j

@@ -31,7 +31,7 @@ LAYERS = [
     ["info"],
     ["emulation", "ops"],
     ["blocks", "captured", "extras", "images", "joints", "onnx_file", "tensor_checks"],
-    ["files", "joint_sides", "late", "resampling"],
+    ["files", "joint_sides", "late", "resampling", "signals"],
     ["errors"],
 ]
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}

@@ -14,6 +14,7 @@ from cdkd_ext.adaptation.resolutions import crop_from_afar
 from cdkd_ext.data import Person, PoseDataset
 from cdkd_ext.data.crops import invert_affine, transform_points, warp_crop
 from cdkd_ext.evaluation.accuracy import people_accuracy
+from cdkd_ext.evaluation.agreement import agreement
 from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet
 from cdkd_ext.teachers import ForeignTeacher, JointMap
@@ -21,8 +22,6 @@ from cdkd_ext.teachers.pseudo_labels import PseudoLabels
 
 Floats = npt.NDArray[np.floating]
 HEIGHTS = (24, 32, 48, 64, 96, 128)
-SURE = 0.3  # confidence from which on a teacher's joint is worth agreeing with
-NEAR = 0.05  # of the crop's longer side: about half a head
 _BATCH = 32
 
 
@@ -77,15 +76,8 @@ class Watched:
         return np.concatenate(parts)
 
     def agreement(self, keypoints: Floats) -> float:
-        """The share, in percent, of the joints that the teacher is sure of that lie where it says.
-
-        Near enough is a twentieth of the crop's longer side.
-        """
-        sure = self.confidence >= SURE
-        if not sure.any():
-            return float("nan")
-        error = np.linalg.norm(keypoints - self.keypoints, axis=-1)
-        return float(100 * (error[sure] <= NEAR * max(self.size)).mean())
+        """How far keypoints (N, J, 2) in pixels of the crops agree with the teacher's; see `evaluation.agreement`."""
+        return agreement(keypoints, self.keypoints, self.confidence, max(self.size))
 
     def in_image(self, keypoints: Floats) -> Floats:
         """Keypoints in pixels of the images."""

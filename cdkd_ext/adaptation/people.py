@@ -12,14 +12,12 @@ from cdkd_ext.adaptation.config import AdaptationConfig
 from cdkd_ext.adaptation.measuring import Labels
 from cdkd_ext.adaptation.networks import AdaptableNetwork
 from cdkd_ext.data import Augmentation, EvaluationSet, Person, PoseDataset
-from cdkd_ext.data.loading import load_people
+from cdkd_ext.data.loading import load_people, parted
 from cdkd_ext.errors import check
 from cdkd_ext.joints import JointSet
 from cdkd_ext.teachers import JointMap
 from cdkd_ext.teachers.pseudo_labels import unlabelled_person
 from cdkd_ext.training.progress import footage_progress
-
-_STREAM = 3  # of who is kept aside
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class AdaptationPeople:
     def labels(self, joints: JointSet) -> Labels | None:
         """The annotations of the report's people, if they have any, for a network's joints."""
         truth = self.truth
-        if truth is None:
+        if truth is None or truth.metric == "none":
             return None
         persons = [truth.persons[index] for index in self.chosen]
         return Labels(persons, truth.joints, JointMap.by_name(truth.joints, joints), truth.metric)
@@ -73,10 +71,8 @@ def load_adaptation_people(
     everybody = [*people.train, *(people.footage.persons if people.footage else ())]
     check(len(everybody) > 1, "data", f"{len(everybody)} people", "at least two: one is kept aside")
     persons = [unlabelled_person(person, nothing) for person in everybody]
-    order = np.random.default_rng([config.seed, _STREAM]).permutation(len(persons)).tolist()
-    count = max(1, min(config.watched_people, len(persons) // 10))
-    # in their order, so that neighbours share a decoded image
-    aside, trained = ([persons[index] for index in sorted(part)] for part in (order[:count], order[count:]))
+    parts = parted(len(persons), config.watched_people, config.seed)
+    aside, trained = ([persons[index] for index in part] for part in parts)
     shown, chosen = aside, list(range(len(aside)))
     if people.val is not None:
         # raises where no joint of the annotations is one of the network's

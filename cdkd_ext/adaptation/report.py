@@ -16,9 +16,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cdkd_ext.adaptation.config import AdaptationConfig
-from cdkd_ext.adaptation.measuring import SURE, Labels, Measured, Watched, measured, report_heights
+from cdkd_ext.adaptation.measuring import Labels, Measured, Watched, measured, report_heights
 from cdkd_ext.adaptation.resolutions import shown
 from cdkd_ext.evaluation.accuracy import ACCURACY_NAMES
+from cdkd_ext.evaluation.agreement import SURE
 from cdkd_ext.files import replacing, write_json
 from cdkd_ext.images import Image, encode_image
 from cdkd_ext.inference import draw_pose, enlarge, enlarge_points, tile

@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from cdkd_ext.adaptation.config import AdaptationConfig
-from cdkd_ext.adaptation.measuring import SURE, Watched
+from cdkd_ext.adaptation.measuring import Watched
 from cdkd_ext.adaptation.networks import AdaptableNetwork, asked, load_adaptable, load_teacher
 from cdkd_ext.adaptation.people import AdaptationPeople, load_adaptation_people
 from cdkd_ext.adaptation.report import AdaptationReport, measure_change, write_report
@@ -23,6 +23,7 @@ from cdkd_ext.adaptation.trainer import AdaptationTask, AdaptationTrainer, check
 from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.batches import EpochLoader
 from cdkd_ext.errors import check
+from cdkd_ext.evaluation.agreement import SURE
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
 from cdkd_ext.teachers import ForeignTeacher, TeacherOptions

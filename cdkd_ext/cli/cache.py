@@ -12,12 +12,13 @@ from cdkd_ext.cli.configured import parse_configuration
 from cdkd_ext.cli.parsing import COMMANDS, plain_parser
 from cdkd_ext.training import DistillationConfig, prepare_views
 from cdkd_ext.training.build import cache_folder
+from cdkd_ext.training.cache_check import check_cache
 from cdkd_ext.training.cache_plan import CacheRates, plan_cache, plan_text
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Say what a cache will take, or fill it."""
-    actions = {"plan": _plan, "build": _build}
+    """Say what a cache will take or lose, or fill it."""
+    actions = {"plan": _plan, "build": _build, "check": _check}
     if arguments and arguments[0] in actions:
         actions[arguments[0]](arguments[1:])
         return
@@ -25,7 +26,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "action",
         choices=list(actions),
-        help="both take the options of `cdkd distill`; see `cdkd cache plan --help`",
+        help="all take the options of `cdkd distill`; see `cdkd cache plan --help`",
     )
     parser.parse_args(list(arguments))
 
@@ -45,6 +46,13 @@ def _build(arguments: Sequence[str]) -> None:
     with _progress_shown():
         people = len(prepare_views(config))
     print(f"{config.data.views} views of each of {people} people are stored in {cache_folder(config)}")
+
+
+def _check(arguments: Sequence[str]) -> None:
+    parser = _parser("check", "measure what is lost where a teacher's outputs are stored, dense or compact")
+    parser.add_argument("--people", type=int, default=300, help="at most so many of those to validate on")
+    config, options = parse_configuration(parser, DistillationConfig, arguments)
+    print(check_cache(config, options.people))
 
 
 @contextmanager

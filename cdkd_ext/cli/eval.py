@@ -10,9 +10,11 @@ from cdkd_ext.evaluation import evaluate_checkpoint, table
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measure a checkpoint; of several processes the first one prints."""
+    """Measure a checkpoint or an ONNX file; of several processes the first one prints."""
     parser = configured_parser("eval")
-    parser.add_argument("weights", type=str, help="checkpoint, or the folder of a run (its best checkpoint)")
+    parser.add_argument(
+        "weights", type=str, help="checkpoint, the folder of a run (its best checkpoint), or an ONNX file"
+    )
     parser.add_argument("--config", action="config", help="YAML file of the options below")
     parser.add_argument(
         "--recipe", type=str, help="take model and data from a recipe (see cdkd train --help)"

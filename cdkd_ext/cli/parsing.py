@@ -53,11 +53,11 @@ COMMANDS = {
         "cdkd teacher check movenet.onnx --data.root lsp --people 16",
     ),
     "cache": Command(
-        "plan or build the store of a teacher's outputs that many students learn from",
+        "plan, build or check the store of a teacher's outputs that many students learn from",
         "cdkd cache plan --data.root coco --data.views 1 --teacher runs/teacher",
     ),
     "eval": Command(
-        "measure a checkpoint's PCKh or COCO average precision",
+        "measure PCKh or COCO average precision of a checkpoint or an ONNX file",
         "cdkd eval hrnet.pth --recipe coco_w48_64 --data.root coco --data.boxes boxes.json",
     ),
     "predict": Command(

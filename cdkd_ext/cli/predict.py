@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from cdkd_ext.cli.parsing import Parser, plain_parser
@@ -15,6 +17,7 @@ from cdkd_ext.inference.following import TRACKING, FramePoses, Times, follow
 from cdkd_ext.inference.person_boxes import FindPeople, find_people
 from cdkd_ext.inference.results import ResultFiles, check_folder
 from cdkd_ext.inference.sources import Part, open_source
+from cdkd_ext.signals import signals_held
 
 _SHOWN = 3
 _SECONDS_BETWEEN_LINES = 0.2
@@ -53,7 +56,7 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
     parts = open_source(options.source)
     results = follow(
         predictor,
-        options.source,
+        parts,
         people,
         every=options.every,
         frames=options.frames,
@@ -70,15 +73,21 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
         drawn_from=drawn_from if options.draw else None,
     )
     live = any(part.kind == "live" for part in parts)
-    with files.open() as written:
+    # a camera is let go before the files are finished
+    with files.open() as written, closing(results):
         try:
-            for result in summary.counted(results):
-                written.add(result)
+            for result in results:
+                # Ctrl-C leaves no frame half written
+                with signals_held(signal.SIGINT, signal.SIGTERM):
+                    written.add(result)
+                    summary.add(result)
         except KeyboardInterrupt as error:
             # Ctrl-C is how one ends a camera's or a stream's
             if not live:
                 raise
             summary.ended = error
+        finally:
+            summary.clear()
     return summary
 
 
@@ -166,21 +175,25 @@ class _Summary:
         self._shown = 0.0
         self.ended: KeyboardInterrupt | None = None
 
-    def counted(self, results: Iterable[FramePoses]) -> Iterator[FramePoses]:
-        """The results as they come."""
-        live = sys.stderr.isatty()
-        for result in results:
-            yield result
-            self._frames += 1
-            self._people += len(result.boxes)
-            if result.frame.error is not None:
-                self._broken.append(result.frame.error)
-            if live and time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
-                self._shown = time.monotonic()
-                sys.stderr.write(f"\r{self._line()}\x1b[K")
-                sys.stderr.flush()
-        if live:
-            sys.stderr.write("\r\x1b[K")
+    def add(self, result: FramePoses) -> None:
+        """Count a frame that has been dealt with."""
+        self._frames += 1
+        self._people += len(result.boxes)
+        if result.frame.error is not None:
+            self._broken.append(result.frame.error)
+        if sys.stderr.isatty() and time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
+            self._shown = time.monotonic()
+            self._show(self._line())
+
+    def clear(self) -> None:
+        """Show nothing any more."""
+        if sys.stderr.isatty():
+            self._show("")
+
+    @staticmethod
+    def _show(text: str) -> None:
+        sys.stderr.write(f"\r{text}\x1b[K")
+        sys.stderr.flush()
 
     def _line(self) -> str:
         of = "" if self._total is None else f" of {self._total}"

@@ -17,7 +17,8 @@ class DataConfig:
         format: "coco" for COCO-format keypoint files with any joints, "mpii" for MPII's train.json and valid.json.
         train: training annotations (JSON); None leaves the footage of `images` alone to train on.
         train_images: folder of the training images.
-        val: validation annotations (JSON); None trains without validation, and the last checkpoint is the best.
+        val: validation annotations (JSON); None trains without them: agreement with the teacher chooses the best checkpoint
+            (see `metric`), and without a teacher it is the last one.
         val_images: folder of the validation images.
         joints: "coco", "mpii", or a YAML file of the joint set, for COCO-format files whose category does not
             say it.
@@ -27,8 +28,12 @@ class DataConfig:
         min_box_score: boxes of a file with a smaller score are left out.
         clip_boxes: cut annotated COCO boxes to the image as the published COCO code does.
         head_boxes: MPII's official gt_valid.mat, with the head rectangles of the validation people.
-        metric: "pckh", "AP" (COCO's), "auto" (PCKh where people have a head length, else AP), or "none" for an
-            evaluation that only predicts, such as for COCO's test-dev.
+        metric: "pckh", "AP" (COCO's), or "auto": PCKh where people have a head length, else AP. "agreement" chooses a
+            distillation's best checkpoint without labels: the percentage of the joints that the teacher is sure of which
+            the student puts within a twentieth of the crop's longer side, on the people to validate on, or else on some who
+            are kept aside (`watched_people`); "auto" takes it where there is nobody to validate on and at least twenty people
+            to learn from. "none" is for an evaluation that only predicts, such as for COCO's test-dev, and lets the last
+            checkpoint of a training without `val` be the best.
         upright: turn the data set's images as their EXIF orientation tags say, where the annotations are of images so turned;
             without it pixels are taken as they are stored, which is COCO's convention.
         min_keypoints: training people with fewer annotated joints are left out; with 0, people without any distil.
@@ -66,6 +71,8 @@ class DataConfig:
         every: take every n-th frame of each video instead; 0 goes by `frames`.
         near_duplicates: images of the footage whose perceptual hash differs from an earlier one's in so many of 256 bits
             or fewer are left out; below 0 all stay.
+        near_duplicate_people: people of the footage whose boxes' content has a perceptual hash that differs from an earlier
+            person's in so many of 256 bits or fewer are left out, such as 16; below 0 all stay.
         unlabelled_share: share of each batch that is people without labels, of the footage or of the data set; None takes
             people as they come.
     """
@@ -82,7 +89,7 @@ class DataConfig:
     min_box_score: float = 0.0
     clip_boxes: bool = False
     head_boxes: str | None = None
-    metric: Literal["auto", "pckh", "AP", "none"] = "auto"
+    metric: Literal["auto", "pckh", "AP", "agreement", "none"] = "auto"
     upright: bool = False
     min_keypoints: int = 0
     synthetic_people: int = 6000
@@ -105,4 +112,5 @@ class DataConfig:
     frames: int = 200
     every: int = 0
     near_duplicates: int = 4
+    near_duplicate_people: int = -1
     unlabelled_share: float | None = None

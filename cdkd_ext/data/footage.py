@@ -40,17 +40,21 @@ class Footage:
         images: how many images there are without near-duplicates and broken ones.
         duplicates: how many images look almost like an earlier one.
         broken: images and videos that could not be read, in words.
+        duplicate_people: how many people look almost like an earlier one.
     """
 
     persons: list[Person]
     images: int
     duplicates: int
     broken: list[str] = field(default_factory=list)
+    duplicate_people: int = 0
 
     def __str__(self) -> str:
         parts = [f"{len(self.persons)} people in {self.images} images"]
         if self.duplicates:
             parts.append(f"left out {self.duplicates} near-duplicates")
+        if self.duplicate_people:
+            parts.append(f"left out {self.duplicate_people} people who look like an earlier one")
         if self.broken:
             more = ", ..." if len(self.broken) > _SHOWN else ""
             parts.append(f"could not read {len(self.broken)} ({', '.join(self.broken[:_SHOWN])}{more})")
@@ -112,8 +116,9 @@ def check_footage(config: DataConfig) -> None:
     config.detection.validate("data.detection")
     check(config.frames > 0, "data.frames", config.frames, "a positive number")
     check(config.every >= 0, "data.every", config.every, "zero or more")
-    distance = config.near_duplicates
-    check(distance <= BITS, "data.near_duplicates", distance, f"at most {BITS} bits")
+    for name in ("near_duplicates", "near_duplicate_people"):
+        distance = getattr(config, name)
+        check(distance <= BITS, f"data.{name}", distance, f"at most {BITS} bits")
 
 
 def _given_boxes(config: DataConfig) -> dict[str | int, list[ScoredBox]] | None:
@@ -149,6 +154,7 @@ def _people(
     progress: Progress,
 ) -> Footage:
     known = NearDuplicates(config.near_duplicates)
+    known_people = NearDuplicates(config.near_duplicate_people)
     footage = Footage([], 0, 0, list(found.unreadable))
     for done, frame in enumerate(found.frames):
         progress("images", done + 1, len(found.frames))
@@ -163,7 +169,13 @@ def _people(
                 boxes = [box for box in matched.get(frame.name, []) if box[4] >= config.min_box_score]
             else:
                 boxes = seen.boxes(frame.path, look)
-            footage.persons += [_person(frame, i, box, joints) for i, box in enumerate(boxes)]
+            for i, box in enumerate(boxes):
+                if config.near_duplicate_people >= 0 and not known_people.add(
+                    seen.person(frame.path, look, box)
+                ):
+                    footage.duplicate_people += 1
+                else:
+                    footage.persons.append(_person(frame, i, box, joints))
     return footage
 
 
@@ -192,6 +204,7 @@ class _Look:
     hash: str = ""
     broken: str = ""
     boxes: list[ScoredBox] | None = None
+    people: dict[str, str] = field(default_factory=dict)
 
     def bits(self) -> npt.NDArray[np.uint8]:
         """The perceptual hash."""
@@ -248,6 +261,14 @@ class _Seen:
             self._keep(str(path.absolute()), look)
         return look.boxes
 
+    def person(self, path: Path, look: _Look, box: ScoredBox) -> npt.NDArray[np.uint8]:
+        """The perceptual hash of what a box shows of an image that `at` could read."""
+        key = ",".join(f"{value:.1f}" for value in box[:4])
+        if key not in look.people:
+            look.people[key] = difference_hash(_within(self._read(path), box)).tobytes().hex()
+            self._keep(str(path.absolute()), look)
+        return np.frombuffer(bytes.fromhex(look.people[key]), np.uint8)
+
     def save(self) -> None:
         """Write what is new."""
         if self._changed:
@@ -265,6 +286,14 @@ class _Seen:
         if self._image is None or self._image[0] != path:
             self._image = path, read_image(path, upright=True)
         return self._image[1]
+
+
+def _within(image: Image, box: ScoredBox) -> Image:
+    """The part of an image that lies in a box, at least a pixel."""
+    (height, width), (x, y, wide, high) = image.shape[:2], box[:4]
+    left, top = (min(max(round(at), 0), size - 1) for at, size in ((x, width), (y, height)))
+    right, bottom = max(round(x + wide), left + 1), max(round(y + high), top + 1)
+    return image[top:bottom, left:right]
 
 
 def _stamp(path: Path) -> list[int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from cdkd_ext.data.coco import load_coco_detections, load_coco_persons
 from cdkd_ext.data.config import DataConfig
@@ -20,6 +22,8 @@ from cdkd_ext.joints import JointSet, named_joints
 from cdkd_ext.resampling import DEFAULT_RESAMPLE, Resample
 from cdkd_ext.synthetic import draw_people
 
+_ASIDE = 3  # the stream of who is kept aside
+
 
 @dataclass(frozen=True)
 class People:
@@ -30,12 +34,31 @@ class People:
         val: the people to validate on, if there are any.
         joints: the joint set of all of them.
         footage: people without annotations.
+        watched: people of whom nothing is learnt, to measure a student's agreement with its teacher on.
     """
 
     train: list[Person]
     val: EvaluationSet | None
     joints: JointSet
     footage: Footage | None = None
+    watched: Sequence[Person] = ()
+
+
+def parted(people: int, most: int, seed: int) -> tuple[list[int], list[int]]:
+    """Keep some of the people aside: at most a tenth and at most so many, but at least one.
+
+    Args:
+        people: how many there are, at least two.
+        most: how many are kept aside at most.
+        seed: of the choice.
+
+    Returns:
+        The indices of those who are kept aside, and of the others, both in their order, so that neighbours share a
+        decoded image.
+    """
+    order = np.random.default_rng([seed, _ASIDE]).permutation(people).tolist()
+    count = max(1, min(most, people // 10))
+    return sorted(order[:count]), sorted(order[count:])
 
 
 def prepare_synthetic(folder: Path, count: int, *, seed: int = 0, workers: int = 1) -> Path:
@@ -113,12 +136,13 @@ def load_validation(config: DataConfig) -> EvaluationSet:
 def _metric(
     config: DataConfig, persons: list[Person], joints: JointSet, source: Path
 ) -> Literal["pckh", "AP", "none"]:
-    check_option("data.metric", config.metric, ("auto", "pckh", "AP", "none"))
+    check_option("data.metric", config.metric, ("auto", "pckh", "AP", "agreement", "none"))
     lengths = any(person.head_size > 0 and math.isfinite(person.head_size) for person in persons)
     metric = config.metric
     if metric == "auto":
         metric = "pckh" if lengths or config.format == "mpii" else "AP"
-    if metric == "none":
+    if metric in ("agreement", "none"):
+        # agreement is with a teacher, not with annotations
         return "none"
     if metric == "AP":
         if joints.sigmas is None:
@@ -164,8 +188,8 @@ def load_people(
     # first what is quick to read and shows most mistakes
     val = load_validation(config) if config.root is not None and config.val is not None else None
     if val is not None:
-        check(val.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
-    train, joints = _labelled_people(config, val)
+        check(config.metric != "none", "data.metric", "none", "a metric that tells which checkpoint is best")
+    train, joints = labelled_people(config, val)
     if not config.images:
         expected = "annotations to train on, or footage (--data.images)"
         check(train, "data.train", "nothing", expected)
@@ -184,8 +208,14 @@ def load_people(
     return People(train, val, joints, footage)
 
 
-def _labelled_people(config: DataConfig, val: EvaluationSet | None) -> tuple[list[Person], JointSet | None]:
-    """The annotated people to train on, and the joints of these or of the validation people."""
+def labelled_people(
+    config: DataConfig, val: EvaluationSet | None = None
+) -> tuple[list[Person], JointSet | None]:
+    """Read the annotated people to train on, and the joints of these or of the validation people.
+
+    Raises:
+        InputError: a file is missing or malformed, or the joints are not those of the validation people.
+    """
     if config.root is None or config.train is None:
         return [], None if val is None else val.joints
     root = _existing_root(config)

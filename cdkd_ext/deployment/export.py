@@ -48,6 +48,8 @@ class ExportReport:
         difference: from PyTorch.
         accuracy: name of the metric, its value of the network in PyTorch and of the file, in percent, of people with
             labels; None where it was not measured.
+        calibrated: what an int8 file was quantised by, in words.
+        measured: how many people the metric is of.
     """
 
     path: Path
@@ -56,14 +58,19 @@ class ExportReport:
     opset: int | None
     difference: Difference
     accuracy: tuple[str, float, float] | None = None
+    calibrated: str | None = None
+    measured: int = 0
 
     def __str__(self) -> str:
         """Some lines for people."""
         kind = "PyTorch program" if self.opset is None else f"ONNX, opset {self.opset}"
         lines = [f"{self.path}: {kind}, {self.precision}, {self.size / 1e6:.2f} MB", str(self.difference)]
+        if self.calibrated is not None:
+            lines.append(f"quantised by {self.calibrated}")
         if self.accuracy is not None:
             name, before, after = self.accuracy
-            lines.append(f"{name}: {before:.2f} in PyTorch, {after:.2f} of the file ({after - before:+.2f})")
+            found = f"{name}: {before:.2f} in PyTorch, {after:.2f} of the file ({after - before:+.2f})"
+            lines.append(f"{found}, {self.measured} people")
         return "\n".join(lines)
 
 
@@ -92,7 +99,8 @@ def export_network(
         output: the new file; None puts it beside the checkpoint, with its name.
         format: "onnx", or "torch" for a program of torch.export in ATen's operators (`torch.export.load` runs it).
         precision: what the network computes in. "float16" halves the file and helps on GPUs; "int8" (ONNX) quantises the
-            convolutions by their activations on crops of the data. Both are measured where there are labels.
+            convolutions by their activations on crops of people to train on (without any, of every other person to
+            validate on, who is then not measured on, but for AP). Both are measured where there are labels.
         flip_test: average with the mirrored crop inside of the file, which takes twice the time.
         opset: version of ONNX's operators, 18 to 23.
         license: of the weights, a text for the metadata.
@@ -124,23 +132,26 @@ def export_network(
     ):
         if precision == "int8" and people.drawn:
             fail("data", people.source, "the run's data, or others (--data.root), to quantise by")
+        calibration = people.calibration(_CALIBRATING) if precision == "int8" else None
         made = Path(folder) / f"made{target.suffix}"
         if format == "onnx":
-            calibration = people.crops(_CALIBRATING) if precision == "int8" else None
-            written: CropNetwork = _write_graph(decoder, made, opset, metadata, calibration)
+            crops = None if calibration is None else calibration.crops
+            written: CropNetwork = _write_graph(decoder, made, opset, metadata, crops)
         else:
             write_program(decoder, made, metadata)
             written = ProgramNetwork(made, network.spec)
         difference = Difference.between(reference, written, people.crops(_CHECKED), people.source)
-        accuracy = None
+        accuracy, others = None, people if calibration is None else calibration.others
         if precision == "float32":
             difference.refuse_large(target)
         else:
-            before, after = people.accuracy(reference), people.accuracy(written)
+            before, after = others.accuracy(reference), others.accuracy(written)
             accuracy = (before[0], before[1], after[1]) if before and after else None
         temporary.write_bytes(made.read_bytes())
     graph = opset if format == "onnx" else None
-    return ExportReport(target, target.stat().st_size, precision, graph, difference, accuracy)
+    calibrated = None if calibration is None else f"{len(calibration.crops)} crops of {calibration.source}"
+    size, measured = target.stat().st_size, len(others.truth.persons)
+    return ExportReport(target, size, precision, graph, difference, accuracy, calibrated, measured)
 
 
 def described(

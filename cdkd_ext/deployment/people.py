@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext.data import DataConfig, EvaluationSet, PoseDataset
-from cdkd_ext.data.loading import load_validation
+from cdkd_ext.data import DataConfig, EvaluationSet, Person, PoseDataset
+from cdkd_ext.data.loading import labelled_people, load_validation
 from cdkd_ext.evaluation import measure
 from cdkd_ext.evaluation.crop_networks import predict_with
 from cdkd_ext.evaluation.metrics import crop_padding, crop_resample
@@ -24,6 +25,20 @@ from cdkd_ext.training.files import data_of_run
 _DRAWN = 16
 
 
+class Calibration(NamedTuple):
+    """What a network is quantised by.
+
+    Attributes:
+        crops: RGB uint8 (N, h, w, 3).
+        source: whose they are, in words.
+        others: the people who are left to measure on.
+    """
+
+    crops: npt.NDArray[np.uint8]
+    source: str
+    others: CheckedPeople
+
+
 @dataclass(frozen=True)
 class CheckedPeople:
     """People in images.
@@ -31,12 +46,17 @@ class CheckedPeople:
     Attributes:
         truth: the people with their annotations.
         spec: the description of the network that looks at them.
-        drawn: whether they were drawn for want of others.
+        config: where they come from; None where they were drawn for want of others.
     """
 
     truth: EvaluationSet
     spec: ModelSpec
-    drawn: bool
+    config: DataConfig | None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether they were drawn for want of others."""
+        return self.config is None
 
     @property
     def source(self) -> str:
@@ -45,9 +65,35 @@ class CheckedPeople:
 
     def crops(self, count: int) -> npt.NDArray[np.uint8]:
         """RGB crops (N, h, w, 3) of people that are spread evenly, N at most `count`."""
+        return self._crops(self.truth.persons, count)
+
+    def calibration(self, count: int) -> Calibration:
+        """At most `count` crops to quantise by: of people to train on, so that the others are measured without bias.
+
+        Without such people, every other one of those to validate on is taken, and left out of the measurement. AP counts all
+        people of its file, so that there it measures on them, too.
+
+        Raises:
+            InputError: the annotations to train on are malformed.
+        """
+        config = self.config
+        assert config is not None and config.root is not None
+        if config.train is not None and (Path(config.root) / config.train).is_file():
+            people = labelled_people(config)[0]
+            if people:
+                crops = self._crops(people, count)
+                return Calibration(crops, f"people to train on, {Path(config.root) / config.train}", self)
+        chosen, rest = self.truth.persons[::2], self.truth.persons[1::2]
+        crops, source = self._crops(chosen, count), f"every other person of {self.source}"
+        if self.truth.metric == "AP" or not rest:
+            return Calibration(crops, f"{source}, who are measured on, too", self)
+        others = replace(self, truth=replace(self.truth, persons=rest))
+        return Calibration(crops, f"{source}, who are not measured on", others)
+
+    def _crops(self, persons: Sequence[Person], count: int) -> npt.NDArray[np.uint8]:
         truth, spec = self.truth, self.spec
         dataset = PoseDataset(
-            truth.persons,
+            persons,
             truth.joints,
             size=spec.input_size,
             padding=crop_padding(truth, spec),
@@ -84,8 +130,8 @@ def people_to_check(weights: str, data: DataConfig | None, spec: ModelSpec) -> I
         there = config.root is not None and config.val is not None and Path(config.root).is_dir()
         config = config if there else None
     if config is not None:
-        yield CheckedPeople(load_validation(config), spec, drawn=False)
+        yield CheckedPeople(load_validation(config), spec, config)
         return
     with tempfile.TemporaryDirectory() as folder:
         draw_people(Path(folder) / "val", _DRAWN)
-        yield CheckedPeople(load_validation(DataConfig(root=folder)), spec, drawn=True)
+        yield CheckedPeople(load_validation(DataConfig(root=folder)), spec, None)

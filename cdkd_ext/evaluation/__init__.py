@@ -1,6 +1,7 @@
 """Accuracy of predicted poses."""
 
 from cdkd_ext.evaluation.accuracy import people_accuracy
+from cdkd_ext.evaluation.agreement import agreement
 from cdkd_ext.evaluation.coco import (
     coco_keypoint_ap,
     coco_results,
@@ -18,6 +19,7 @@ __all__ = [
     "JointHits",
     "PckhResult",
     "TeacherCheck",
+    "agreement",
     "check_teacher",
     "coco_keypoint_ap",
     "coco_results",

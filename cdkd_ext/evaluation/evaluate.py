@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +18,14 @@ from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import check, fail
-from cdkd_ext.evaluation.metrics import crop_padding, crop_resample, measure, submission
+from cdkd_ext.evaluation.crop_networks import predict_with
+from cdkd_ext.evaluation.metrics import Described, crop_padding, crop_resample, measure, submission
 from cdkd_ext.evaluation.progress import people_progress
 from cdkd_ext.files import write_json
-from cdkd_ext.inference import Predictions, predict
+from cdkd_ext.inference import ExportedNetwork, ForeignNetwork, Predictions, predict
+from cdkd_ext.inference.predictor import load_network, runs_as_onnx
 from cdkd_ext.joints import JointSet
-from cdkd_ext.models import ModelOptions, PoseNetwork, create_model
+from cdkd_ext.models import ModelOptions, ModelSpec, PoseNetwork, create_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -83,7 +86,7 @@ def predict_people(
         camera_faults=truth.camera_faults,
         unbiased=model.spec.method.unbiased_crop,
     )
-    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    rank, processes = _share(accelerator)
     predictions = predict(
         model,
         people,
@@ -96,6 +99,16 @@ def predict_people(
         processes=processes,
         progress=progress,
     )
+    return _of_all(predictions, processes)
+
+
+def _share(accelerator: Accelerator | None) -> tuple[int, int]:
+    """Number of this process, and how many there are."""
+    return (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+
+
+def _of_all(predictions: Predictions, processes: int) -> Predictions:
+    """What every process predicted, in the people's order."""
     if processes == 1:
         return predictions
     from accelerate.utils import gather_object
@@ -110,25 +123,27 @@ def evaluate_checkpoint(
     data: DataConfig,
     *,
     model: ModelOptions | None = None,
-    flip_test: bool = True,
+    flip_test: bool | None = None,
     simcc_score: Literal["min", "max", "mean"] = "min",
     batch_size: int = 64,
     output: str | None = None,
     results: str | None = None,
     cpu: bool = False,
 ) -> dict[str, Any]:
-    """Measure a checkpoint on the validation people of a data set.
+    """Measure a checkpoint, or a network in an ONNX file, on the validation people of a data set.
 
     With several processes all return the same report, and the first one writes the files.
 
     Args:
-        weights: checkpoint of this package or of another, or the folder of a run (its best checkpoint).
+        weights: checkpoint of this package or of another, or the folder of a run (its best checkpoint); an ONNX file that
+            `cdkd export` or `cdkd adapt` wrote, or an ONNX or YAML file of anybody's network as a teacher's description
+            covers it, whose joints are matched by name.
         data: images and annotations. Its `padding` and `resample`, if it has them, count; else the crops are as the
             network was trained. With `camera_faults` the same faults are drawn for everybody who is measured so.
         model: the network, for a checkpoint that does not say what network it is.
-        flip_test: average with the prediction for the mirrored crop.
+        flip_test: average with the prediction for the mirrored crop; None does so, but leaves an exported file as it is.
         simcc_score: of the two axes' maxima; it tells in AP. The published code takes "max" for hard labels, "min"
-            for Gaussian ones.
+            for Gaussian ones, as ONNX files have it.
         batch_size: people per forward pass.
         output: also write the metrics to this file, as JSON.
         results: also write the predictions to this file, in COCO's submission format, for COCO-format data with any
@@ -137,53 +152,115 @@ def evaluate_checkpoint(
 
     Returns:
         The metrics of `measure`, and "weights", "model", "input_size", "padding", "resample", "camera_faults",
-        "flip_test" and "simcc_score".
+        "flip_test" and "simcc_score"; of anybody's network also "joints", which come from which.
 
     Raises:
         InputError: a file is missing or malformed, the joints differ, or the network is not known.
     """
     check(batch_size > 0, "batch_size", batch_size, "a positive number")
     check(data.workers >= 0, "data.workers", data.workers, "zero or more")
+    expected = "a metric of labels: an evaluation asks no teacher"
+    check(data.metric != "agreement", "data.metric", data.metric, expected)
     truth = load_validation(data)
     if results and data.format == "mpii":
         # MPII's file has no ids of images and categories, which COCO's results consist of
         fail("results", results, "nothing for joints without sigmas in MPII's format, which is not COCO's")
     accelerator = make_accelerator(cpu) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-    network = _load_network(weights, model, truth.joints).to(
-        accelerator.device if accelerator else _device(cpu)
+    asked = (_asked_file if runs_as_onnx(weights) else _asked_checkpoint)(
+        weights, model, truth.joints, accelerator, flip_test=flip_test, simcc_score=simcc_score, cpu=cpu
     )
     truth = replace(truth, padding=data.padding, resample=data.resample, camera_faults=data.camera_faults)
     main = accelerator is None or accelerator.is_main_process
-    processes = accelerator.num_processes if accelerator else 1
-    showing = people_progress(len(truth.persons), processes) if main else nullcontext(None)
+    showing = people_progress(len(truth.persons), _share(accelerator)[1]) if main else nullcontext(None)
     with showing as progress:
-        predictions = predict_people(
-            network,
-            truth,
-            flip_test=flip_test,
-            simcc_score=simcc_score,
-            accelerator=accelerator,
-            batch_size=batch_size,
-            workers=data.workers,
-            progress=progress,
-        )
-    report = measure(truth, predictions, network.spec) | {
+        predictions = asked.predict(truth, batch_size=batch_size, workers=data.workers, progress=progress)
+    report = measure(truth, predictions, asked.network) | {
         "weights": weights,
-        "model": network.name,
-        "input_size": list(network.input_size),
-        "padding": crop_padding(truth, network.spec),
-        "resample": crop_resample(truth, network.spec),
+        "input_size": list(asked.network.input_size),
+        "padding": crop_padding(truth, asked.network),
+        "resample": crop_resample(truth, asked.network),
         "camera_faults": truth.camera_faults,
-        "flip_test": flip_test,
-        "simcc_score": simcc_score if network.spec.method.has_classes else None,
+        **asked.told,
     }
     if main and output:
         write_json(report, output)
     if main and results:
-        made = submission(truth, predictions, network.spec)
+        made = submission(truth, predictions, asked.network)
         # millions of numbers: one a line would be a long file
         write_json(made, results, indent=None)
     return report
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `evaluate_checkpoint` measures.
+
+    Attributes:
+        network: it, or its description.
+        predict: all people of an evaluation; every process gets the whole.
+        told: what the report tells of it.
+    """
+
+    network: Described
+    predict: Callable[..., Predictions]
+    told: dict[str, Any]
+
+
+def _asked_checkpoint(
+    weights: str,
+    given: ModelOptions | None,
+    joints: JointSet,
+    accelerator: Accelerator | None,
+    *,
+    flip_test: bool | None,
+    simcc_score: str,
+    cpu: bool,
+) -> _Asked:
+    device = accelerator.device if accelerator else _device(cpu)
+    network = _load_network(weights, given, joints).to(device)
+    flips = flip_test is not False
+    told = {
+        "model": network.name,
+        "flip_test": flips,
+        "simcc_score": simcc_score if network.spec.method.has_classes else None,
+    }
+    predict = partial(
+        predict_people, network, flip_test=flips, simcc_score=simcc_score, accelerator=accelerator
+    )
+    return _Asked(network.spec, predict, told)
+
+
+def _asked_file(
+    weights: str,
+    given: ModelOptions | None,
+    joints: JointSet,
+    accelerator: Accelerator | None,
+    *,
+    flip_test: bool | None,
+    simcc_score: str,
+    cpu: bool,
+) -> _Asked:
+    check(Path(weights).exists(), "weights", weights, "an existing checkpoint or ONNX file")
+    check(simcc_score == "min", "simcc_score", simcc_score, "min: an ONNX file decodes by itself")
+    device = accelerator.device if accelerator else _device(cpu)
+    network = load_network(weights, joints, flip_test=flip_test, device=device)
+    told: dict[str, Any] = {"model": Path(weights).stem, "simcc_score": None}
+    if isinstance(network, ExportedNetwork):
+        check_joints("weights", weights, network.joints, joints)
+        spec = ModelSpec.from_dict(network.metadata["model"], weights)
+        _check_options(spec, given, weights)
+        told = {"model": spec.name, "simcc_score": simcc_score if spec.method.has_classes else None}
+        told["flip_test"] = network.flip_test
+    if isinstance(network, ForeignNetwork):
+        if given is not None:
+            fail("model", given.name, f"nothing beside {weights}, which says what network it is")
+        told |= {"flip_test": network.flip_test, "joints": str(network.joint_map)}
+
+    def predict_share(truth: EvaluationSet, **options: Any) -> Predictions:
+        rank, processes = _share(accelerator)
+        return _of_all(predict_with(network, truth, rank=rank, processes=processes, **options), processes)
+
+    return _Asked(network, predict_share, told)
 
 
 def _device(cpu: bool) -> torch.device:
@@ -215,11 +292,8 @@ def _load_network(weights: str, given: ModelOptions | None, joints: JointSet) ->
     if describes_itself(path):
         model = load_model(path)
         check_joints("weights", weights, model.spec.joints, joints)
+        _check_options(model.spec, given, weights)
         if given is not None:
-            name = model.spec.misfit(given)
-            if name is not None:
-                expected = f"{getattr(model.spec, name)} as {weights} says, or no model options"
-                fail(f"model.{name}", getattr(given, name), expected)
             # how heatmaps are read is no matter of the weights
             model.spec = replace(model.spec, decoding=given.decoding)
         return model
@@ -229,3 +303,11 @@ def _load_network(weights: str, given: ModelOptions | None, joints: JointSet) ->
     model = create_model(given.spec(joints, resample="linear"))
     load_checkpoint(model, path)
     return model
+
+
+def _check_options(spec: ModelSpec, given: ModelOptions | None, weights: str) -> None:
+    """Fail unless the options of a network that were given, if any were, are those that its file says."""
+    name = None if given is None else spec.misfit(given)
+    if name is not None:
+        expected = f"{getattr(spec, name)} as {weights} says, or no model options"
+        fail(f"model.{name}", getattr(given, name), expected)

@@ -14,26 +14,28 @@ from cdkd_ext.data import ANNOTATED_BOXES, EvaluationSet, Person, keypoint_categ
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation.coco import OKS_THRESHOLD, coco_keypoint_ap, coco_results
 from cdkd_ext.evaluation.pckh import pckh
-from cdkd_ext.inference import Predictions
+from cdkd_ext.inference import CropNetwork, Predictions
 from cdkd_ext.models import ModelSpec
 from cdkd_ext.resampling import Resample
 
 _logger = logging.getLogger(__name__)
 
+# what says how crops are cut and which scores count
+Described = ModelSpec | CropNetwork
 _AP_NAMES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR")
 
 
-def crop_padding(truth: EvaluationSet, spec: ModelSpec) -> float:
+def crop_padding(truth: EvaluationSet, spec: Described) -> float:
     """How much larger than the box a crop is: as the evaluation says, or else as the network was trained."""
     return spec.padding if truth.padding is None else truth.padding
 
 
-def crop_resample(truth: EvaluationSet, spec: ModelSpec) -> Resample:
+def crop_resample(truth: EvaluationSet, spec: Described) -> Resample:
     """How the crops of an evaluation are made of larger regions: its own way, or the network's."""
     return truth.resample or spec.resample
 
 
-def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) -> list[dict[str, Any]]:
+def submission(truth: EvaluationSet, predictions: Predictions, spec: Described) -> list[dict[str, Any]]:
     """Return the predictions for all of `truth.persons`, in order, as results in COCO's format (`coco_results`).
 
     Where the joints have no sigmas nobody is left out for being too similar to another, which a warning of the log says
@@ -42,7 +44,8 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
     Args:
         truth: the people.
         predictions: one for each of them.
-        spec: the network's description: the regions' aspect ratio and padding, and which joint scores count.
+        spec: the network or its description: the regions' aspect ratio and padding, and which joint scores count. Joints that
+            it says nothing of are at 0, 0 with score 0, as COCO's format has it.
     """
     _check_complete(truth, predictions)
     padding = crop_padding(truth, spec)
@@ -54,7 +57,7 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
     unnamed = keypoint_category_id(truth.annotation_file, truth.category)
     regions = [region_from_box(person.box, spec.input_size, padding).size for person in truth.persons]
     return coco_results(
-        predictions.keypoints,
+        np.where(_unsaid(predictions)[:, None], 0, predictions.keypoints),
         predictions.scores,
         [person.image_id for person in truth.persons],
         [person.score for person in truth.persons],
@@ -63,22 +66,23 @@ def submission(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) 
         category_id=[
             unnamed if person.category_id is None else person.category_id for person in truth.persons
         ],
-        score_threshold=codec_for(spec).score_threshold,
+        score_threshold=_score_threshold(spec),
         oks_threshold=OKS_THRESHOLD if comparable else None,
     )
 
 
-def measure(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) -> dict[str, Any]:
+def measure(truth: EvaluationSet, predictions: Predictions, spec: Described) -> dict[str, Any]:
     """Return the metrics for predictions of all of `truth.persons`, in order.
 
     With the metric "pckh": ``pckh`` and ``pckh_0.1``, the means at the thresholds 0.5 and 0.1, and ``pckh_per_joint`` at
     0.5, in percent; ``people`` who were measured, ``people_without_head_size`` who could not be, and ``reference``.
-    With "AP": the entries of `coco_keypoint_ap`. Always ``boxes`` and the number of ``people`` (with "AP" boxes).
+    Joints that the network says nothing of (all NaN) are left out of these and have nan. With "AP": the entries of
+    `coco_keypoint_ap`, which counts such joints as missed. Always ``boxes`` and the number of ``people`` (with "AP" boxes).
 
     Args:
         truth: the people and their annotations.
         predictions: one for each of them.
-        spec: the network's description.
+        spec: the network, or its description.
     """
     _check_complete(truth, predictions)
     if truth.metric == "none":
@@ -90,6 +94,7 @@ def measure(truth: EvaluationSet, predictions: Predictions, spec: ModelSpec) -> 
         )
         return {**metrics, "people": len(truth.persons), "boxes": truth.boxes}
     targets, annotated, head_sizes = _targets(truth.persons)
+    annotated = annotated * ~_unsaid(predictions)
     names = truth.joints.names
     result = pckh(predictions.keypoints, targets, annotated, head_sizes, joint_names=names)
     strict = pckh(predictions.keypoints, targets, annotated, head_sizes, 0.1, joint_names=names)
@@ -109,6 +114,9 @@ def describe(metrics: dict[str, Any]) -> str:
     if "AP" in metrics:
         values = "  ".join(f"{name} {100 * metrics[name]:.1f}" for name in _AP_NAMES)
         return f"{values} (percent), {metrics['people']} people; boxes: {metrics['boxes']}"
+    if "agreement" in metrics:
+        people = f"{metrics['people']} people who were not trained on"
+        return f"agreement with the teacher {metrics['agreement']:.2f} percent, {people}"
     if "pckh" not in metrics:
         return f"not measured, {metrics['people']} people; boxes: {metrics['boxes']}"
     left_out = metrics["people_without_head_size"]
@@ -122,12 +130,22 @@ def describe(metrics: dict[str, Any]) -> str:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """The metrics of `measure` as the lines of a table, then `describe`."""
+    """The metrics of `measure` as the lines of a table, then `describe`, and which joints come from which if it was noted."""
     rows = dict(metrics.get("pckh_per_joint", {}))
     if rows:
         rows |= {"mean": metrics["pckh"], "mean@0.1": metrics["pckh_0.1"]}
     width = max(map(len, rows), default=0)
-    return "\n".join([*(f"{name:<{width}}  {value:6.2f}" for name, value in rows.items()), describe(metrics)])
+    lines = [*(f"{name:<{width}}  {value:6.2f}" for name, value in rows.items()), describe(metrics)]
+    return "\n".join(lines + ([f"joints: {metrics['joints']}"] if metrics.get("joints") else []))
+
+
+def _score_threshold(spec: Described) -> float:
+    return spec.score_threshold if isinstance(spec, CropNetwork) else codec_for(spec).score_threshold
+
+
+def _unsaid(predictions: Predictions) -> npt.NDArray[np.bool_]:
+    """(J,): the joints that a network of other joints says nothing of."""
+    return np.isnan(predictions.keypoints.numpy()).all(axis=(0, 2))
 
 
 def _targets(

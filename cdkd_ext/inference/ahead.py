@@ -9,6 +9,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 _SECONDS_BETWEEN_LOOKS = 0.1  # of a thread that waits, at whether it is still needed
+_SECONDS_TO_END = 1.0
 
 
 class _End:
@@ -22,7 +23,7 @@ def read_ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, N
     """Yield what an iterator gives, which a thread asks for in advance.
 
     Args:
-        items: is used, and closed, in the thread alone.
+        items: is used, and closed, in the thread alone; if it hangs, such as at a camera that gives nothing, it is left behind.
         depth: how many wait at most.
 
     Raises:
@@ -66,4 +67,4 @@ def read_ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, N
             yield item
     finally:
         ended.set()
-        thread.join()
+        thread.join(_SECONDS_TO_END)

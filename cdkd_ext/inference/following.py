@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -73,19 +73,19 @@ class Times:
 
 def follow(
     predictor: PredictsBoxes,
-    source: str | int | os.PathLike[str],
+    source: str | int | os.PathLike[str] | Sequence[Part],
     people: FindPeople,
     *,
     every: int = 1,
     frames: int | None = None,
     tracking: Tracking = "identities",
     times: Times | None = None,
-) -> Iterator[FramePoses]:
+) -> Generator[FramePoses, None, None]:
     """Predict frame by frame; nothing is read before it is asked for.
 
     Args:
         predictor: of the poses.
-        source: see `sources.open_source`.
+        source: see `sources.open_source`, or what that returned.
         people: says where the people are (`person_boxes.find_people`).
         every: take every n-th frame of a video, camera or stream.
         frames: stop after as many frames; None goes on to the end.
@@ -99,19 +99,19 @@ def follow(
     check_option("tracking", tracking, TRACKING)
     check(every > 0, "every", every, "a positive number")
     check(frames is None or frames > 0, "frames", frames, "a positive number, or nothing")
-    parts = open_source(source)
+    parts = open_source(source) if isinstance(source, (str, int, os.PathLike)) else source
     return _followed(predictor, parts, people, every, frames, tracking, times or Times())
 
 
 def _followed(
     predictor: PredictsBoxes,
-    parts: list[Part],
+    parts: Sequence[Part],
     people: FindPeople,
     every: int,
     limit: int | None,
     tracking: str,
     times: Times,
-) -> Iterator[FramePoses]:
+) -> Generator[FramePoses, None, None]:
     done = 0
     for part in parts:
         tracker = None

@@ -29,6 +29,10 @@ class ForeignNetwork(CropNetwork):
         device: "cpu", or another for a GPU where onnxruntime has one.
         threads: of onnxruntime on a CPU; None leaves the choice to it.
 
+    Attributes:
+        joint_map: where the joints come from among the network's.
+        flip_test: as given.
+
     Raises:
         InputError: a file is missing or malformed, or the network is not as described.
     """
@@ -48,6 +52,7 @@ class ForeignNetwork(CropNetwork):
             fail("path", path, "an ONNX file or a YAML file that describes one")
         self._teacher = teacher
         self.description: TeacherDescription = teacher.description
+        self.joint_map, self.flip_test = teacher.joint_map, flip_test
         self.joints = teacher.joint_map.student
         self.input_size = input_size(teacher.description)
         self.padding, self.resample = teacher.description.padding, teacher.description.resample

@@ -95,16 +95,63 @@ def predict(
     Returns:
         The predictions for this process's share, in the data set's order.
     """
+    permutation = None if flip_permutation is None else torch.as_tensor(flip_permutation, device=device)
+
+    def ask(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return predict_crops(
+            model,
+            batch["image"].to(device),
+            batch["to_image"].to(device),
+            flip_permutation=permutation,
+            simcc_score=simcc_score,
+        )
+
+    training = model.training
+    model.eval()
+    found = predict_batches(
+        ask,
+        dataset,
+        model.num_joints,
+        batch_size=batch_size,
+        workers=workers,
+        rank=rank,
+        processes=processes,
+        progress=progress,
+    )
+    model.train(training)
+    return found
+
+
+def predict_batches(
+    ask: Callable[[dict[str, Any]], tuple[Tensor, Tensor]],
+    dataset: Any,
+    joints: int,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Predict every person of a data set with a function of its batches.
+
+    Args:
+        ask: returns keypoints (B, J, 2) in pixels of the whole images and scores (B, J).
+        dataset: see `predict`, as for the other arguments.
+        joints: J.
+        batch_size: people per call.
+        workers: processes that load images.
+        rank: number of this process.
+        processes: how many processes share the data set.
+        progress: called after each batch with the number of people done by this process.
+    """
     check(len(dataset) > 0, "dataset", "no samples", "at least one")
     batches = [
         list(range(start, min(start + batch_size, len(dataset))))
         for start in range(rank * batch_size, len(dataset), processes * batch_size)
     ]
-    permutation = None if flip_permutation is None else torch.as_tensor(flip_permutation, device=device)
-    training = model.training
-    model.eval()
-    keypoints = [torch.zeros(0, model.num_joints, 2)]
-    scores = [torch.zeros(0, model.num_joints)]
+    keypoints = [torch.zeros(0, joints, 2)]
+    scores = [torch.zeros(0, joints)]
     indices = [torch.zeros(0, dtype=torch.int64)]
     done = 0
     loader = DataLoader(
@@ -115,18 +162,11 @@ def predict(
     )
     with lost_workers_named():
         for batch in loader:
-            points, score = predict_crops(
-                model,
-                batch["image"].to(device),
-                batch["to_image"].to(device),
-                flip_permutation=permutation,
-                simcc_score=simcc_score,
-            )
+            points, score = ask(batch)
             keypoints.append(points.cpu())
             scores.append(score.cpu())
             indices.append(batch["index"])
             done += len(batch["index"])
             if progress is not None:
                 progress(done)
-    model.train(training)
     return Predictions(torch.cat(keypoints), torch.cat(scores), torch.cat(indices))

@@ -203,14 +203,12 @@ def load_network(
     threads: int | None = None,
 ) -> CropNetwork:
     """Read a network in any of the forms that `Predictor.load` takes; see there for the arguments."""
-    suffix = Path(path).suffix.lower()
-    if suffix in (".onnx", ".yaml", ".yml"):
+    if runs_as_onnx(path):
         check(precision is None, "precision", precision, "nothing for an ONNX file, which has its own")
-    if suffix == ".onnx":
-        file = OnnxFile(path, threads=threads, cpu=str(device) == "cpu")
-        if is_exported(file):
-            return ExportedNetwork(file, flip_test=flip_test)
-    if suffix in (".onnx", ".yaml", ".yml"):
+        if Path(path).suffix.lower() == ".onnx":
+            file = OnnxFile(path, threads=threads, cpu=str(device) == "cpu")
+            if is_exported(file):
+                return ExportedNetwork(file, flip_test=flip_test)
         from cdkd_ext.inference.foreign_network import ForeignNetwork
 
         return ForeignNetwork(path, joints, flip_test=flip_test is not False, device=device, threads=threads)
@@ -220,6 +218,11 @@ def load_network(
     model = load_model(path, "path")
     flips = flip_test is not False
     return TorchNetwork(model, joints, flip_test=flips, device=device, precision=precision)
+
+
+def runs_as_onnx(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an ONNX file's, or that of a YAML file that describes one, which the suffix tells."""
+    return Path(path).suffix.lower() in (".onnx", ".yaml", ".yml")
 
 
 def _pixels(image: Any) -> Image:

@@ -16,8 +16,13 @@ from cdkd_ext.data.frames import footage_files, is_image
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.images import Image, read_image
 
-_MOST_LOST = 30  # frames in a row, after which a stream has ended
+_MOST_LOST = 30  # frames of a video in a row
+_SECONDS_LOST = 3.0  # without a frame, after which a camera or a stream has ended
+_SECONDS_BETWEEN_TRIES = 0.05
 _USUAL_RATE = 25.0
+# by channels: some cameras give gray
+_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+_LIVE = "a camera's number or a stream's address"
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def _part(file: Path) -> Part:
 def _live(name: str, address: str | int) -> Part:
     with _capture(address) as capture:
         if capture is None:
-            fail("source", f"{name}, which cannot be opened", "a camera's number or a stream's address")
+            fail("source", f"{name}, which cannot be opened", _LIVE)
         return Part(name, "live", None, _rate(capture))
 
 
@@ -125,15 +130,33 @@ def read_frames(part: Part, *, every: int = 1) -> Iterator[SourceFrame]:
     Args:
         part: of `open_source`.
         every: take every n-th frame of a video, camera or stream.
+
+    Raises:
+        InputError: a camera or stream is gone before its first frame.
     """
     check(every > 0, "every", every, "a positive number")
     if part.kind == "image":
         yield _image_frame(Path(part.name))
-        return
-    address: str | int = part.name
-    if part.kind == "live" and part.name.startswith("camera-"):
-        address = int(part.name.removeprefix("camera-"))
-    with _capture(address) as capture:
+    elif part.kind == "live":
+        yield from _live_frames(part, every)
+    else:
+        yield from _video_frames(part, every)
+
+
+def _live_frames(part: Part, every: int) -> Iterator[SourceFrame]:
+    number = part.name.removeprefix("camera-")
+    with _capture(part.name if number == part.name else int(number)) as capture:
+        if capture is None:
+            fail("source", f"{part.name}, which can be opened no more", _LIVE)
+        came = False
+        for frame in _captured_live(part, capture, every):
+            came = came or frame.image is not None
+            yield frame
+        check(came, "source", f"{part.name}, which gives nothing", "a camera or a stream that gives frames")
+
+
+def _video_frames(part: Part, every: int) -> Iterator[SourceFrame]:
+    with _capture(part.name) as capture:
         if capture is None:
             error = f"{part.name}: expected a video, got a broken file or an unknown format"
             yield SourceFrame(part.name, 0, Path(part.name), 0.0, None, error)
@@ -149,28 +172,54 @@ def _image_frame(path: Path) -> SourceFrame:
 
 
 def _captured(part: Part, capture: cv2.VideoCapture, every: int) -> Iterator[SourceFrame]:
-    started = time.monotonic()
+    """The frames of a video."""
     number = lost = 0
     while lost < _MOST_LOST:
         if not capture.grab():
             # a video tells how many frames it has; behind a broken one there may be more
-            if part.kind == "video" and (part.frames is None or number >= part.frames):
+            if part.frames is None or number >= part.frames:
                 return
             lost += 1
-            if part.kind == "video":
-                yield _lost(part, number)
-                number += 1
+            yield _lost(part, number)
+        elif number % every == 0:
+            image = _retrieved(capture)
+            lost = lost + 1 if image is None else 0
+            yield _lost(part, number) if image is None else _read(part, number, number / part.rate, image)
+        number += 1
+
+
+def _captured_live(part: Part, capture: cv2.VideoCapture, every: int) -> Iterator[SourceFrame]:
+    """The frames of a camera or a stream, which may fail for a moment."""
+    started = last = time.monotonic()
+    number = 0
+    while time.monotonic() - last <= _SECONDS_LOST:
+        if not capture.grab():
+            time.sleep(_SECONDS_BETWEEN_TRIES)
             continue
         if number % every == 0:
-            read, pixels = capture.retrieve()
-            lost = 0 if read else lost + 1
-            if not read or pixels is None:
+            image = _retrieved(capture)
+            if image is None:
                 yield _lost(part, number)
             else:
-                seconds = time.monotonic() - started if part.kind == "live" else number / part.rate
-                image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-                yield SourceFrame(part.name, number, frame_name(part, number), seconds, image)
+                yield _read(part, number, time.monotonic() - started, image)
+                # not before: whoever takes the frame may take his time
+                last = time.monotonic()
+        else:
+            last = time.monotonic()
         number += 1
+
+
+def _retrieved(capture: cv2.VideoCapture) -> Image | None:
+    """The frame that was grabbed, RGB; None where it cannot be decoded."""
+    read, pixels = capture.retrieve()
+    if not read or pixels is None:
+        return None
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    return np.asarray(cv2.cvtColor(pixels, _TO_RGB[channels]), np.uint8)
+
+
+def _read(part: Part, number: int, seconds: float, image: Image) -> SourceFrame:
+    return SourceFrame(part.name, number, frame_name(part, number), seconds, image)
 
 
 def _lost(part: Part, number: int) -> SourceFrame:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cdkd_ext.teachers.network import CalledNetwork, OnnxNetwork
     from cdkd_ext.teachers.options import TeacherOptions
     from cdkd_ext.teachers.presets import list_presets
-    from cdkd_ext.teachers.pseudo_labels import PseudoLabels, ask_teacher
+    from cdkd_ext.teachers.pseudo_labels import PseudoLabels, ask_teacher, unlabelled_person
     from cdkd_ext.teachers.readers import Readout
     from cdkd_ext.teachers.stored import StoredOutputs, build_teacher_outputs
 
@@ -42,6 +42,7 @@ __all__ = [
     "build_compact_outputs",
     "build_teacher_outputs",
     "list_presets",
+    "unlabelled_person",
 ]
 
 # what needs more than torch and numpy is imported when it is asked for
@@ -64,6 +65,7 @@ _LATE = {
     "build_compact_outputs": "compact",
     "build_teacher_outputs": "stored",
     "list_presets": "presets",
+    "unlabelled_person": "pseudo_labels",
 }
 
 __getattr__, __dir__ = late_names(globals(), {name: f"teachers.{module}" for name, module in _LATE.items()})

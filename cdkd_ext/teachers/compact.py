@@ -56,15 +56,19 @@ class CompactOutputs:
 
     def __call__(self, keys: Sequence[Key]) -> CompactOutput:
         """Return the output for the keys, one row each; `widened` makes it a `TeacherOutput`."""
-        columns = self._views.read(keys)
-        fields: dict[str, Tensor | CodedDistributions] = {}
-        for name, value in columns.items():
-            field, dot, _ = name.partition(".")
-            if not dot:
-                fields[name] = value
-            elif name == field + _CODES:
-                fields[field] = _coded(columns, field)
-        return CompactOutput(fields)
+        return compact_output(self._views.read(keys))
+
+
+def compact_output(columns: Mapping[str, Any]) -> CompactOutput:
+    """The output that `compact_columns` made columns of."""
+    fields: dict[str, Tensor | CodedDistributions] = {}
+    for name, value in columns.items():
+        field, dot, _ = name.partition(".")
+        if not dot:
+            fields[name] = value
+        elif name == field + _CODES:
+            fields[field] = _coded(columns, field)
+    return CompactOutput(fields)
 
 
 def compact_columns(output: TeacherOutput, *, features: bool) -> dict[str, Tensor]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cdkd_ext._C import cpu_features
 from cdkd_ext.captured import CapturedFunction
+from cdkd_ext.codecs import codec_for
 from cdkd_ext.distillation.outputs import TeacherOutput, TeacherSpec
 from cdkd_ext.errors import check_option, check_type
 from cdkd_ext.models import ModelSpec, PoseNetwork, inference_copy
+
+if TYPE_CHECKING:
+    from cdkd_ext.teachers.readers import Readout
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 Teacher = Callable[[Tensor], TeacherOutput]
@@ -79,6 +84,24 @@ class FrozenTeacher:
         with torch.autocast(self.device.type, enabled=False):
             values = self._network(images.contiguous(memory_format=torch.channels_last))
         return TeacherOutput(**dict(zip(self._names, values, strict=True)))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Readout:
+        """Return keypoints (B, J, 2) in pixels of the crops (B, 3, H, W) and confidences (B, J) in [0, 1].
+
+        Of classes the confidence is the probability near the maximum, else the score.
+        """
+        from cdkd_ext.teachers.readers import Readout, mass_near_peak
+
+        with torch.autocast(self.device.type, enabled=False):
+            output = self._frozen(images.to(self.device).contiguous(memory_format=torch.channels_last))
+        output = type(output)(*(value.float() if isinstance(value, Tensor) else value for value in output))
+        keypoints, confidence = codec_for(self.spec).decode(output)
+        if self.spec.method.has_classes:
+            confidence = mass_near_peak(
+                *(axis.log_softmax(-1) for axis in (output.logits_x, output.logits_y))
+            )
+        return Readout(keypoints.float(), confidence.float().clamp(0, 1))
 
     def _values(self, images: Tensor) -> tuple[Tensor, ...]:
         """Of an output what there is, as a graph can hold it; `_names` says what that is."""

@@ -20,9 +20,11 @@ from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import replacing
 from cdkd_ext.joints import JointSet
 from cdkd_ext.teachers.foreign import ForeignTeacher
+from cdkd_ext.teachers.frozen import FrozenTeacher
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
+_Teacher = FrozenTeacher | ForeignTeacher
 _BATCH = 16
 _SECONDS_BETWEEN_SAVES = 30.0
 
@@ -44,11 +46,12 @@ class PseudoLabels:
 
 
 def ask_teacher(
-    teacher: ForeignTeacher,
+    teacher: _Teacher,
     identity: str,
     persons: Sequence[Person],
     folder: Path,
     *,
+    padding: float | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> PseudoLabels:
     """Ask a teacher about people, on unchanged crops at its own resolution; what was asked before is read.
@@ -60,6 +63,7 @@ def ask_teacher(
         identity: tells the teacher, and how it is asked, from others; see `TeacherFile.identity`.
         persons: the people.
         folder: receives a file for these people and this teacher; one that was begun is gone on with.
+        padding: how much larger than a person's box the crops are; None takes the teacher's own.
         progress: called with what is done, how far, and of how much.
 
     Raises:
@@ -67,10 +71,10 @@ def ask_teacher(
     """
     joints = teacher.teacher_spec.joints
     assert joints is not None
-    path = folder / f"keypoints-{_fingerprint(teacher, identity, persons)}.npz"
+    path = folder / f"keypoints-{_fingerprint(teacher, identity, persons, padding)}.npz"
     labels, done = _begun(path, len(persons), len(joints))
     saved = time.monotonic()
-    dataset = _crops(teacher, joints, persons)
+    dataset = _crops(teacher, joints, persons, padding)
     for start in range(done, len(persons), _BATCH):
         stop = min(start + _BATCH, len(persons))
         keypoints, confidence = _asked(teacher, dataset, range(start, stop))
@@ -82,7 +86,9 @@ def ask_teacher(
     return labels
 
 
-def _crops(teacher: ForeignTeacher, joints: JointSet, persons: Sequence[Person]) -> PoseDataset:
+def _crops(
+    teacher: _Teacher, joints: JointSet, persons: Sequence[Person], padding: float | None
+) -> PoseDataset:
     nothing = np.zeros((len(joints), 2), np.float32)
     unlabelled = [unlabelled_person(person, nothing) for person in persons]
     spec = teacher.teacher_spec
@@ -90,8 +96,9 @@ def _crops(teacher: ForeignTeacher, joints: JointSet, persons: Sequence[Person])
         unlabelled,
         joints,
         size=spec.input_size,
-        padding=spec.padding,
+        padding=spec.padding if padding is None else padding,
         resample=spec.resample,
+        unbiased=spec.unbiased_crop,
         labelled_fraction=0,
     )
 
@@ -101,7 +108,7 @@ def unlabelled_person(person: Person, nothing: Floats) -> Person:
     return replace(person, keypoints=nothing, annotated=np.zeros(len(nothing), np.float32))
 
 
-def _asked(teacher: ForeignTeacher, dataset: PoseDataset, indices: Sequence[int]) -> tuple[Floats, Floats]:
+def _asked(teacher: _Teacher, dataset: PoseDataset, indices: Sequence[int]) -> tuple[Floats, Floats]:
     samples = [dataset[index] for index in indices]
     said = teacher.predict(torch.stack([sample["image"] for sample in samples]))
     to_image = torch.stack([sample["to_image"] for sample in samples])
@@ -111,8 +118,9 @@ def _asked(teacher: ForeignTeacher, dataset: PoseDataset, indices: Sequence[int]
     return torch.nan_to_num(points).numpy(), confidence.numpy()
 
 
-def _fingerprint(teacher: ForeignTeacher, identity: str, persons: Sequence[Person]) -> str:
-    told: list[Any] = [VERSION, identity, teacher.teacher_spec.padding, teacher.teacher_spec.resample]
+def _fingerprint(teacher: _Teacher, identity: str, persons: Sequence[Person], padding: float | None) -> str:
+    spec = teacher.teacher_spec
+    told: list[Any] = [VERSION, identity, padding or spec.padding, spec.resample, spec.unbiased_crop]
     for person in persons:
         status = person.image_path.stat() if person.image_path.exists() else None
         stamp = None if status is None else [status.st_size, status.st_mtime_ns]

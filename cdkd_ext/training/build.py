@@ -42,6 +42,7 @@ from cdkd_ext.teachers import (
     build_compact_outputs,
     build_teacher_outputs,
 )
+from cdkd_ext.training.agreement import Agreement, build_agreement
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.progress import footage_progress
 from cdkd_ext.training.task import DistillationTask
@@ -449,9 +450,30 @@ def build_order(
 
 
 def build_validation(
-    config: TrainingConfig, people: People, spec: ModelSpec, accelerator: Accelerator
-) -> Validation | LastIsBest:
-    """What measures the student, on crops as in training."""
+    config: TrainingConfig,
+    people: People,
+    spec: ModelSpec,
+    accelerator: Accelerator,
+    teacher: AnyTeacher | None = None,
+    folder: Path | None = None,
+) -> Validation | Agreement | LastIsBest:
+    """What measures the student, on crops as in training.
+
+    Args:
+        config: the run.
+        people: of `watch_people`.
+        spec: of the student.
+        accelerator: the processes.
+        teacher: whom agreement is with.
+        folder: receives what the teacher says of the watched people; None takes the run's `cache_folder`.
+
+    Raises:
+        InputError: see `build_agreement`.
+    """
+    if people.watched and teacher is not None:
+        folder = folder or cache_folder(config)
+        asked = teacher.network if isinstance(teacher, AskedOnce) else teacher
+        return build_agreement(config, people, spec, asked, folder, accelerator) or LastIsBest()
     if people.val is None:
         return LastIsBest()
     val = replace(people.val, padding=spec.padding, resample=spec.resample)

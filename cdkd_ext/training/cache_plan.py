@@ -17,6 +17,7 @@ from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.teachers.compact import compact_columns
+from cdkd_ext.training.agreement import watch_people
 from cdkd_ext.training.build import AnyTeacher, build_dataset, load_teacher, student_spec, teacher_joints
 from cdkd_ext.training.config import DistillationConfig
 
@@ -91,6 +92,7 @@ def plan_cache(config: DistillationConfig, rates: CacheRates = CacheRates()) -> 
         data = replace(config.data, views=views, synthetic_people=min(config.data.synthetic_people, _SAMPLE))
         config = replace(config, data=data)
         people = load_people(config.data, Path(folder), teacher_joints=lambda: teacher_joints(config))
+        people = watch_people(config, people)
         spec = student_spec(config, people.joints)
         teacher = load_teacher(config, spec, people.joints, accelerator)
         assert teacher is not None

@@ -197,6 +197,8 @@ class TrainingConfig:
                 "footage",
                 "nothing: without a teacher nobody can learn from it (`cdkd distill`)",
             )
+        alone = self.data.metric == "agreement" and self.teacher_file() is None
+        check(not alone, "data.metric", "agreement without a teacher", "a metric of labels, or a teacher")
         both = self.data.stored_crops and self.data.views > 0
         check(not both, "data.stored_crops", "true beside data.views", "one of the two")
         check_strength("data.camera_faults", self.data.camera_faults)
@@ -421,6 +423,8 @@ class DistillationConfig(TrainingConfig):
             it (AVX-512 BF16) and changes the outputs by about one percent; "auto" is "bfloat16" there and on a GPU
             ("float16" before compute capability 8.0), and "float32" elsewhere. Of a checkpoint of this package alone.
         teacher_options: how a teacher that is not of this package teaches.
+        watched_people: at most so many people, and at most a tenth of all, are kept aside where agreement with the teacher
+            chooses the best checkpoint (`data.metric`) and nobody is there to validate on.
         sape: feature distillation.
         cca: logit distillation.
         teaching: own distillation of the student's method.
@@ -433,6 +437,7 @@ class DistillationConfig(TrainingConfig):
     teacher: str = ""
     teacher_precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     teacher_options: TeacherOptions = field(default_factory=TeacherOptions)
+    watched_people: int = 128
     sape: SAPEConfig = field(default_factory=SAPEConfig)
     cca: CCAConfig = field(default_factory=CCAConfig)
     teaching: TeachingConfig = field(default_factory=TeachingConfig)
@@ -444,6 +449,7 @@ class DistillationConfig(TrainingConfig):
         check_option("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS)
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         self.teacher_options.validate()
+        check(self.watched_people > 0, "watched_people", self.watched_people, "a positive number")
         check(
             self.uses_features() or self._has_others(),
             "sape.enabled and cca.enabled",

@@ -20,13 +20,13 @@ from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import Terminated
 from cdkd_ext.files import write_json
 from cdkd_ext.models import PoseNetwork
+from cdkd_ext.signals import signals_held
 from cdkd_ext.training.captured_step import CapturedStep
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.ema import WeightAverage
 from cdkd_ext.training.finite import FiniteWatch
 from cdkd_ext.training.progress import scalars_of
 from cdkd_ext.training.schedule import learning_rate
-from cdkd_ext.training.signals import signals_held
 from cdkd_ext.training.state import NAME, load_optimizer, save_state
 from cdkd_ext.training.stops import InterruptedRun, NonFiniteLossError
 from cdkd_ext.training.task import DistillationTask
@@ -400,7 +400,10 @@ class Trainer:
         load_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.history, self.best, self.step = state["history"], state["best"], state["step"]
+        self.history, self.step = state["history"], state["step"]
+        # not the state's best, which may be that of another metric
+        metric = self.validation.metric
+        self.best = max((record[metric] for record in self.history if metric in record), default=None)
         self.epochs_done, kept = int(state["epoch"]), EpochProgress(**state.get("progress", {}))
         self._checkpoint = _in_words(self.epochs_done, kept.steps)
         self._progress = kept.on(self.accelerator.device, self.loader.people_per_step, len(self.loader))

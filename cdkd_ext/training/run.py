@@ -18,6 +18,7 @@ from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
 from cdkd_ext.models import ModelSpec
 from cdkd_ext.teachers import AskedOnce
+from cdkd_ext.training.agreement import METRIC, watch_people
 from cdkd_ext.training.build import (
     AnyTeacher,
     ask_about_people,
@@ -27,6 +28,7 @@ from cdkd_ext.training.build import (
     build_task,
     build_validation,
     build_views,
+    cache_folder,
     check_batch,
     choose_people,
     load_teacher,
@@ -172,16 +174,20 @@ def _train(
         if folder is not None:
             save_students(folder, seed, [config.output for config in configs])
     loader = build_loader(drawn, datasets, order, teacher, accelerator)
-    trainers = [
-        Trainer(config, task, loader, build_validation(config, people, spec, accelerator), accelerator)
-        for config, task, spec in zip(configs, tasks, specs, strict=True)
+    validations = [
+        build_validation(config, people, spec, accelerator, teacher, cache_folder(first))
+        for config, spec in zip(configs, specs, strict=True)
     ]
-    accelerator.print(_described(people))
+    trainers = [
+        Trainer(config, task, loader, validation, accelerator)
+        for config, task, validation in zip(configs, tasks, validations, strict=True)
+    ]
+    accelerator.print(_described(people, validations[0].metric))
     accelerator.print(_read_as(first, people))
     with tf32(first.tf32):
         records = train_together(trainers, states, teacher if len(trainers) > 1 else None)
     for output, record in zip(outputs, records, strict=True):
-        metrics = "not validated" if people.val is None else describe(record)
+        metrics = describe(record) if people.val is not None or METRIC in record else "not validated"
         accelerator.print(f"{metrics}; checkpoints in {output}")
     return records
 
@@ -248,15 +254,20 @@ def prepare_views(config: TrainingConfig) -> FixedViews:
 
 def _people(config: TrainingConfig, output: Path) -> People:
     with footage_progress() as progress:
-        return load_people(
+        people = load_people(
             config.data, output, teacher_joints=lambda: teacher_joints(config), progress=progress
         )
+    return watch_people(config, people)
 
 
-def _described(people: People) -> str:
+def _described(people: People, metric: str) -> str:
     """Whom the run validates on, and what its footage holds."""
     val = people.val
     lines = ["validation: none, the last checkpoint is the best"]
+    if metric == METRIC:
+        lines = [
+            f"validation: agreement with the teacher, {len(people.watched)} people who are not trained on"
+        ]
     if val is not None:
         lines = [f"validation: {len(val.persons)} people, boxes: {val.boxes}"]
     if people.footage is not None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
 from cdkd_ext.data.shared_samples import STUDENTS
 from cdkd_ext.errors import InputError, Terminated, fail, one_line
+from cdkd_ext.signals import HeldSignals, signals_held
 from cdkd_ext.teachers import Teacher
 from cdkd_ext.training.progress import TrainingDisplay, scalars_of
-from cdkd_ext.training.signals import HeldSignals, signals_held
 from cdkd_ext.training.stops import InterruptedRun
 
 

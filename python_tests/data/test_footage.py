@@ -109,6 +109,58 @@ def test_boxes_of_a_file(images: Path, tmp_path: Path) -> None:
         load(images, image_boxes=str(boxes))
 
 
+def street(folder: Path, places: list[int]) -> None:
+    """Frames of a camera that stands still: somebody on a bench, somebody who walks, and traffic behind."""
+    bench, walker = scene(10, (40, 24)), scene(11, (40, 24))
+    for number, x in enumerate(places):
+        image = scene(20 + number, (80, 160))
+        noise = np.random.default_rng(number).normal(0, 3, bench.shape)
+        image[20:60, 4:28] = np.clip(bench + noise, 0, 255)
+        image[20:60, x : x + 24] = np.roll(walker, 7 * number, axis=1)
+        save_image(image, folder / f"{number}.png")
+    rows = [f"{n}.png,{place},20,24,40" for n, x in enumerate(places) for place in (4, x)]
+    (folder.parent / "boxes.csv").write_text("\n".join(rows))
+
+
+def test_people_who_do_not_move_are_left_out_though_the_frame_changes(tmp_path: Path, looks) -> None:
+    street(tmp_path / "images", [40, 60, 90, 120])
+    options = {"image_boxes": str(tmp_path / "boxes.csv")}
+    everybody = load(tmp_path / "images", **options)
+    assert len(everybody.persons) == 8 and everybody.duplicate_people == 0 and everybody.images == 4
+    looks.clear()
+    footage = load(tmp_path / "images", **options, near_duplicate_people=16)
+    assert [(person.image_path.stem, person.annotation_id) for person in footage.persons] == [
+        ("0", 0), ("0", 1), ("1", 1), ("2", 1), ("3", 1),
+    ]  # fmt: skip
+    assert footage.duplicate_people == 3
+    assert str(footage) == "5 people in 4 images; left out 3 people who look like an earlier one"
+    assert looks == ["0.png", "1.png", "2.png", "3.png"]
+    # what boxes show is kept, as what images show
+    looks.clear()
+    assert str(load(tmp_path / "images", **options, near_duplicate_people=16)) == str(footage) and not looks
+
+
+def test_a_person_who_moves_is_kept_though_the_frame_is_a_near_duplicate(tmp_path: Path) -> None:
+    """One is small in a large image, whose hash stays the same."""
+    folder = tmp_path / "images"
+    for number in range(3):
+        image = scene(3, (480, 640))
+        image[100:112, 100:108] = scene(30 + number, (12, 8))
+        save_image(image, folder / f"{number}.png")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("\n".join(f"{number}.png,100,100,8,12" for number in range(3)))
+    options = {"image_boxes": str(boxes)}
+    assert len(load(folder, **options).persons) == 1
+    assert len(load(folder, **options, near_duplicates=-1, near_duplicate_people=16).persons) == 3
+
+
+def test_a_box_beside_the_image_is_a_pixel_of_its_edge(images: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("a.png,-50,-50,20,20\nc.png,500,500,20,20\n")
+    footage = load(images, image_boxes=str(boxes), near_duplicate_people=0)
+    assert len(footage.persons) + footage.duplicate_people == 2
+
+
 def test_what_a_detector_finds(images: Path, detector: Path) -> None:
     footage = load(images, detector=str(detector))
     assert [person.image_path.name for person in footage.persons] == ["a.png", "a.png", "c.png", "c.png"]
@@ -212,6 +264,7 @@ def test_crops_show_images_upright(tmp_path: Path) -> None:
         ({"image_boxes": "none.csv"}, r"none\.csv: expected a readable file of boxes"),
         ({"image_boxes": "whole", "every": -1}, r"data\.every: expected zero or more"),
         ({"image_boxes": "whole", "near_duplicates": 300}, r"data\.near_duplicates: expected at most 256 bits, got 300"),
+        ({"image_boxes": "whole", "near_duplicate_people": 257}, r"data\.near_duplicate_people: expected at most 256 bits"),
         (
             {"image_boxes": "whole", "detection": DetectionOptions(min_score=2)},
             r"data\.detection\.min_score: expected",

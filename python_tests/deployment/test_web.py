@@ -19,26 +19,39 @@ import pytest
 from cdkd_ext.deployment import write_web_page
 from cdkd_ext.deployment.crop_decoder import CropDecoder
 from cdkd_ext.deployment.export import described
-from cdkd_ext.deployment.onnx_graph import write_onnx
+from cdkd_ext.deployment.onnx_graph import set_metadata, write_onnx
 from cdkd_ext.deployment.web import RUNTIME_FILES
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import Predictor
 from cdkd_ext.joints import COCO_JOINTS
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-# the folder dist of the npm package, which nothing here can install
-RUNTIME = os.environ.get("ONNXRUNTIME_WEB")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+# the folder dist of the npm package, which `make web-runtime` gets
+GOT = Path(__file__).resolve().parents[2] / "build/web/package/dist"
+RUNTIME = os.environ.get("ONNXRUNTIME_WEB") or (str(GOT) if GOT.is_dir() else None)
 BOXES = [[10.0, 5.0, 60.0, 90.0], [40.0, 20.0, 100.0, 80.0], [-20.0, 60.0, 50.0, 100.0]]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["biased", "unbiased"])
-def model(request, decided_network, tmp_path_factory):
+@pytest.fixture(scope="module")
+def exported(decided_network, tmp_path_factory):
     network = decided_network(COCO_JOINTS, "simcc", split_ratio=2.0)
     path = tmp_path_factory.mktemp("model") / "student.onnx"
     metadata = described(network.spec, precision="float32", flip_test=False)
-    metadata["unbiased_crop"] = json.dumps(request.param)
     write_onnx(CropDecoder(network), path, metadata=metadata)
-    return path
+    return path, metadata
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["biased", "unbiased"])
+def model(request, exported):
+    import onnx
+
+    path, metadata = exported
+    graph = onnx.load(path)
+    set_metadata(graph, metadata | {"unbiased_crop": json.dumps(request.param)})
+    target = path.with_name(f"unbiased_{request.param}.onnx")
+    onnx.save(graph, target)
+    return target
 
 
 @pytest.fixture
@@ -113,7 +126,7 @@ tell({ drawn, cells, changed: stage.toDataURL() !== plain, status: document.getE
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.skipif(RUNTIME is None, reason="needs the folder dist of onnxruntime-web in ONNXRUNTIME_WEB")
+@pytest.mark.skipif(RUNTIME is None, reason="needs onnxruntime-web (`make web-runtime`)")
 def test_a_browser_finds_what_python_finds(model, tmp_path):
     page = write_web_page(model, tmp_path / "site", RUNTIME)
     page.write_text(page.read_text().replace("</body>", _ASK.replace("BOXES", json.dumps(BOXES)) + "</body>"))

@@ -35,7 +35,7 @@ def test_frames_come_in_order_with_their_times(tmp_path):
     assert abs(frames[2].image.mean() - 120) < 4
 
 
-def test_a_stream_ends_where_nothing_comes_any_more(tmp_path):
+def test_a_stream_ends_where_nothing_comes_any_more(tmp_path, clock):
     write_video(tmp_path / "clip.avi", 4)
     address = (tmp_path / "clip.avi").as_uri()
     (part,) = open_source(address)
@@ -113,3 +113,62 @@ def test_a_single_broken_video_is_an_error(tmp_path):
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(InputError, match=r"source: expected images or videos, got .*, without any"):
         open_source(tmp_path)
+
+
+def shot(value, *channels):
+    return np.full((4, 6, *channels), value, np.uint8)
+
+
+def test_a_camera_gives_frames_until_nothing_comes(captures, clock):
+    bgr = np.dstack([shot(1), shot(2), shot(3)])
+    captures.scripts[0] = [bgr, shot(7), shot(9, 1), np.dstack([bgr, shot(255)])]
+    (part,) = open_source("0")
+    assert (part.name, part.kind, part.frames, part.rate) == ("camera-0", "live", None, 25.0)
+    assert open_source(0) == [part] and not captures.open_now
+    frames = list(read_frames(part))
+    assert [frame.image[0, 0].tolist() for frame in frames] == [[3, 2, 1], [7] * 3, [9] * 3, [3, 2, 1]]
+    assert [frame.name.as_posix() for frame in frames] == [f"camera-0/00000{n}.jpg" for n in range(4)]
+    times = [frame.seconds for frame in frames]
+    assert times == sorted(set(times)) and times[-1] < 0.1
+    # it waited, but not for ever
+    assert 3 < clock.now < 4 and not captures.open_now
+
+
+def test_a_camera_may_fail_for_a_moment(captures, clock):
+    address = "rtsp://camera.local/street"
+    captures.scripts[address] = [
+        shot(1, 3),
+        *[None] * 40,
+        shot(2, 3),
+        "torn",
+        shot(3, 3),
+        *[None] * 90,
+        shot(4, 3),
+    ]
+    (part,) = open_source(address)
+    frames = list(read_frames(part))
+    assert [frame.number for frame in frames] == [0, 1, 2, 3]
+    assert [frame.error for frame in frames] == [
+        None, None, "rtsp-camera.local/street/000002.jpg: cannot be decoded", None,
+    ]  # fmt: skip
+    assert [frame.number for frame in read_frames(part, every=2)] == [0, 2]
+
+
+@pytest.mark.parametrize("script", [[], [None] * 99, ["torn"] * 5])
+def test_a_camera_that_gives_nothing_is_named(captures, clock, script):
+    captures.scripts[3] = script
+    (part,) = open_source(3)
+    with pytest.raises(
+        InputError, match="source: expected a camera or a stream that gives frames, got camera-3"
+    ):
+        assert all(frame.image is None for frame in read_frames(part))
+
+
+def test_a_camera_that_is_gone_or_taken_is_named(captures):
+    captures.scripts[0] = [shot(1, 3)]
+    (part,) = open_source(0)
+    captures.open_now.add(0)
+    with pytest.raises(InputError, match="got camera-0, which can be opened no more"):
+        next(read_frames(part))
+    with pytest.raises(InputError, match="got camera-0, which cannot be opened"):
+        open_source(0)
