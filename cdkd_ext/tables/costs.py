@@ -53,7 +53,7 @@ def row_costs(rows: Sequence[Row], *, scale: Scale = "full", equalised: bool = F
     Example:
         >>> from cdkd_ext.tables import load_table, row_costs
         >>> row_costs([load_table("III").row("all")])["all"].parameters
-        28634528
+        28634768
     """
     runs, stored, found = load_runs(scale), read_yaml(_FILE)[scale], dict[str, Costs]()
     for row in rows:

@@ -82,8 +82,8 @@ def study_runs(table: PaperTable, plan: Plan, rows: Sequence[str] | None = None)
     Example:
         >>> from cdkd_ext.tables import Plan, load_table, study_runs
         >>> plan = Plan(root="/mpii", seeds=(0, 1))
-        >>> [run.name for run in study_runs(load_table("III"), plan, ["all"])]
-        ['mpii_w32_256', 'mpii_cdkd_64_seed0', 'mpii_cdkd_64_seed1']
+        >>> print(*(run.name for run in study_runs(load_table("III"), plan, ["all"])))
+        mpii_w32_256 mpii_cdkd_64_seed0 mpii_cdkd_64_seed1
     """
     planner, needed = _Planner(plan), dict[str, StudyRun]()
     for row in table.chosen(rows):

@@ -82,7 +82,8 @@ def test_small_runs_differ_in_the_method_alone() -> None:
     }  # fmt: skip
     for name, config in configs.items():
         assert config.model.name == "hrnet_w16_small"
-        assert (config.epochs, config.batch_size, config.data.views) == (20, 32, 8)
+        assert (config.epochs, config.batch_size) == (20, 32)
+        assert config.data.views == (0 if name == "simcc_128" else 8)
         assert config.data.cache == "{study}/views"
         assert config.optimizer == configs["simcc_128"].optimizer, name
         assert config.data.augmentation == configs["simcc_128"].data.augmentation
