@@ -216,7 +216,9 @@ def test_two_calls_share_the_runs_of_a_folder(
 ) -> None:
     """Another process is at one of the runs: it is waited for, not started again, and still found finished."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    other = subprocess.Popen([sys.executable, "-c", _CALL, str(STAND_IN), str(tmp_path)], env=environment)
+    call = [sys.executable, "-c", _CALL, str(STAND_IN), str(tmp_path)]
+    # elsewhere, because a checkout would hide the installed package
+    other = subprocess.Popen(call, env=environment, cwd=tmp_path)
     try:
         started = threading.Event()
         after_start("starts one", started.set)

@@ -219,8 +219,9 @@ def test_a_training_goes_on_where_the_study_was_stopped(drawn_people: Path, tmp_
     words += ("--batch_size", "16", "--epochs", "3", "--cpu", "true")
     call = [sys.executable, "-c", _CALL, str(tmp_path), *words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # elsewhere, because a checkout would hide the installed package
     study = subprocess.Popen(
-        call, stdout=subprocess.PIPE, text=True, env=environment, stderr=subprocess.DEVNULL
+        call, stdout=subprocess.PIPE, text=True, env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path
     )
     assert study.stdout is not None and study.stdout.readline() == "run: starts\n"
     metrics = tmp_path / "run/metrics.json"
