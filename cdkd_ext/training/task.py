@@ -106,7 +106,8 @@ class DistillationTask(nn.Module):
             check_pair(student, described)
         label_loss = default_label_loss(student) if label_loss is None else label_loss
         check_label_loss(student, label_loss)
-        _check_auto("sape", sape, teacher, described)
+        if teacher is not None and described is None:
+            _refuse_auto(sape=sape, cca=cca)
         cca = _default_cca(student, teacher, described) if cca == "auto" else cca
         if cca is not None:
             check_type("cca", cca, CCA, "a CCA, None or 'auto'")
@@ -219,21 +220,24 @@ def default_label_loss(student: DescribedNetwork) -> LabelLoss:
     return student.spec.method.label_loss(student, LabelLossOptions())
 
 
-def _check_auto(name: str, term: object, teacher: object, described: TeacherSpec | None) -> None:
-    if term == "auto" and teacher is not None and described is None:
-        expected = f"a {name.upper()}, or None"
-        fail(name, "'auto' beside a teacher without spec and feature_size", expected)
+def _refuse_auto(**terms: object) -> None:
+    """Fail for a term that would have to be chosen for a teacher that does not say what its outputs are."""
+    for name, term in terms.items():
+        if term == "auto":
+            expected = f"a {name.upper()}, or None"
+            fail(name, "'auto' beside a teacher without spec and feature_size", expected)
 
 
 def _default_sape(student: DescribedNetwork, described: TeacherSpec | None) -> SAPE | None:
-    fits = described is not None and channels_agree(student, described)
-    return sape_between(student, described) if fits and described is not None else None
+    if described is None or not channels_agree(student, described):
+        return None
+    return sape_between(student, described)
 
 
 def _default_cca(student: DescribedNetwork, teacher: object, described: TeacherSpec | None) -> CCA | None:
-    _check_auto("cca", "auto", teacher, described)
-    fits = described is not None and both_have_classes(student, described)
-    return cca_between(student, teacher) if fits else None
+    if described is None or not both_have_classes(student, described):
+        return None
+    return cca_between(student, teacher)
 
 
 def _frozen(teacher: PoseNetwork | Teacher, *, tokens: bool) -> Teacher:
