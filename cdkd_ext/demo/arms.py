@@ -12,8 +12,8 @@ from cdkd_ext.studies import StudyRun
 from cdkd_ext.teachers.frozen import fast_precision
 
 RECIPE = "demo_student"
-# CCA alone: SAPE has not helped this student
-_TERMS = {"teacher_precision": "auto", "sape.enabled": "false"}
+# the terms are the defaults: CCA alone
+_TAUGHT = {"teacher_precision": "auto"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Training:
             "evaluate_every": max(epochs // 2, 1),
             "precision": fast_training(),
             "seed": seed,
-            **({"teacher": self.teacher, **_TERMS} if arm.taught else {}),
+            **({"teacher": self.teacher, **_TAUGHT} if arm.taught else {}),
         }
         words = (word for name, value in options.items() for word in (f"--{name}", str(value)))
         command = ("distill" if arm.taught else "train", "--recipe", RECIPE, *words)
