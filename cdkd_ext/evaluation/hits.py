@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cdkd_ext.data import Person
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation.pckh import LEFT_OUT_OF_MEAN, within
+from cdkd_ext.files import replacing
 from cdkd_ext.joint_sides import split_side
 from cdkd_ext.joints import JointSet
 
@@ -54,7 +55,10 @@ class JointHits:
 
     def save(self, path: str | os.PathLike[str], identity: str = "") -> None:
         """Write them to an .npz file, with what tells network and people from others."""
-        np.savez_compressed(path, right=self.right, counted=self.counted, names=self.names, identity=identity)
+        with replacing(path) as temporary:
+            np.savez_compressed(
+                temporary, right=self.right, counted=self.counted, names=self.names, identity=identity
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], identity: str = "") -> JointHits | None:

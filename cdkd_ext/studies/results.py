@@ -15,7 +15,6 @@ from cdkd_ext.data import EvaluationSet
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation import JointHits, joint_hits
 from cdkd_ext.evaluation.evaluate import predict_people
-from cdkd_ext.files import replacing
 from cdkd_ext.models import count_macs, count_parameters
 from cdkd_ext.studies.runs import StudyRun, run_history, run_metrics
 from cdkd_ext.studies.statistics import RowHits
@@ -125,8 +124,7 @@ def _hits(own: Path, truth: EvaluationSet, workers: int) -> JointHits:
         workers=workers,
     )
     hits = joint_hits(predictions.keypoints.numpy(), truth.persons, truth.joints)
-    with replacing(own / _FILE) as temporary:
-        hits.save(temporary, identity)
+    hits.save(own / _FILE, identity)
     return hits
 
 

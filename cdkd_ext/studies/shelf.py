@@ -12,7 +12,6 @@ from cdkd_ext.adaptation.measuring import Watched
 from cdkd_ext.adaptation.resolutions import shown
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.evaluation import JointHits, joint_hits
-from cdkd_ext.files import replacing
 from cdkd_ext.joints import JointSet
 from cdkd_ext.studies.engine import say
 from cdkd_ext.studies.results import people_identity
@@ -81,8 +80,7 @@ def measure_shelf(
             hits = JointHits.load(path, known)
             if hits is None:
                 hits = _measured(network, watched, truth, height)
-                with replacing(path) as temporary:
-                    hits.save(temporary, known)
+                hits.save(path, known)
                 report(f"{name} at {shown(height)}: measured")
             results.append(ShelfResult(name, height, hits, unknown))
     return results
