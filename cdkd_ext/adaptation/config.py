@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cdkd_ext.adaptation.resolutions import Resolutions
 from cdkd_ext.data import DataConfig
@@ -42,6 +42,8 @@ class AdaptationConfig:
         precision: "no" (float32) or "bf16" mixed precision.
         cpu: stay on the CPU where there is a GPU.
     """
+
+    command: ClassVar[str] = "adapt"
 
     output: str = "runs/adapt"
     model: str = ""

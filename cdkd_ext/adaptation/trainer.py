@@ -19,15 +19,10 @@ from cdkd_ext.adaptation.networks import AdaptableNetwork
 from cdkd_ext.adaptation.resolutions import shown
 from cdkd_ext.data.batches import Batch, EpochLoader
 from cdkd_ext.errors import check
-from cdkd_ext.files import write_json
-from cdkd_ext.training.finite import FiniteWatch
-from cdkd_ext.training.loop import Clock, EpochProgress
-from cdkd_ext.training.schedule import learning_rate
 from cdkd_ext.training.state import NAME, load_optimizer, save_state
-from cdkd_ext.training.stops import NonFiniteLossError
+from cdkd_ext.training.trainee import Record, Trainee
 
 AGREEMENT = "agreement"
-Record = dict[str, Any]
 
 
 class AdaptationTask(nn.Module):
@@ -122,7 +117,7 @@ def _has_others(network: AdaptableNetwork) -> bool:
         return bool(kept_outputs(network.description, network.reader, network(crops)))
 
 
-class AdaptationTrainer:
+class AdaptationTrainer(Trainee[AdaptationConfig]):
     """Trains an adaptation in the common loop (`training.together`) and keeps its run's folder.
 
     Args:
@@ -134,6 +129,8 @@ class AdaptationTrainer:
         save: writes the adapted network to a file.
     """
 
+    metric = AGREEMENT
+
     def __init__(
         self,
         config: AdaptationConfig,
@@ -143,22 +140,9 @@ class AdaptationTrainer:
         accelerator: Accelerator,
         save: Callable[[Path], None],
     ) -> None:
-        self.config = config
-        self.output = Path(config.output)
-        self.loader = loader
-        self.accelerator = accelerator
         self.task = task.to_device(accelerator.device)
-        self.optimizer = config.optimizer.build(task)
-        self.history: list[Record] = []
-        self.best: float | None = None
-        self.step = 0
-        self.epochs_done = 0
+        super().__init__(config, loader, accelerator, config.optimizer.build(task))
         self._watched, self._save = watched, save
-        self._finite = FiniteWatch()
-        self._place = 0
-        self._progress = EpochProgress()
-        self._clock = Clock()
-        self._checkpoint: str | None = None
 
     def start(self, state: dict[str, Any] | None = None) -> None:
         """Take a state, or measure the unchanged network."""
@@ -170,75 +154,18 @@ class AdaptationTrainer:
     def close(self) -> None:
         """Nothing is open."""
 
-    @property
-    def steps_taken(self) -> int:
-        """Steps of the current portion that were taken, before resuming too."""
-        return self._progress.steps
-
-    @property
-    def rate(self) -> float:
-        """Crops per second in this portion."""
-        return self._clock.rate
-
-    def begin_epoch(self) -> None:
-        """What follows until `finish_epoch` counts as the portion's time."""
-        self._clock = Clock(self._progress.seconds)
-
-    def train_batch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Take the current portion's next step on a batch that is on the device; returns the losses."""
-        self._place = epoch * len(self.loader) + self._progress.steps
-        losses = self._train_step(batch)
-        self._progress.add(losses, self.loader.people_per_step)
-        self._progress.seconds = self._clock.seconds(len(batch["index"]))
-        return losses
-
-    def due(self) -> bool:
-        """Whether a checkpoint within the portion is due after the last step."""
-        every = self.config.checkpoint_every
-        return every > 0 and (self._place + 1) % every == 0
-
-    def keep(self, epoch: int) -> None:
-        """Keep a checkpoint within a portion."""
-        self._stop_if(self._finite.report())
-        self._write(epoch)
-
     def finish_epoch(self, epoch: int) -> Record:
         """Measure the network, keep it where it is better than before, and end the training where it is no more."""
-        self._stop_if(self._finite.report())
-        progress = self._progress
-        means = {name: float(value) / max(1, progress.steps) for name, value in progress.sums.items()}
-        record = {
-            "epoch": epoch + 1,
-            "step": self.step,
-            **means,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "samples_per_second": self._clock.rate,
-            "seconds": progress.seconds,
-            **self._measure(),
-        }
+        record = {**self._trained(epoch), **self._measure()}
         self.history.append(record)
-        self._progress = EpochProgress()
-        self.epochs_done = epoch + 1
-        if self.best is None or record[AGREEMENT] > self.best:
-            self.best = record[AGREEMENT]
+        self._next_epoch(epoch)
+        if self._is_best(record):
             self._save(self.output / self.task.network.file_name)
         if self._stalled():
             self.epochs_done = self.config.epochs
         self._write(self.epochs_done)
         self._write_metrics()
         return record
-
-    def kept(self) -> str:
-        """What is kept of the run."""
-        if self._checkpoint is None:
-            return "there is no checkpoint yet"
-        return f"the checkpoint of {self._checkpoint} is kept"
-
-    def kept_and_next(self) -> str:
-        """What is kept of the run, and how to go on with it."""
-        command = f"`cdkd adapt --resume {self.output}`"
-        rest = f"{command} begins again" if self._checkpoint is None else f"go on with {command}"
-        return f"{self.kept()}; {rest}"
 
     def _stalled(self) -> bool:
         """Whether the agreement has not risen for as many measurements as `patience` says."""
@@ -264,52 +191,25 @@ class AdaptationTrainer:
         return {AGREEMENT: sum(values.values()) / len(values), **(values if len(values) > 1 else {})}
 
     def _train_step(self, batch: Batch) -> dict[str, Tensor]:
-        config = self.config
-        rate = learning_rate(config.optimizer, self._place, len(self.loader), config.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         with self.accelerator.autocast():
             losses = self.task(batch["image"], batch.get("full"), batch["keypoints"], batch["weights"])
         self._stop_if(self._finite.add(self.step, losses))
         self.optimizer.zero_grad()
         losses["total"].backward()
-        if config.optimizer.clip:
-            torch.nn.utils.clip_grad_norm_(self.task.parameters(), config.optimizer.clip)
+        if self.config.optimizer.clip:
+            torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.config.optimizer.clip)
         self.optimizer.step()
         self.step += 1
         return {name: value.detach() for name, value in losses.items()}
 
-    def _stop_if(self, problem: str | None) -> None:
-        if problem is not None:
-            raise NonFiniteLossError(f"{problem}; {self.kept_and_next()}")
-
     def _write(self, epoch: int) -> None:
-        """Write what resuming needs, with so many whole portions and the progress in the next."""
-        state = {
-            "epoch": epoch,
-            "progress": vars(self._progress),
-            "step": self.step,
-            "task": self.task.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
-            "best": self.best,
-        }
-        save_state(state, self.output / NAME)
-        self._checkpoint = f"step {self.step}"
-
-    def _write_metrics(self) -> None:
-        write_json({f"best_{AGREEMENT}": self.best, "epochs": self.history}, self.output / "metrics.json")
+        save_state({**self._state(epoch), "task": self.task.state_dict()}, self.output / NAME)
+        self._written(epoch)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.task.load_state_dict(state["task"])
         load_optimizer(self.optimizer, state["optimizer"])
-        self.history, self.best, self.step = state["history"], state["best"], state["step"]
-        self.epochs_done, kept = int(state["epoch"]), EpochProgress(**state["progress"])
-        self._progress = kept.on(self.accelerator.device, self.loader.people_per_step, len(self.loader))
-        self._checkpoint = f"step {self.step}"
-        if self.history:
-            # the process may have been killed between the state and the metrics
-            self._write_metrics()
+        self._go_on_from(state)
 
 
 def check_state(state: Mapping[str, Any], folder: Path, task: nn.Module) -> None:

@@ -4,98 +4,23 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from cdkd_ext.data.batches import Batch, EpochLoader, LostWorkerError, lost_workers_named
+from cdkd_ext.data.batches import Batch, LostWorkerError, lost_workers_named
 from cdkd_ext.data.shared_samples import STUDENTS
 from cdkd_ext.errors import InputError, Terminated, fail, one_line
 from cdkd_ext.signals import HeldSignals, signals_held
 from cdkd_ext.teachers import Teacher
 from cdkd_ext.training.progress import TrainingDisplay, scalars_of
 from cdkd_ext.training.stops import InterruptedRun
-
-
-class Paced(Protocol):
-    """What a loop has to know of a configuration."""
-
-    @property
-    def epochs(self) -> int:
-        """How many there are."""
-        ...
-
-
-class Trainee(Protocol):
-    """A student in training and its run's folder; `loop.Trainer` is one.
-
-    It ends its training early where `finish_epoch` sets `epochs_done` to all epochs.
-    """
-
-    @property
-    def config(self) -> Paced:
-        """The run."""
-        ...
-
-    output: Path
-    loader: EpochLoader
-    accelerator: Accelerator
-    history: list[dict[str, Any]]
-    step: int
-    epochs_done: int
-
-    @property
-    def steps_taken(self) -> int:
-        """Steps of the current epoch that were taken."""
-        ...
-
-    @property
-    def rate(self) -> float:
-        """People per second."""
-        ...
-
-    def start(self, state: dict[str, Any] | None = None) -> None:
-        """Take a state, or begin."""
-        ...
-
-    def begin_epoch(self) -> None:
-        """Switch to training."""
-        ...
-
-    def train_batch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Take the current epoch's next step; returns the losses."""
-        ...
-
-    def due(self) -> bool:
-        """Whether a checkpoint within the epoch is due."""
-        ...
-
-    def keep(self, epoch: int) -> None:
-        """Keep a checkpoint within an epoch."""
-        ...
-
-    def finish_epoch(self, epoch: int) -> dict[str, Any]:
-        """Measure the student and keep the epoch."""
-        ...
-
-    def kept(self) -> str:
-        """What is kept, in words."""
-        ...
-
-    def kept_and_next(self) -> str:
-        """The same, and how to go on."""
-        ...
-
-    def close(self) -> None:
-        """Close what is open."""
-        ...
+from cdkd_ext.training.trainee import Trainee
 
 
 def train_together(
-    trainers: Sequence[Trainee], states: Sequence[dict[str, Any] | None], teacher: Teacher | None = None
+    trainers: Sequence[Trainee[Any]], states: Sequence[dict[str, Any] | None], teacher: Teacher | None = None
 ) -> list[dict[str, Any]]:
     """Train several students to the end, each on its part of the same batches, and return their last records.
 
@@ -149,8 +74,8 @@ def train_together(
 
 
 def _train_epoch(
-    trainers: Sequence[Trainee],
-    chosen: Sequence[Trainee],
+    trainers: Sequence[Trainee[Any]],
+    chosen: Sequence[Trainee[Any]],
     epoch: int,
     teacher: Teacher | None,
     display: TrainingDisplay,
@@ -189,7 +114,9 @@ def _asked(parts: list[Batch], teacher: Teacher | None) -> list[Batch]:
     return [first, *({**shared, **part} for part in parts[1:])]
 
 
-def _step_unless_left(trainer: Trainee, batch: Batch, epoch: int, held: HeldSignals) -> dict[str, Tensor]:
+def _step_unless_left(
+    trainer: Trainee[Any], batch: Batch, epoch: int, held: HeldSignals
+) -> dict[str, Tensor]:
     try:
         return trainer.train_batch(batch, epoch)
     except RuntimeError:
@@ -199,7 +126,7 @@ def _step_unless_left(trainer: Trainee, batch: Batch, epoch: int, held: HeldSign
         raise
 
 
-def _keep_within(trainers: Sequence[Trainee], epoch: int, held: HeldSignals) -> None:
+def _keep_within(trainers: Sequence[Trainee[Any]], epoch: int, held: HeldSignals) -> None:
     """Keep checkpoints after a step where it is time to; the first process ends here where it is terminated.
 
     The others go on until they miss it: without them it could not finish its step.
@@ -212,7 +139,7 @@ def _keep_within(trainers: Sequence[Trainee], epoch: int, held: HeldSignals) -> 
         held.release()
 
 
-def _kept(trainers: Sequence[Trainee]) -> str:
+def _kept(trainers: Sequence[Trainee[Any]]) -> str:
     if len(trainers) == 1:
         return trainers[0].kept_and_next()
     each = "; ".join(f"{trainer.output}: {trainer.kept()}" for trainer in trainers)

@@ -129,7 +129,7 @@ def test_a_run_that_was_stopped_ends_at_the_same_bits(config, tmp_path, monkeypa
 
     monkeypatch.setattr(AdaptationTrainer, "keep", stop)
     with pytest.raises(
-        InterruptedRun, match=r"interrupted in step 6; the checkpoint of step 6 is kept; go on with"
+        InterruptedRun, match=r"interrupted in step 6; the checkpoint of epoch 2, step 2, is kept; go on with"
     ):
         adapt(config)
     monkeypatch.undo()

@@ -232,7 +232,7 @@ def test_another_batch_size_leaves_learning_rate_and_progress_where_they_were(
     from cdkd_ext.training import DistillationTask
 
     original = DistillationTask.forward
-    monkeypatch.setattr("cdkd_ext.training.loop.learning_rate", recorded)
+    monkeypatch.setattr("cdkd_ext.training.trainee.learning_rate", recorded)
     monkeypatch.setattr(DistillationTask, "forward", record_progress)
     config = plain(drawn_people, tmp_path / "run", batch_size=8, epochs=4, evaluate_every=4)
     config.optimizer.warmup = 0.0
