@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.harness.table import print_rows
+
 OK, FAILED, CUT_OFF, SKIPPED = "ok", "failed", "cut off", "skipped"
 Table = dict[str, Any]  # title, columns, rows
 
@@ -99,19 +101,13 @@ def print_table(results: Sequence[Result]) -> None:
     for result in results:
         for table in result.tables:
             print(f"\n{result.stage}: {table['title']}")
-            print_columns([table["columns"], *table["rows"]])
+            print_rows([table["columns"], *table["rows"]])
     print()
-    print_columns([["stage", "result", "seconds", ""], *map(_line, results)])
+    print_rows([["stage", "result", "seconds", ""], *map(_line, results)])
 
 
 def _line(result: Result) -> list[str]:
     return [result.stage, result.status, f"{result.seconds:.0f}", result.summary]
-
-
-def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _page(results: Sequence[Result], *, dry_run: bool) -> list[str]:

@@ -91,6 +91,13 @@ def print_columns(columns: Sequence[Column]) -> None:
     print("\n".join(lines))
 
 
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Rows of equally many texts, each column to the left; the first row is the heads."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def _titles(cases: Sequence[dict[str, Any]]) -> Column:
     return ("case", *(case["title"] for case in cases))
 

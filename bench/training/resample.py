@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bench.gpu.report import print_columns
+from bench.harness.table import print_rows
 from cdkd_ext.data import CropRegion, crop_matrix, warp_crop
 from cdkd_ext.images import read_image
 from cdkd_ext.resampling import Resample
@@ -44,7 +44,7 @@ def main() -> None:
     for size in (32, 64, 256):
         for height in (100, 200, 400, 1000, 3000):
             rows.append(_row(images, size, height, options.rounds))
-    print_columns(rows)
+    print_rows(rows)
 
 
 def _row(images: list[npt.NDArray[np.uint8]], size: int, height: int, rounds: int) -> list[str]:

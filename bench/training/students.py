@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu.report import print_columns
+from bench.harness.table import print_rows
 from cdkd_ext.data import Augmentation, PoseDataset, load_coco_persons
 from cdkd_ext.data.batches import Batch, EpochBatches, EpochLoader
 from cdkd_ext.data.shared_samples import STUDENTS, SharedImages
@@ -103,7 +103,7 @@ def report(seconds: dict[str, list[float]]) -> None:
     """Print medians, and the ratio of the whole to its parts in each round."""
     rows = [["part", "seconds, median"]]
     rows += [[name, f"{statistics.median(values):.2f}"] for name, values in seconds.items()]
-    print_columns(rows)
+    print_rows(rows)
     *parts, together = seconds.values()
     ratios = [whole / sum(own) for whole, *own in zip(together, *parts, strict=True)]
     low, high = min(ratios), max(ratios)

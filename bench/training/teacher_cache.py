@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.gpu.report import print_columns
+from bench.harness.table import print_rows
 from cdkd_ext.data import Manifest, write_shards
 from cdkd_ext.data.batches import Key
 from cdkd_ext.data.shard_writing import Chunk
@@ -46,7 +46,7 @@ def main() -> None:
         for batch in options.batches:
             rates = measure(outputs, options.rows, batch)
             rows.append([str(batch), *(f"{rate:.0f}" for rate in rates)])
-    print_columns(rows)
+    print_rows(rows)
 
 
 def distributions(joints: int, bins: int) -> Tensor:
