@@ -1,9 +1,9 @@
 """People of a frame, all at once and one after the other: `python -m bench.inference.frames`.
 
 From a 1080p image and boxes to keypoints in its pixels: this package with PyTorch, with its fused copies (float32 and
-bfloat16), and with onnxruntime on an exported file, against the common way of scripts around ONNX files, which cut, normalise,
-run and decode one person after the other with numpy. All look at the same crops with the same network. A round has each way
-once, and the median of the rounds counts.
+bfloat16), and with onnxruntime on exported files (float32 and int8), against the common way of scripts around ONNX files,
+which cut, normalise, run and decode one person after the other with numpy. All look at the same crops with the same
+network. A round has each way once, and the median of the rounds counts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from bench.gpu.report import print_columns
+from bench.harness.table import print_rows
 from cdkd_ext.data import crop_matrix, invert_affine, region_from_box, transform_points
 from cdkd_ext.deployment import CropDecoder, write_onnx
 from cdkd_ext.deployment.export import described
+from cdkd_ext.deployment.int8 import quantize
 from cdkd_ext.inference import Predictor, TorchNetwork
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import PoseNetwork, create_model
@@ -73,7 +74,7 @@ def main() -> None:
     print(
         f"{options.model}, {options.size}x{options.size}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     )
-    print_columns([["way", "threads", "people", "ms/frame", "crops/s", "times as fast"], *rows])
+    print_rows([["way", "threads", "people", "ms/frame", "crops/s", "times as fast"], *rows])
 
 
 def draw_boxes(people: int, rng: np.random.Generator) -> Boxes:
@@ -96,11 +97,14 @@ def competitors(
         folder / "whole.onnx",
         metadata=described(network.spec, precision="float32", flip_test=False),
     )
+    noise = np.random.default_rng(0).integers(0, 256, (64, *network.input_size, 3), dtype=np.uint8)
+    quantize(folder / "whole.onnx", folder / "int8.onnx", noise)
     predictors = {
         "PyTorch": Predictor(network, flip_test=False),
         "PyTorch, fused": Predictor(TorchNetwork(network, flip_test=False, precision="float32")),
         "PyTorch, fused, bfloat16": Predictor(TorchNetwork(network, flip_test=False, precision="bfloat16")),
         "onnxruntime, exported": Predictor.load(folder / "whole.onnx", threads=threads),
+        "onnxruntime, exported, int8": Predictor.load(folder / "int8.onnx", threads=threads),
     }
 
     def asked(predictor: Predictor) -> Callable[[npt.NDArray[np.uint8], Boxes], Floats]:
@@ -147,7 +151,7 @@ def check_agreement(ways: dict[str, Any], image: npt.NDArray[np.uint8], boxes: B
     expected = ways[ONE_BY_ONE](image, boxes)
     for name, way in ways.items():
         off = np.linalg.norm(way(image, boxes) - expected, axis=-1) > 0.1
-        limit = 0.6 if "bfloat16" in name else 0.05
+        limit = 0.6 if "bfloat16" in name or "int8" in name else 0.05
         if off.mean() > limit:
             raise SystemExit(f"{name}: {100 * off.mean():.1f} % of the keypoints are elsewhere")
 

@@ -102,6 +102,11 @@ def load_footage(
     return footage
 
 
+def footage_folder(config: DataConfig, output: Path) -> Path:
+    """Where a run with this output folder keeps frames of videos, and what a detector found."""
+    return (Path(config.cache) if config.cache else output) / "footage"
+
+
 def check_footage(config: DataConfig) -> None:
     """Check what can be checked of the options without reading a file.
 

@@ -13,7 +13,7 @@ import numpy as np
 from cdkd_ext.data.coco import load_coco_detections, load_coco_persons
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.dataset import PoseDataset
-from cdkd_ext.data.footage import Footage, check_footage, load_footage
+from cdkd_ext.data.footage import Footage, check_footage, footage_folder, load_footage
 from cdkd_ext.data.frames import Progress, no_progress
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
@@ -207,8 +207,7 @@ def load_people(
         )
     footage = None
     if config.images:
-        folder = (Path(config.cache) if config.cache else output) / "footage"
-        footage = load_footage(config, folder, joints, progress=progress)
+        footage = load_footage(config, footage_folder(config, output), joints, progress=progress)
     return People(train, val, joints, footage)
 
 

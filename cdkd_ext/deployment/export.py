@@ -91,16 +91,17 @@ def export_network(
     (N, J, 2), x and y in pixels of the crop, and ``scores`` float32 (N, J). Its metadata has the joints with their
     skeleton and mirror pairs (a COCO category), the crop's size and padding, and how the network is made.
 
-    It appears when it says what PyTorch says on crops of the validation people, or of drawn people where the run's data are
-    not there.
+    It appears when it says what PyTorch says on crops of the validation people, or else of the run's footage, or of drawn
+    people where the run's data are not there.
 
     Args:
         weights: the folder of a run (its best checkpoint), or a checkpoint of this package.
         output: the new file; None puts it beside the checkpoint, with its name.
         format: "onnx", or "torch" for a program of torch.export in ATen's operators (`torch.export.load` runs it).
         precision: what the network computes in. "float16" halves the file and helps on GPUs; "int8" (ONNX) quantises the
-            convolutions by their activations on crops of people to train on (without any, of every other person to
-            validate on, who is then not measured on, but for AP). Both are measured where there are labels.
+            convolutions, and what lies between them, by their activations on crops of people to train on (without any,
+            of every other person to validate on, who is then not measured on, but for AP, or of the run's footage). Both
+            are measured where there are labels.
         flip_test: average with the mirrored crop inside of the file, which takes twice the time.
         opset: version of ONNX's operators, 18 to 23.
         license: of the weights, a text for the metadata.
@@ -141,16 +142,17 @@ def export_network(
             write_program(decoder, made, metadata)
             written = ProgramNetwork(made, network.spec)
         difference = Difference.between(reference, written, people.crops(_CHECKED), people.source)
-        accuracy, others = None, people if calibration is None else calibration.others
+        accuracy, measured, others = None, 0, people if calibration is None else calibration.others
         if precision == "float32":
             difference.refuse_large(target)
         else:
             before, after = others.accuracy(reference), others.accuracy(written)
-            accuracy = (before[0], before[1], after[1]) if before and after else None
+            if before and after:
+                accuracy, measured = (before.metric, before.value, after.value), before.people
         temporary.write_bytes(made.read_bytes())
     graph = opset if format == "onnx" else None
     calibrated = None if calibration is None else f"{len(calibration.crops)} crops of {calibration.source}"
-    size, measured = target.stat().st_size, len(others.truth.persons)
+    size = target.stat().st_size
     return ExportReport(target, size, precision, graph, difference, accuracy, calibrated, measured)
 
 

@@ -5,25 +5,32 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.deployment.onnx_graph import set_metadata
 
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
 _BATCH = 16
 # SimCC's linear layers decide between neighbouring bins, which eight bits cannot: they lose as much as all convolutions
-_QUANTIZED = ("Conv", "ConvTranspose")
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+# between convolutions in eight bits, too: each change of type costs what the integers save
+_BETWEEN = ("Add", "Relu", "Resize", "MaxPool", "Concat")
 
 
 def quantize(
     source: str | os.PathLike[str], target: str | os.PathLike[str], crops: npt.NDArray[np.uint8]
 ) -> None:
-    """Write a float32 graph of `write_onnx` with its convolutions in int8 (onnxruntime's static quantisation).
+    """Write a float32 graph of `write_onnx` with its convolutions, and what lies between them, in int8.
+
+    By onnxruntime's static quantisation. What follows the last convolution, the decoding for one, stays as it is.
 
     Args:
         source: the graph.
@@ -44,14 +51,26 @@ def quantize(
             os.fspath(target),
             _Reader(crops),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_QUANTIZED),
+            op_types_to_quantize=[*_CONVOLUTIONS, *_BETWEEN],
+            nodes_to_quantize=_before_convolutions(onnx.load(str(prepared)).graph.node),
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            # unsigned, so that 0 is the lowest value after a ReLU: only then does onnxruntime fold it into the convolution
+            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
     model = onnx.load(os.fspath(target))
     set_metadata(model, metadata)
     onnx.save(model, os.fspath(target))
+
+
+def _before_convolutions(nodes: Sequence[NodeProto]) -> list[str]:
+    """Names of the convolutions and of all that one of them follows, of nodes in the order in which they run."""
+    names, needed = [], set[str]()
+    for node in reversed(nodes):
+        if node.op_type in _CONVOLUTIONS or needed.intersection(node.output):
+            names.append(node.name)
+            needed.update(node.input)
+    return names
 
 
 class _Reader:

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.data import DataConfig, EvaluationSet, Person, PoseDataset
+from cdkd_ext.data.footage import footage_folder, load_footage
 from cdkd_ext.data.loading import labelled_people, load_validation
+from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import measure
 from cdkd_ext.evaluation.crop_networks import predict_with
 from cdkd_ext.evaluation.metrics import crop_padding, crop_resample
@@ -23,6 +25,20 @@ from cdkd_ext.synthetic import draw_people
 from cdkd_ext.training.files import data_of_run
 
 _DRAWN = 16
+
+
+class Accuracy(NamedTuple):
+    """What a network was measured at.
+
+    Attributes:
+        metric: its name.
+        value: in percent.
+        people: how many it is of.
+    """
+
+    metric: str
+    value: float
+    people: int
 
 
 class Calibration(NamedTuple):
@@ -46,22 +62,19 @@ class CheckedPeople:
     Attributes:
         truth: the people with their annotations.
         spec: the description of the network that looks at them.
-        config: where they come from; None where they were drawn for want of others.
+        source: where they come from, in words.
+        config: the same as options; None where they were drawn for want of others.
     """
 
     truth: EvaluationSet
     spec: ModelSpec
+    source: str
     config: DataConfig | None
 
     @property
     def drawn(self) -> bool:
         """Whether they were drawn for want of others."""
         return self.config is None
-
-    @property
-    def source(self) -> str:
-        """Where they come from, in words."""
-        return "drawn people" if self.drawn else str(self.truth.annotation_file)
 
     def crops(self, count: int) -> npt.NDArray[np.uint8]:
         """RGB crops (N, h, w, 3) of people that are spread evenly, N at most `count`."""
@@ -77,12 +90,12 @@ class CheckedPeople:
             InputError: the annotations to train on are malformed.
         """
         config = self.config
-        assert config is not None and config.root is not None
-        if config.train is not None and (Path(config.root) / config.train).is_file():
-            people = labelled_people(config)[0]
+        assert config is not None
+        if config.root is not None and config.train is not None:
+            file = Path(config.root) / config.train
+            people = labelled_people(config)[0] if file.is_file() else []
             if people:
-                crops = self._crops(people, count)
-                return Calibration(crops, f"people to train on, {Path(config.root) / config.train}", self)
+                return Calibration(self._crops(people, count), f"people to train on, {file}", self)
         chosen, rest = self.truth.persons[::2], self.truth.persons[1::2]
         crops, source = self._crops(chosen, count), f"every other person of {self.source}"
         if self.truth.metric == "AP" or not rest:
@@ -103,18 +116,21 @@ class CheckedPeople:
         chosen = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset)))})
         return np.stack([dataset[index]["image"].permute(1, 2, 0).numpy() for index in chosen])
 
-    def accuracy(self, network: CropNetwork) -> tuple[str, float] | None:
-        """Name and value in percent of a network's metric; None where the labels are of other joints, or there are none."""
+    def accuracy(self, network: CropNetwork) -> Accuracy | None:
+        """A network's metric; None where the labels are of other joints, or there are none."""
         truth = self.truth
         if self.drawn or truth.metric == "none" or network.joints.names != truth.joints.names:
             return None
         metrics = measure(truth, predict_with(network, truth), self.spec)
-        return ("PCKh@0.5", metrics["pckh"]) if truth.metric == "pckh" else ("AP", 100 * metrics["AP"])
+        if truth.metric == "pckh":
+            # those without a head length are left out
+            return Accuracy("PCKh@0.5", metrics["pckh"], metrics["people"])
+        return Accuracy("AP", 100 * metrics["AP"], len(truth.persons))
 
 
 @contextmanager
 def people_to_check(weights: str, data: DataConfig | None, spec: ModelSpec) -> Iterator[CheckedPeople]:
-    """The validation people of the data, else of the run, else drawn ones, which are gone after the block.
+    """The validation people of the data, else of the run, else the run's footage, else drawn ones, gone after the block.
 
     Args:
         weights: the folder of a run, or a checkpoint.
@@ -128,10 +144,29 @@ def people_to_check(weights: str, data: DataConfig | None, spec: ModelSpec) -> I
     if config is None and (Path(weights) / "config.yaml").is_file():
         config = data_of_run(weights)
         there = config.root is not None and config.val is not None and Path(config.root).is_dir()
+        if not there:
+            footage = _footage(config, Path(weights), spec)
+            if footage is not None:
+                yield footage
+                return
         config = config if there else None
     if config is not None:
-        yield CheckedPeople(load_validation(config), spec, config)
+        truth = load_validation(config)
+        yield CheckedPeople(truth, spec, str(truth.annotation_file), config)
         return
     with tempfile.TemporaryDirectory() as folder:
         draw_people(Path(folder) / "val", _DRAWN)
-        yield CheckedPeople(load_validation(DataConfig(root=folder)), spec, None)
+        yield CheckedPeople(load_validation(DataConfig(root=folder)), spec, "drawn people", None)
+
+
+def _footage(config: DataConfig, run: Path, spec: ModelSpec) -> CheckedPeople | None:
+    """The people of a run's footage, whom nothing is measured on; None where it has none, or it is there no more."""
+    if not config.images or spec.joints is None:
+        return None
+    try:
+        persons = load_footage(config, footage_folder(config, run), spec.joints).persons
+    except InputError:
+        return None
+    sources = [config.images] if isinstance(config.images, str) else config.images
+    truth = EvaluationSet(persons, spec.joints, "none", Path(sources[0]), "found in the footage")
+    return CheckedPeople(truth, spec, ", ".join(sources), config)

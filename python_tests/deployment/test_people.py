@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from cdkd_ext.data import DataConfig, PoseDataset
 from cdkd_ext.data.loading import labelled_people, load_validation
+from cdkd_ext.deployment import export_network
 from cdkd_ext.deployment.people import people_to_check
+from cdkd_ext.errors import InputError
+from cdkd_ext.inference import TorchNetwork
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +56,29 @@ def test_without_them_nobody_is_both_quantised_by_and_measured_on(drawn_people, 
     with people_to_check("weights", data, spec) as people:
         found = replace(people, truth=replace(people.truth, metric="AP")).calibration(256)
     assert len(found.others.truth.persons) == 12 and found.source.endswith("who are measured on, too")
+
+
+def test_those_without_a_head_length_do_not_count_as_measured(drawn_people, decided_network, spec):
+    network = TorchNetwork(decided_network(spec.joints, "simcc", split_ratio=2.0), flip_test=False)
+    with people_to_check("weights", DataConfig(root=str(drawn_people)), spec) as people:
+        unknown = [replace(person, head_size=float("nan")) for person in people.truth.persons[:3]]
+        fewer = replace(people.truth, persons=[*unknown, *people.truth.persons[3:]])
+        found = [replace(people, truth=truth).accuracy(network) for truth in (people.truth, fewer)]
+    assert [(one.metric, one.people) for one in found] == [("PCKh@0.5", 12), ("PCKh@0.5", 9)]
+
+
+def test_a_run_of_footage_alone_is_quantised_by_its_footage(
+    decided_network, spec, run_of, drawn_people, tmp_path
+):
+    run = run_of(decided_network(spec.joints, "simcc", split_ratio=2.0), None)
+    images = drawn_people / "val/images"
+    data = {"images": str(images), "image_boxes": "whole", "train": None, "val": None}
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+    report = export_network(str(run), str(tmp_path / "small.onnx"), precision="int8")
+    assert report.calibrated == f"6 crops of every other person of {images}, who are not measured on"
+    assert report.difference.source == str(images) and report.accuracy is None
+    # footage that is not there any more
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": data | {"images": str(tmp_path / "gone")}}))
+    assert export_network(str(run), str(tmp_path / "large.onnx")).difference.source == "drawn people"
+    with pytest.raises(InputError, match=r"data: expected the run's data.* got drawn people"):
+        export_network(str(run), str(tmp_path / "none.onnx"), precision="int8")
