@@ -16,6 +16,7 @@ from cdkd_ext.files import read_yaml
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import count_macs, create_model, list_models
 from cdkd_ext.studies.runs import REQUEST, LaterWords, StudyRun, run_history
+from cdkd_ext.teachers.file import TeacherFile
 from cdkd_ext.training.config import ModelConfig, TrainingConfig
 
 SIZES = (32, 64)
@@ -31,6 +32,8 @@ _OWN = {
 }
 # of students with a teacher, unless the file of options says otherwise
 _TAUGHT = ("--teacher_options.flip", "true", "--teacher_options.threads", "1")
+# of teachers that are no checkpoints: what they say of a person serves every view of every student
+_ASKED_ONCE = ("--teacher_options.ask", "people")
 
 
 class Row(NamedTuple):
@@ -125,7 +128,7 @@ class LspStudy:
     sizes: tuple[int, ...] = SIZES
     models: tuple[str, ...] = ("lowres_base",)
     epochs: int = 60
-    views: int = 4
+    views: int = 16
     precision: str = "no"
     options: str | None = None
 
@@ -241,6 +244,8 @@ class LspStudy:
             command=self._command(model, size, row, teacher, seed),
             after=tuple(f"{one}-{other}" for one in pair for other in self.seeds),
             later=self._later(key, pair) if kind.longer else None,
+            # the first one asks about the people
+            cache=None if teacher is None else name_of(teacher),
             # a person's views take turns from epoch to epoch
             work=_TRAINING * epoch_work * share * epochs,
         )
@@ -266,7 +271,8 @@ class LspStudy:
         }
         return (
             *("distill" if taught else "train", "--recipe", _RECIPE),
-            *(_TAUGHT if taught else ()),
+            *(_TAUGHT if teacher else ()),
+            *(_ASKED_ONCE if teacher and TeacherFile(teacher).is_foreign else ()),
             *(("--config", extra) if extra else ()),
             *(word for name, value in own.items() for word in (f"--{name}", str(value))),
         )

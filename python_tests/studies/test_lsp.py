@@ -81,9 +81,17 @@ def test_the_longer_one_takes_as_long_as_the_taught_one(study: tuple[StudyReport
 
 def test_views_and_outputs_are_made_once(study: tuple[StudyReport, Path, list[str]]) -> None:
     _, folder, _ = study
-    assert (
-        len(list((folder / "views").glob("views-*"))) == len(list((folder / "views").glob("compact-*"))) == 1
-    )
+    found = sorted(path.name.split("-")[0] for path in (folder / "views").iterdir())
+    assert found == ["keypoints", "views"]
+
+
+def test_a_checkpoint_is_asked_about_views(drawn_people: Path, tmp_path: Path, teacher: str) -> None:
+    own = tmp_path / "own.safetensors"
+    own.touch()
+    plans = [plan_of(drawn_people, file, rows=("taught",)) for file in (teacher, str(own))]
+    foreign, checkpoint = (plan.runs(10, MPII_JOINTS)[0].command for plan in plans)
+    place = foreign.index("--teacher_options.ask")
+    assert foreign[place + 1] == "people" and "--teacher_options.ask" not in checkpoint
 
 
 def test_the_report_says_what_was_measured(study: tuple[StudyReport, Path, list[str]]) -> None:
