@@ -1,4 +1,16 @@
+import numpy as np
+import numpy.typing as npt
+
 def build_info() -> dict[str, str | None]: ...
 def cpu_features() -> dict[str, bool]: ...
 def instruction_set() -> str: ...
 def jpeg_extent(content: bytes) -> tuple[int, int, int, bool, bool] | None: ...
+def area_crop(
+    image: npt.NDArray[np.uint8],
+    scale_x: float,
+    offset_x: float,
+    width: int,
+    scale_y: float,
+    offset_y: float,
+    height: int,
+) -> npt.NDArray[np.uint8]: ...

@@ -1,6 +1,8 @@
-// What needs no tensors, so no torch: the build, the processor, and how far a JPEG reaches.
+// What needs no tensors, so no torch: the build, the processor, how far a JPEG reaches, and crops.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include "area.h"
 #include "cpu/isa.h"
 #include "jpeg.h"
 
@@ -57,6 +59,21 @@ py::object jpeg_extent(const py::bytes& content) {
   return py::make_tuple(found->height, found->width, found->end, found->closed, found->whole);
 }
 
+py::array_t<uint8_t> area_crop(const py::array_t<uint8_t>& image, double scale_x, double offset_x,
+                               ptrdiff_t width, double scale_y, double offset_y, ptrdiff_t height) {
+  if (image.ndim() != 3 || image.shape(2) != 3 || image.strides(2) != 1 || image.strides(1) != 3) {
+    throw py::value_error("image: expected (H, W, 3) without gaps between pixels");
+  }
+  py::array_t<uint8_t> crop({height, width, ptrdiff_t{3}});
+  const cdkd::Image pixels{image.data(), image.shape(0), image.shape(1), image.strides(0)};
+  uint8_t* const to = crop.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    cdkd::area_crop(pixels, {scale_x, offset_x, width}, {scale_y, offset_y, height}, to);
+  }
+  return crop;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -70,4 +87,7 @@ PYBIND11_MODULE(_C, m) {
       "jpeg_extent", &jpeg_extent,
       "Height, width, the end of a JPEG's image, whether an end marker closes it and whether every block has "
       "its codes; None for what is no JPEG's beginning.");
+  m.def("area_crop", &area_crop, py::arg("image").noconvert(), py::arg("scale_x"), py::arg("offset_x"),
+        py::arg("width"), py::arg("scale_y"), py::arg("offset_y"), py::arg("height"),
+        "A crop (height, width, 3) of an image (H, W, 3) uint8: means over the areas that its pixels cover.");
 }

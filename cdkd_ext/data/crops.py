@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cdkd_ext._C import area_crop
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # part of the fingerprints of stored crops; to be raised when a change here changes a pixel
-VERSION = 1
+VERSION = 2
 _LARGEST_SIDE = 32_767  # of what OpenCV 4 warps
 _FEWER = (
     f"one that shows at most {_LARGEST_SIDE} pixels of the image's width and height, as OpenCV 4 warps them"
@@ -170,6 +171,8 @@ def warp_crop(
     reduction = _reduction(matrix) if resample == "area" else 1.0
     if reduction <= 1 + _SAME:
         return _sampled(image, matrix, crop_size)
+    if matrix[0][1] == 0 == matrix[1][0]:
+        return _means(image, matrix, crop_size)
     if reduction >= 2 * _FEWEST_SAMPLES:
         factor = min(int(reduction / _FEWEST_SAMPLES), max(image.shape[:2]))
         image, matrix = _averaged(image, matrix, crop_size, factor)
@@ -184,9 +187,21 @@ def warp_crop(
     return cv2.resize(sampled, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
+def _means(
+    image: npt.NDArray[np.uint8], matrix: FloatArray, crop_size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """The means of what a crop's pixels cover, where it is not turned."""
+    if image.strides[1:] != (3, 1):
+        image = np.ascontiguousarray(image)
+    (scale_x, _, x), (_, scale_y, y) = np.asarray(matrix, dtype=np.float64).tolist()
+    height, width = crop_size
+    return area_crop(image, scale_x, x, width, scale_y, y, height)
+
+
 def _reduction(matrix: FloatArray) -> float:
     """How many image pixels the longer side of a crop's pixel covers."""
-    return float(np.linalg.norm(invert_affine(matrix)[:, :2], axis=0).max())
+    (a, b, _), (c, d, _) = invert_affine(matrix).tolist()
+    return max(math.hypot(a, c), math.hypot(b, d))
 
 
 def _averaged(
