@@ -233,7 +233,7 @@ def test_a_recipe_sets_what_it_names_and_later_options_win(capsys):
     with pytest.raises(SystemExit):
         main(["distill", "--recipe", "lsp_student", "--recipe=paper_losses", "--epochs=7", "--print_config"])
     printed = capsys.readouterr().out
-    assert "epochs: 7" in printed and "activation: relu" in printed and "views: 8" in printed
+    assert "epochs: 7" in printed and "activation: relu" in printed and "views: 16" in printed
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def write_onnx(
     assert exported is not None
     model = exported.model_proto
     _name_batch(model)
+    _share_matrices(model)
     _forget_sources(model)
     model.ir_version = _LATER_IR_VERSION if opset > _LATER_OPSET else _IR_VERSION
     set_metadata(model, metadata or {})
@@ -87,6 +88,34 @@ def _name_batch(model: ModelProto) -> None:
         for size in info.type.tensor_type.shape.dim:
             if size.dim_param == symbol:
                 size.dim_param = "batch"
+
+
+def _share_matrices(model: ModelProto) -> None:
+    """Multiply a batch by a matrix itself: the exporter makes a copy of it for each image."""
+    graph = model.graph
+    matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    copies = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Expand" and node.input[0] in matrices
+    }
+    for node in graph.node:
+        if node.op_type == "MatMul":
+            node.input[1] = copies.get(node.input[1], node.input[1])
+    _remove_unused(model)
+
+
+def _remove_unused(model: ModelProto) -> None:
+    """Remove nodes that nothing reads, and constants of theirs."""
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+        else:
+            graph.node.remove(node)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)
 
 
 def _forget_sources(model: ModelProto) -> None:

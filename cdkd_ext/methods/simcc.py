@@ -235,13 +235,8 @@ class SimCC(Method):
         """A joint's classes from its maps."""
         feature = network.final_layer(features)
         # a joint's maps lie side by side, as the release's "(joint map)" channels do
-        # as a matrix: of more dimensions an exporter makes a product for each image, with a copy of the weights
-        cells = feature.reshape(-1, network.mlp_head_x.in_features)
-        x, y = (
-            layer(cells).reshape(feature.shape[0], network.num_joints, layer.out_features)
-            for layer in (network.mlp_head_x, network.mlp_head_y)
-        )
-        return SimCCOutput(feature, x, y)
+        cells = feature.reshape(feature.shape[0], network.num_joints, network.mlp_head_x.in_features)
+        return SimCCOutput(feature, network.mlp_head_x(cells), network.mlp_head_y(cells))
 
     def codec(self, spec: CodecOptions, *, simcc_score: str = "min") -> SimCCCodec:
         """See `Method.codec`."""

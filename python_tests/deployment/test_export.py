@@ -8,6 +8,7 @@ import shutil
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -66,6 +67,14 @@ def test_a_file_says_what_its_network_says(run, exported, drawn_people):
     for found, expected in zip(theirs(photo(), BOXES), ours(photo(), BOXES), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-3)
     assert theirs(photo(), BOXES).keypoints.std() > 5
+
+
+def test_no_matrix_is_copied_for_each_image(exported):
+    graph = onnx.load(exported.path).graph
+    kinds = {node.op_type for node in graph.node}
+    assert "MatMul" in kinds and not {"Expand", "Shape"} & kinds
+    read = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= read
 
 
 def test_heatmaps_are_flipped_and_decoded_inside(heatmap):
