@@ -26,8 +26,8 @@ std::vector<Covered> covered(const Axis& axis, ptrdiff_t size) {
     const double middle = (static_cast<double>(i) - axis.offset) / axis.scale;
     const double low = middle - half, high = middle + half;
     // of an image that is far away nothing is left
-    const double begin = std::min(std::max(std::ceil(low - 0.5), 0.0), last + 1);
-    const double end = std::min(std::max(std::floor(high + 0.5), -1.0), last) + 1;
+    const double begin = std::min(last + 1, std::max(0.0, std::ceil(low - 0.5)));
+    const double end = std::min(last, std::max(-1.0, std::floor(high + 0.5))) + 1;
     all[i].begin = static_cast<ptrdiff_t>(begin);
     for (double place = begin; place < end; ++place) {
       const double shared = std::min(high, place + 0.5) - std::max(low, place - 0.5);

@@ -122,9 +122,8 @@ def invert_affine(matrix: FloatArray) -> npt.NDArray[np.float64]:
     """
     (a, b, tx), (c, d, ty) = np.asarray(matrix, dtype=np.float64).tolist()
     determinant = a * d - b * c
-    check(
-        determinant != 0 and math.isfinite(determinant), "matrix", matrix, "an invertible (2, 3) affine map"
-    )
+    fits = determinant != 0 and all(map(math.isfinite, (determinant, tx, ty)))
+    check(fits, "matrix", matrix, "an invertible (2, 3) affine map of finite numbers")
     a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
     return np.array([[a, b, -(a * tx + b * ty)], [c, d, -(c * tx + d * ty)]])
 

@@ -163,8 +163,16 @@ def test_bad_box(box: tuple[float, float, float, float]) -> None:
 def test_bad_padding_and_matrix() -> None:
     with pytest.raises(InputError, match="padding"):
         region_from_box((0, 0, 5, 5), (32, 32), 0)
-    with pytest.raises(InputError, match="matrix: expected an invertible"):
-        invert_affine(np.array([[1.0, 2, 0], [2, 4, 0]]))
+    image = np.zeros((8, 8, 3), np.uint8)
+    for matrix in (
+        [[1.0, 2, 0], [2, 4, 0]],
+        [[0.5, 0, math.nan], [0, 0.5, 0]],
+        [[0.5, 0, 0], [0, math.inf, 0]],
+    ):
+        with pytest.raises(InputError, match="matrix: expected an invertible"):
+            invert_affine(np.array(matrix))
+        with pytest.raises(InputError, match="matrix: expected an invertible"):
+            warp_crop(image, np.array(matrix), (4, 4))
 
 
 def test_fit_aspect() -> None:
