@@ -74,20 +74,20 @@ void area_crop(const Image& image, const Axis& columns, const Axis& rows, uint8_
     begin = std::min(begin, column.begin);
     end = std::max(end, column.begin + static_cast<ptrdiff_t>(column.weights.size()));
   }
-  const ptrdiff_t size = std::max<ptrdiff_t>(end - begin, 0) * kChannels;
+  begin = std::min(begin, end);
+  const ptrdiff_t size = (end - begin) * kChannels;
   std::vector<float> sums(size);
   for (const Covered& row : down) {
     std::fill(sums.begin(), sums.end(), 0.0f);
-    const uint8_t* from = image.data + row.begin * image.row_stride + begin * kChannels;
-    for (const float weight : row.weights) {
-      add_row(from, weight, size, sums.data());
-      from += image.row_stride;
+    for (size_t k = 0; k < row.weights.size(); ++k) {
+      const ptrdiff_t place = row.begin + static_cast<ptrdiff_t>(k);
+      add_row(image.data + place * image.row_stride + begin * kChannels, row.weights[k], size, sums.data());
     }
     for (const Covered& column : across) {
       float means[kChannels] = {};
-      const float* pixel = sums.data() + (column.begin - begin) * kChannels;
+      ptrdiff_t place = (column.begin - begin) * kChannels;
       for (const float weight : column.weights) {
-        for (ptrdiff_t c = 0; c < kChannels; ++c) means[c] += weight * *pixel++;
+        for (ptrdiff_t c = 0; c < kChannels; ++c) means[c] += weight * sums[place++];
       }
       for (const float mean : means) *crop++ = rounded(mean);
     }
