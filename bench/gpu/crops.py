@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu.report import print_columns
+from bench.harness.table import print_rows
 from cdkd_ext.data import Augmentation, Person, PoseDataset, load_coco_persons
 from cdkd_ext.data.cached_views import FixedViews, build_student_views
 from cdkd_ext.data.device_crops import crops_on_device
@@ -52,7 +52,7 @@ def main() -> None:
         rates = measure(dataset, folder, options.batch)
     rows = [["path", "samples/s and core", f"cores for {WANTED} samples/s"]]
     rows += [[path, f"{rate:.0f}", f"{WANTED / rate:.1f}"] for path, rate in rates.items()]
-    print_columns(rows)
+    print_rows(rows)
 
 
 def people(options: argparse.Namespace, folder: Path) -> tuple[Sequence[Person], JointSet]:
