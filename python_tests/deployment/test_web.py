@@ -139,7 +139,7 @@ def test_a_browser_finds_what_python_finds(model, tmp_path):
     points = np.array([[[joint["x"], joint["y"]] for joint in person] for person in found["drawn"]])
     scores = np.array([[joint["score"] for joint in person] for person in found["drawn"]])
     assert points.shape == expected.keypoints.shape
-    # both sample bilinearly, with roundings of their own, which may decide between two bins
+    # the same means, with roundings of their own, which may decide between two bins
     away = np.linalg.norm(points - expected.keypoints, axis=-1)
     assert np.median(away) < 1e-3 and (away > 0.1).mean() < 0.2
     np.testing.assert_allclose(scores, expected.scores, atol=0.05)
