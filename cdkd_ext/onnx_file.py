@@ -80,7 +80,8 @@ class OnnxFile:
         check(self.path.is_file(), str(path), "no such file", "an ONNX file")
         check(threads is None or threads > 0, "threads", threads, "a positive number, or None")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        # what it says of an error is in the error
+        options.log_severity_level = 4
         if threads is not None:
             options.intra_op_num_threads = threads
         there = onnxruntime.get_available_providers()

@@ -20,6 +20,8 @@ class AdaptationConfig:
         output: folder of the run: configuration, adapted network, report, metrics, state.
         model: the network: an ONNX file, a YAML file that describes one, or a run or checkpoint of this package.
         preset: the description of an ONNX file by name; None recognises it by its outputs.
+        input_size: height of the network's input in pixels, for ONNX files of heatmaps: a smaller one costs less, with the
+            square. The network's strides have to divide it. None keeps the file's.
         size: heights of the crops to learn in pixels, such as 32 or 24-96; "full" learns at full resolution alone.
         full_share: share of the crops at full resolution, so that nothing is unlearnt.
         teacher: whose keypoints at full resolution are learnt: a file as for `model`. Empty is the network itself.
@@ -48,6 +50,7 @@ class AdaptationConfig:
     output: str = "runs/adapt"
     model: str = ""
     preset: str | None = None
+    input_size: int | None = None
     size: str = "32"
     full_share: float = 0.1
     teacher: str = ""
@@ -94,6 +97,9 @@ class AdaptationConfig:
         check(self.steps % self.check_every == 0, "steps", self.steps, expected)
         for name in ("patience", "keep_outputs", "checkpoint_every"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "zero or more")
+        check(
+            self.input_size is None or self.input_size > 0, "input_size", self.input_size, "a positive number"
+        )
         check_option("precision", self.precision, ("no", "bf16"))
         self.optimizer.validate()
         self.teacher_options.validate()

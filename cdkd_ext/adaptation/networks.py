@@ -8,10 +8,13 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from cdkd_ext.adaptation.input_size import write_with_input_size
 from cdkd_ext.adaptation.onnx_graph import TrainableGraph
 from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.codecs import SimCCOutput
@@ -86,6 +89,13 @@ class AdaptableNetwork(nn.Module):
     def as_saved(self, path: Path | None = None) -> CropNetwork:
         """The network of a file that `save` wrote, apart from this one; None is this one as it is."""
 
+    @torch.no_grad()
+    def macs(self) -> int:
+        """Multiply-accumulates for one crop: of convolutions and products of matrices."""
+        with FlopCounterMode(display=False) as counted:
+            self(torch.zeros(1, 3, *self.input_size, dtype=torch.uint8))
+        return int(counted.get_total_flops()) // 2
+
     def fingerprint(self) -> str:
         """What tells the network from others, by its weights and its description."""
         digest = hashlib.sha256(repr(self.description).encode())
@@ -107,6 +117,7 @@ class AdaptableGraph(AdaptableNetwork):
     Args:
         path: the file.
         description: of its outputs.
+        height: of its input in pixels, where it is to be another than the file's; see `write_with_input_size`.
 
     Raises:
         InputError: see `TrainableGraph`; or the outputs are not as described.
@@ -114,7 +125,19 @@ class AdaptableGraph(AdaptableNetwork):
 
     file_name = "adapted.onnx"
 
-    def __init__(self, path: Path, description: TeacherDescription) -> None:
+    def __init__(self, path: Path, description: TeacherDescription, height: int | None = None) -> None:
+        if height is not None:
+            check(
+                description.kind == "heatmap",
+                "input_size",
+                f"{height} for a network of {description.kind}",
+                "nothing: only heatmaps say where joints are whatever the size",
+            )
+            # lives as long as the network, which is compared with the file
+            self._folder = TemporaryDirectory(prefix="cdkd-")
+            resized = Path(self._folder.name) / path.name
+            write_with_input_size(path, resized, height, description)
+            path, description = resized, replace(description, input_size=None)
         file = OnnxNetwork(OnnxFile(path, cpu=True), description)
         self._described = described = file.description
         probe = file(torch.full((2, 3, *input_size(described)), _GRAY, dtype=torch.uint8))
@@ -267,18 +290,29 @@ class AdaptableModule(AdaptableNetwork):
         return network
 
 
-def load_adaptable(model: str, options: TeacherOptions) -> AdaptableNetwork:
+def load_adaptable(model: str, options: TeacherOptions, height: int | None = None) -> AdaptableNetwork:
     """Read a network to adapt: an ONNX file, a YAML file that describes one, or a run or checkpoint of this package.
+
+    Args:
+        model: the file.
+        options: its `preset` counts.
+        height: of the network's input in pixels, for an ONNX file of heatmaps; None is the file's own.
 
     Raises:
         InputError: a file is missing or malformed, or the network cannot be trained.
     """
     file = TeacherFile(model, options=options)
     if not file.is_foreign:
+        check(
+            height is None,
+            "input_size",
+            height,
+            "nothing for a network of this package: train one of that size",
+        )
         check(Path(model).exists(), "model", model, "an ONNX file, a YAML file that describes one, or a run")
         return AdaptablePoseNetwork(load_model(model, "model"))
     path, description = file.described()
-    return AdaptableGraph(path, description)
+    return AdaptableGraph(path, description, height)
 
 
 def load_teacher(

@@ -18,6 +18,7 @@ from cdkd_ext.adaptation.onnx_modules import onnx2torch, unknown_operators
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.onnx_file import OnnxFile
+from cdkd_ext.training.precision import tf32
 
 TOLERANCE = 1e-3  # of an output's largest value: float32 that was summed in another order
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
@@ -119,7 +120,9 @@ class TrainableGraph(nn.Module):
         file = file or OnnxFile(self.path, cpu=True)
         shown = str(file.path)
         try:
-            outputs = self(images)
+            # what a GPU rounds by default would be as much as is allowed
+            with tf32(False):
+                outputs = self(images)
         except (RuntimeError, TypeError, IndexError, ValueError) as error:
             got = f"one that fails for {len(images)} images: {_one_line(error)}"
             fail(shown, got, "a graph for any number of images; export it with an open batch size")

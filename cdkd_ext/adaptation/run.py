@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,14 @@ def adapt(
     processes = accelerator.num_processes
     check(processes == 1, "processes", processes, "one: an adaptation is short")
     set_seed(config.seed)
-    network = network or load_adaptable(config.model, TeacherOptions(preset=config.preset))
+    check(
+        network is None or config.input_size is None,
+        "input_size",
+        config.input_size,
+        "nothing for a network of one's own",
+    )
+    options = TeacherOptions(preset=config.preset)
+    network = network or load_adaptable(config.model, options, config.input_size)
     network = network.to(accelerator.device)
     config.resolutions().check_below(network.input_size[0])
     unchanged = network.as_saved()
@@ -133,6 +141,10 @@ def _teacher(
     options = config.teacher_options
     if config.teacher:
         return load_teacher(config.teacher, network.joints, options, accelerator.device)
+    if config.input_size is not None:
+        # the file as it is, at its own full resolution
+        options = replace(options, preset=config.preset)
+        return load_teacher(config.model, network.joints, options, accelerator.device)
     return asked(unchanged, network.fingerprint(), network.joints, options)
 
 
@@ -183,9 +195,11 @@ def _plan(
 ) -> str:
     learning = sum(value.numel() for value in network.learning().values() if value.requires_grad)
     who = config.teacher or "the network itself"
+    height, width = network.input_size
     return "\n".join(
         [
-            f"network: {config.model}, {learning / 1e6:.2f} M weights that learn",
+            f"network: {config.model}, {learning / 1e6:.2f} M weights that learn; "
+            f"input {height}x{width}, {network.macs() / 1e6:.0f} M multiply-accumulates",
             f"teacher: {who} at full resolution; joints: {teacher.joint_map}",
             f"people: {len(people.trained)}, and {len(people.kept_aside)} kept aside",
         ]
@@ -195,6 +209,8 @@ def _plan(
 def _metadata(config: AdaptationConfig) -> dict[str, str]:
     """What the adapted file says about itself."""
     told = {"model": Path(config.model).name, "size": config.size, "steps": config.steps}
+    if config.input_size is not None:
+        told["input_size"] = config.input_size
     return {"cdkd_ext.adapted": json.dumps(told)}
 
 

@@ -130,6 +130,18 @@ def test_samples_are_taught_on_the_device(people, tmp_path):
     assert "teacher_output" in both[0] and "teacher_output" not in both[1]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_samples_are_taught_the_same(people, tmp_path):
+    teacher, batch = asked(people, tmp_path), views_of(people, 4)
+    expected = teacher.output(batch["index"], batch["to_image"])
+    on_gpu = {name: value.cuda() for name, value in batch.items()}
+    given = TaughtSamples(dataset(people), teacher).on_device(on_gpu)["teacher_output"]
+    for name in ("logits_x", "logits_y", "confidence"):
+        assert getattr(given, name).is_cuda
+        torch.testing.assert_close(getattr(given, name).cpu(), getattr(expected, name), atol=1e-3, rtol=1e-4)
+
+
 def test_crops_without_people_and_people_who_were_not_asked_about(people, tmp_path):
     teacher = asked(people, tmp_path)
     with pytest.raises(

@@ -71,6 +71,20 @@ def test_other_joints_are_matched_and_the_rest_is_left_out(config, write_teacher
     assert "nothing for upper_neck, head_top" in printed
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_a_teacher_that_is_asked_once_teaches_the_same(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config = replace(
+        config, teacher_options=replace(config.teacher_options, ask="people"), epochs=2, batch_size=8
+    )
+    on_cpu = distill(config)
+    for graphs in (True, False):
+        output = str(tmp_path / f"gpu_{graphs}")
+        on_gpu = distill(replace(config, output=output, cpu=False, cuda_graphs=graphs))
+        assert on_gpu["cca"] == pytest.approx(on_cpu["cca"], rel=0.02)
+
+
 def test_a_teacher_that_is_asked_once_about_people_says_what_it_says_of_plain_views(config, tmp_path):
     keypoints = replace(config.teacher_options, targets="keypoints")
     views = distill(replace(config, teacher_options=keypoints))
