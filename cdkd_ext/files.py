@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,10 @@ from typing import Any
 from cdkd_ext.errors import InputError, check, fail
 
 _MOST_VALUES = 100_000  # of a YAML file
+# what `content_digest` reads of a large file
+_SAMPLES, _SAMPLE = 8, 8192
+_BLOCK = 1 << 20
+_UNCOMPRESSED = {".bmp", ".dib", ".pbm", ".pgm", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff"}
 
 
 @contextmanager
@@ -44,6 +49,30 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def content_digest(path: str | os.PathLike[str]) -> str:
+    """What tells a file of images or video from others: its size, and its bytes, all of them or samples of a large file.
+
+    Where the file lies and when it was copied is no matter. A large file is read at its beginning, at its end and at
+    `_SAMPLES` - 2 places between: of compressed images and videos everything after a change is another sequence of bytes.
+    Formats without compression are read whole.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        if size <= _SAMPLES * _SAMPLE or path.suffix.lower() in _UNCOMPRESSED:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        else:
+            for number in range(_SAMPLES):
+                file.seek(number * (size - _SAMPLE) // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
 
 
 def write_json(value: Any, path: str | os.PathLike[str], *, indent: int | None = 1) -> None:

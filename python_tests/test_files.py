@@ -6,11 +6,19 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
 
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.errors import InputError
-from cdkd_ext.files import new_folder, read_yaml, remove_leftovers, replacing, write_json
+from cdkd_ext.files import (
+    content_digest,
+    new_folder,
+    read_yaml,
+    remove_leftovers,
+    replacing,
+    write_json,
+)
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
 
@@ -143,3 +151,24 @@ def test_yaml_that_nobody_wrote(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(InputError, match=rf"a\.yaml: .*{message}"):
         read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".PPM", ".mp4"])
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 3_000_000])
+def test_a_file_is_known_by_its_content(tmp_path, suffix, size):
+    content = bytearray(np.random.default_rng(size).bytes(size))
+    first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    first.write_bytes(content)
+    second.write_bytes(content)
+    os.utime(second, ns=(1, 1))
+    assert content_digest(first) == content_digest(second)
+    second.write_bytes(content + b"x")
+    assert content_digest(first) != content_digest(second)
+    if size:
+        # without compression each byte may change alone
+        places = [0, size - 1] + ([size // 3] if suffix in (".bmp", ".PPM") else [])
+        for place in places:
+            changed = bytearray(content)
+            changed[place] ^= 1
+            second.write_bytes(changed)
+            assert content_digest(first) != content_digest(second)

@@ -23,7 +23,7 @@ from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.mirrored_views import MirroredViews
 from cdkd_ext.data.person import Person
 from cdkd_ext.errors import InputError
-from cdkd_ext.files import new_folder, remove_leftovers
+from cdkd_ext.files import content_digest, new_folder, remove_leftovers
 
 STUDENT_FIELDS = ("image", "keypoints", "annotated", "labelled", "to_image")
 CHUNK = 64
@@ -189,17 +189,16 @@ def store_views(
 
 
 def image_fingerprint(persons: Sequence[Person]) -> bytes:
-    """What changes when an image that stored crops were made of does: the paths, sizes and times of all files."""
+    """What changes when an image does that crops were made of: the content of all files, wherever they lie."""
     digest = hashlib.sha256()
     described: dict[Path, str] = {}
     for person in persons:
         path = Path(person.image_path)
         if path not in described:
             try:
-                status = path.stat()
-                described[path] = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0"
+                described[path] = content_digest(path)
             except OSError:  # reading it will tell
-                described[path] = f"{path}\0"
+                described[path] = str(path)
         digest.update(described[path].encode())
         digest.update(b"upright" if person.upright else b"stored")
     return digest.digest()

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,11 +20,12 @@ from cdkd_ext.data.near_duplicates import BITS, NearDuplicates, difference_hash
 from cdkd_ext.data.person import Person
 from cdkd_ext.detectors import Detector
 from cdkd_ext.errors import InputError, check, fail
-from cdkd_ext.files import write_json
+from cdkd_ext.files import content_digest, write_json
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
 
 _logger = logging.getLogger(__name__)
+_PLACE = "{file}"  # in what is kept of a broken image, whose copy may lie elsewhere
 _SHOWN = 3
 _SECONDS_BETWEEN_SAVES = 30.0
 WHOLE = "whole"
@@ -165,7 +165,7 @@ def _people(
         progress("images", done + 1, len(found.frames))
         look = seen.at(frame.path)
         if look.broken:
-            footage.broken.append(look.broken)
+            footage.broken.append(look.broken.replace(_PLACE, str(frame.path)))
         elif not known.add(look.bits()):
             footage.duplicates += 1
         else:
@@ -204,7 +204,6 @@ def _person(frame: Frame, index: int, box: ScoredBox, joints: JointSet) -> Perso
 class _Look:
     """What was seen in an image; kept as JSON."""
 
-    stamp: list[int]
     size: tuple[int, int] = (0, 0)
     hash: str = ""
     broken: str = ""
@@ -227,6 +226,7 @@ class _Seen:
     def __init__(self, path: Path, detector: Detector | None) -> None:
         self._path, self._detector = path, detector
         self._looks: dict[str, _Look] = {}
+        self._keys: dict[Path, str] = {}
         self._changed, self._saved = False, time.monotonic()
         # of the image that was read last
         self._image: tuple[Path, Image] | None = None
@@ -239,15 +239,14 @@ class _Seen:
 
     def at(self, path: Path) -> _Look:
         """Size and hash of an image, or why it cannot be read."""
-        key, stamp = str(path.absolute()), _stamp(path)
-        look = self._looks.get(key)
-        if look is not None and look.stamp == stamp:
-            return look
-        look = _Look(stamp)
+        key = self._key(path)
+        if key in self._looks:
+            return self._looks[key]
+        look = _Look()
         try:
             image = self._read(path)
         except InputError as error:
-            look.broken = str(error)
+            look.broken = str(error).replace(str(path), _PLACE)
         else:
             look.size = image.shape[0], image.shape[1]
             look.hash = difference_hash(image).tobytes().hex()
@@ -263,7 +262,7 @@ class _Seen:
                 (x, y, width, height, score)
                 for (x, y, width, height), score in zip(boxes.tolist(), scores.tolist(), strict=True)
             ]
-            self._keep(str(path.absolute()), look)
+            self._keep(self._key(path), look)
         return look.boxes
 
     def person(self, path: Path, look: _Look, box: ScoredBox) -> npt.NDArray[np.uint8]:
@@ -271,7 +270,7 @@ class _Seen:
         key = ",".join(f"{value:.1f}" for value in box[:4])
         if key not in look.people:
             look.people[key] = difference_hash(_within(self._read(path), box)).tobytes().hex()
-            self._keep(str(path.absolute()), look)
+            self._keep(self._key(path), look)
         return np.frombuffer(bytes.fromhex(look.people[key]), np.uint8)
 
     def save(self) -> None:
@@ -279,6 +278,15 @@ class _Seen:
         if self._changed:
             write_json({name: asdict(look) for name, look in self._looks.items()}, self._path, indent=None)
             self._changed, self._saved = False, time.monotonic()
+
+    def _key(self, path: Path) -> str:
+        """The content of an image, whose looks are those of every copy."""
+        if path not in self._keys:
+            try:
+                self._keys[path] = content_digest(path)
+            except OSError as error:
+                fail(str(path), error.strerror or "an unreadable file", "an image")
+        return self._keys[path]
 
     def _keep(self, key: str, look: _Look) -> _Look:
         self._looks[key] = look
@@ -299,12 +307,3 @@ def _within(image: Image, box: ScoredBox) -> Image:
     left, top = (min(max(round(at), 0), size - 1) for at, size in ((x, width), (y, height)))
     right, bottom = max(round(x + wide), left + 1), max(round(y + high), top + 1)
     return image[top:bottom, left:right]
-
-
-def _stamp(path: Path) -> list[int]:
-    """What changes with a file's content."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        fail(str(path), error.strerror or "an unreadable file", "an image")
-    return [status.st_size, status.st_mtime_ns]

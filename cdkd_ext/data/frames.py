@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from cdkd_ext.errors import InputError, check, fail
-from cdkd_ext.files import write_json
+from cdkd_ext.files import content_digest, write_json
 from cdkd_ext.images import save_image
 
 _logger = logging.getLogger(__name__)
@@ -190,8 +190,7 @@ def extract_frames(
 
 
 def _fingerprint(video: Path, frames: int, every: int) -> str:
-    status = video.stat()
-    identity = [str(video.resolve()), status.st_size, status.st_mtime_ns, 0 if every else frames, every]
+    identity = [content_digest(video), 0 if every else frames, every]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
 

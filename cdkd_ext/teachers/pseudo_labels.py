@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from cdkd_ext.data import Person, PoseDataset
+from cdkd_ext.data.cached_views import image_fingerprint
 from cdkd_ext.data.crops import VERSION
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import replacing
@@ -121,10 +122,7 @@ def _asked(teacher: _Teacher, dataset: PoseDataset, indices: Sequence[int]) -> t
 def _fingerprint(teacher: _Teacher, identity: str, persons: Sequence[Person], padding: float | None) -> str:
     spec = teacher.teacher_spec
     told: list[Any] = [VERSION, identity, padding or spec.padding, spec.resample, spec.unbiased_crop]
-    for person in persons:
-        status = person.image_path.stat() if person.image_path.exists() else None
-        stamp = None if status is None else [status.st_size, status.st_mtime_ns]
-        told.append([str(person.image_path.absolute()), stamp, person.box.tolist(), person.upright])
+    told += [image_fingerprint(persons).hex(), [person.box.tolist() for person in persons]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 

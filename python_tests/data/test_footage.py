@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -25,10 +26,12 @@ def scene(seed: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Three images, of which the second shows what the first does, and a broken one."""
+    """Three images, of which the second shows nearly what the first does, and a broken one."""
     folder = tmp_path / "images"
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        save_image(scene(seed), folder / f"{name}.png")
+        image = scene(seed)
+        image[0, 0] ^= name == "b"
+        save_image(image, folder / f"{name}.png")
     (folder / "d.jpg").write_bytes(b"no image")
     return folder
 
@@ -192,6 +195,12 @@ def test_every_image_is_looked_at_once(images: Path, detector: Path, looks: list
     # other options may find others
     load(images, detector=str(detector), detection=DetectionOptions(overlap=0.5))
     assert looks.count("detect") == 3
+    looks.clear()
+    # and what was copied was seen
+    copied = shutil.copytree(images, images.parent / "copied")
+    again = load(copied, detector=str(detector))
+    assert looks == [] and {person.image_path.parent for person in again.persons} == {copied}
+    assert again.broken == [first.broken[0].replace(str(images), str(copied))]
 
 
 def test_an_interruption_keeps_what_was_seen(images: Path, detector: Path, looks: list[str]) -> None:
