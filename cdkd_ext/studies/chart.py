@@ -19,7 +19,8 @@ _STUDENT, _SHELF = COLORS[0], COLORS[1]
 
 
 def draw_chart(rows: Sequence[RowResult], path: Path) -> None:
-    """Draw the rows that were measured: a panel for each size, and one of accuracy against multiply-accumulates.
+    """Draw the rows that were measured: a panel for each size, and and accuracy against multiply-accumulates
+    where students differ in these.
 
     Args:
         rows: of the report.
@@ -28,16 +29,19 @@ def draw_chart(rows: Sequence[RowResult], path: Path) -> None:
     measured = [row for row in rows if row.limbs is not None]
     sizes = sorted({row.size for row in measured}, key=lambda size: size or 10_000)
     heights = [max(sum(row.size == size for row in measured), 2) + 1 for size in sizes]
+    costs = {row.macs for row in measured if row.macs and not row.shelf}
+    below = [14] if len(costs) > 1 else []
     with matplotlib.rc_context({**_STYLE, "grid.color": "#e3e3e3"}):
-        figure = Figure(figsize=(10, 0.36 * sum(heights) + 6), layout="constrained")
-        grid = figure.add_gridspec(len(sizes) + 1, 1, height_ratios=[*heights, 14])
+        figure = Figure(figsize=(10, 0.36 * sum(heights + below) + 1), layout="constrained")
+        grid = figure.add_gridspec(len(sizes) + len(below), 1, height_ratios=[*heights, *below])
         shared = None
         for place, size in enumerate(sizes):
             shared = figure.add_subplot(grid[place], sharex=shared)
             _by_row(shared, [row for row in measured if row.size == size])
         if shared is not None:
             shared.set_xlabel("p12: PCKh@0.5 of the limbs' joints, % [95 %]")
-        _against_macs(figure.add_subplot(grid[len(sizes)]), measured)
+        if below:
+            _against_macs(figure.add_subplot(grid[len(sizes)]), measured)
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=110)
 
