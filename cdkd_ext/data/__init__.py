@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cdkd_ext.data.crops import (
         CropRegion,
         crop_matrix,
+        crops_of_boxes,
         fit_aspect,
         invert_affine,
         region_from_box,
@@ -58,6 +59,7 @@ __all__ = [
     "build_sharded_views",
     "build_stored_crops",
     "crop_matrix",
+    "crops_of_boxes",
     "crops_on_device",
     "difference_hash",
     "extract_frames",
@@ -98,6 +100,7 @@ _LATE = {
     "build_sharded_views": "data.sharded_views",
     "build_stored_crops": "data.stored_crops",
     "crop_matrix": "data.crops",
+    "crops_of_boxes": "data.crops",
     "crops_on_device": "data.device_crops",
     "difference_hash": "data.near_duplicates",
     "extract_frames": "data.frames",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext._C import area_crop
-from cdkd_ext.errors import check, check_option
+from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
 # part of the fingerprints of stored crops; to be raised when a change here changes a pixel
@@ -184,6 +184,76 @@ def warp_crop(
     sampled = _sampled(image, finer, (height * samples, width * samples))
     # means of whole blocks, whose middles are the pixels' centres
     return cv2.resize(sampled, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def crops_of_boxes(
+    image: npt.NDArray[np.uint8],
+    boxes: FloatArray,
+    crop_size: tuple[int, int],
+    padding: float = 1.25,
+    resample: Resample = DEFAULT_RESAMPLE,
+    *,
+    unbiased: bool = False,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Crop all people of an image at once: what `region_from_box`, `crop_matrix` and `warp_crop` give for each, to the bit.
+
+    Args:
+        image: (H, W, 3) uint8.
+        boxes: (N, 4), (x, y, width, height) in image pixels, finite, width and height positive; N at least 1.
+        crop_size: (height, width).
+        padding: see `region_from_box`.
+        resample: see `warp_crop`.
+        unbiased: see `crop_matrix`.
+
+    Returns:
+        The crops (N, height, width, 3) uint8, and the (N, 2, 3) maps from their pixels to the image's.
+
+    Raises:
+        InputError: a box is too small or too large for float64, OpenCV 4 cannot warp so many pixels, or an unknown way to
+            sample.
+
+    Example:
+        >>> import numpy as np
+        >>> from cdkd_ext.data import crops_of_boxes
+        >>> crops, to_image = crops_of_boxes(np.zeros((480, 640, 3), np.uint8), np.array([[10, 20, 64, 128]]), (32, 32))
+        >>> crops.shape, to_image.shape
+        ((1, 32, 32, 3), (1, 2, 3))
+    """
+    check_option("resample", resample, RESAMPLINGS)
+    height, width = crop_size
+    aspect = width / height
+    corners, sizes = boxes[:, :2], boxes[:, 2:]
+    centers = corners + sizes / 2
+    with np.errstate(all="ignore"):
+        high = np.maximum(sizes[:, 1], sizes[:, 0] / aspect) * padding
+        wide = np.maximum(sizes[:, 0], sizes[:, 1] * aspect) * padding
+        if unbiased:
+            scales = np.stack([(width - 1) / wide, (height - 1) / high], 1)
+            middle = np.array([(width - 1) / 2, (height - 1) / 2])
+        else:
+            scales = np.repeat((width / wide)[:, None], 2, 1)
+            middle = np.array([width / 2, height / 2])
+        offsets = middle - scales * centers
+        back = scales[:, ::-1] / scales.prod(1, keepdims=True)
+        to_image = np.zeros((len(boxes), 2, 3))
+        to_image[:, 0, 0], to_image[:, 1, 1] = back.T
+        to_image[:, :, 2] = -(back * offsets)
+    fits = np.isfinite(to_image).all((1, 2)) & (back > 0).all(1)
+    if not fits.all():
+        first = int(np.argmin(fits))
+        fail(f"boxes[{first}]", boxes[first].tolist(), "a box of which a crop can be made in float64")
+    crops = np.empty((len(boxes), height, width, 3), np.uint8)
+    means = (back.max(1) > 1 + _SAME) & (resample == "area")
+    if image.strides[1:] != (3, 1) and means.any():
+        image = np.ascontiguousarray(image)
+    for crop, (x, y), (from_x, from_y), mean in zip(
+        crops, scales.tolist(), offsets.tolist(), means.tolist(), strict=True
+    ):
+        if mean:
+            crop[:] = area_crop(image, x, from_x, width, y, from_y, height)
+        else:
+            crop[:] = _sampled(image, np.array([[x, 0.0, from_x], [0.0, y, from_y]]), crop_size)
+    return crops, to_image
 
 
 def _means(

@@ -23,12 +23,26 @@ def boxes_and_scores(boxes: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
     Raises:
         InputError: something else; a box that is not finite or empty is named by its index.
     """
+    plain = _plain(boxes)
+    if plain is not None:
+        return plain
     rows = _rows(boxes)
     parsed = [_box(row, f"boxes[{i}]") for i, row in enumerate(rows)]
     return (
         np.array([box for box, _ in parsed], np.float64).reshape(-1, 4),
         np.array([score for _, score in parsed], np.float32),
     )
+
+
+def _plain(boxes: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]] | None:
+    """Right boxes of nothing but numbers, all at once; None for what has to be looked at one by one."""
+    found = _numbers(boxes)
+    if found is None or found.ndim != 2 or found.shape[1] not in (4, 5) or not len(found):
+        return None
+    if not (np.isfinite(found).all() and (found[:, 2:4] > 0).all()):
+        return None
+    scores = found[:, 4] if found.shape[1] == 5 else np.ones(len(found))
+    return found[:, :4].copy(), scores.astype(np.float32)
 
 
 def _rows(boxes: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
+from cdkd_ext.data.crops import crops_of_boxes
 from cdkd_ext.detectors import Detector
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image, read_image
@@ -147,12 +147,15 @@ class Predictor:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
-        size, unbiased = self.network.input_size, self.network.unbiased_crop
-        regions = [region_from_box(box, size, self.padding) for box in places]
-        matrices = [crop_matrix(region, size, unbiased=unbiased) for region in regions]
-        crops = np.stack([warp_crop(pixels, matrix, size, self.resample) for matrix in matrices])
-        to_image = np.stack([invert_affine(matrix) for matrix in matrices]).astype(np.float32)
-        keypoints, scores = self.network(crops, to_image)
+        crops, to_image = crops_of_boxes(
+            pixels,
+            places,
+            self.network.input_size,
+            self.padding,
+            self.resample,
+            unbiased=self.network.unbiased_crop,
+        )
+        keypoints, scores = self.network(crops, to_image.astype(np.float32))
         return Poses(keypoints, scores, box_scores)
 
     def follow(

@@ -19,8 +19,7 @@ _STUDENT, _SHELF = COLORS[0], COLORS[1]
 
 
 def draw_chart(rows: Sequence[RowResult], path: Path) -> None:
-    """Draw the rows that were measured: a panel for each size, and and accuracy against multiply-accumulates
-    where students differ in these.
+    """Draw the rows that were measured: a panel for each size, and their costs where students differ in these.
 
     Args:
         rows: of the report.

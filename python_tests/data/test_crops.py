@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cdkd_ext.data import (
     CropRegion,
     crop_matrix,
+    crops_of_boxes,
     fit_aspect,
     invert_affine,
     region_from_box,
@@ -240,3 +241,34 @@ def test_the_unbiased_crop_of_a_mirrored_region_is_the_mirrored_crop() -> None:
     )
     x, y = transform_points(points, plain).T
     np.testing.assert_allclose(transform_points(points, flipped), np.column_stack([47 - x, y]), atol=1e-9)
+
+
+@given(
+    boxes=st.lists(st.tuples(coordinates, coordinates, lengths, lengths), min_size=1, max_size=5),
+    size=st.sampled_from([(1, 1), (32, 32), (24, 40), (64, 48)]),
+    padding=st.floats(0.5, 2),
+    resample=st.sampled_from(["area", "linear"]),
+    unbiased=st.booleans(),
+    mirrored=st.booleans(),
+)
+def test_crops_of_boxes_are_those_of_each_box(boxes, size, padding, resample, unbiased, mirrored) -> None:
+    """To the bit, also of images that are views of others."""
+    unbiased = unbiased and min(size) > 1
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    if mirrored:
+        image = image[:, ::-1]
+    crops, to_image = crops_of_boxes(image, np.array(boxes), size, padding, resample, unbiased=unbiased)
+    assert crops.shape == (len(boxes), *size, 3) and crops.dtype == np.uint8
+    for box, crop, back in zip(boxes, crops, to_image, strict=True):
+        matrix = crop_matrix(region_from_box(box, size, padding), size, unbiased=unbiased)
+        np.testing.assert_array_equal(back, invert_affine(matrix))
+        np.testing.assert_array_equal(crop, warp_crop(image, matrix, size, resample))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1e-320, 1e-320), (0, 0, 1e308, 1e308), (1e308, 0, 1e-200, 1e-200)])
+def test_boxes_beyond_float64_are_named(box) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(
+        InputError, match=r"boxes\[1\]: expected a box of which a crop can be made in float64"
+    ):
+        crops_of_boxes(image, np.array([(0, 0, 4, 4), box], np.float64), (32, 32))
