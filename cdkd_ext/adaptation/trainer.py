@@ -23,6 +23,7 @@ from cdkd_ext.training.state import NAME, load_optimizer, save_state
 from cdkd_ext.training.trainee import Record, Trainee
 
 AGREEMENT = "agreement"
+_SHAKEN = 0.8  # of the agreement that a first portion leaves; less is more than new crops explain
 
 
 class AdaptationTask(nn.Module):
@@ -158,6 +159,8 @@ class AdaptationTrainer(Trainee[AdaptationConfig]):
         """Measure the network, keep it where it is better than before, and end the training where it is no more."""
         record = {**self._trained(epoch), **self._measure()}
         self.history.append(record)
+        if len(self.history) == 2:
+            self._say_if_shaken()
         self._next_epoch(epoch)
         if self._is_best(record):
             self._save(self.output / self.task.network.file_name)
@@ -166,6 +169,16 @@ class AdaptationTrainer(Trainee[AdaptationConfig]):
         self._write(self.epochs_done)
         self._write_metrics()
         return record
+
+    def _say_if_shaken(self) -> None:
+        """Say so where the first portion took much of what the network knew."""
+        before, after = (record[AGREEMENT] for record in self.history)
+        if after < _SHAKEN * before:
+            rate = self.config.optimizer.learning_rate
+            self.accelerator.print(
+                f"the agreement fell from {before:.1f} to {after:.1f}: a tenth of the learning rate "
+                f"(--optimizer.learning_rate {rate / 10:g}) keeps more of what the network knows"
+            )
 
     def _stalled(self) -> bool:
         """Whether the agreement has not risen for as many measurements as `patience` says."""

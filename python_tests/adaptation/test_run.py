@@ -78,6 +78,14 @@ def test_a_network_learns_to_see_from_afar(config, tmp_path, capsys):
     assert json.loads((tmp_path / "run/report.json").read_text())["after"][0]["height"] == 16
 
 
+@pytest.mark.parametrize(("rate", "shaken"), [(1.0, True), (1e-6, False)])
+def test_a_rate_that_is_far_too_high_is_told(config, rate, shaken, capsys):
+    adapt(replace(config, optimizer=replace(config.optimizer, learning_rate=rate)))
+    shown = capsys.readouterr().out
+    assert shown.count("a tenth of the learning rate (--optimizer.learning_rate 0.1)") == int(shaken)
+    assert ("keeps more of what the network knows" in shown) == shaken
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_on_a_gpu_it_learns_as_well(config):
