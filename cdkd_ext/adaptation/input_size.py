@@ -75,7 +75,9 @@ def _change(model: Any, name: str, shape: Sequence[int | None]) -> None:
     before = _inferred(model)
     graph = model.graph
     (images,) = (value for value in graph.input if value.name == name)
-    _set_shape(images, shape)
+    for dim, size in zip(images.type.tensor_type.shape.dim, shape, strict=True):
+        if size is not None:
+            dim.dim_value = size
     for output in graph.output:
         # they follow from the nodes
         output.type.tensor_type.ClearField("shape")
@@ -96,10 +98,10 @@ def _change(model: Any, name: str, shape: Sequence[int | None]) -> None:
         if node.input[0] not in before or node.input[0] not in after:
             continue
         _follow(model, node, place, index, constants, before[node.input[0]], after[node.input[0]])
-    inferred = _inferred(model)
-    for output in graph.output:
-        if output.name in inferred:
-            _set_shape(output, inferred[output.name])
+    for output, inferred in zip(
+        graph.output, onnx.shape_inference.infer_shapes(model).graph.output, strict=True
+    ):
+        output.CopyFrom(inferred)
 
 
 def _follow(
@@ -148,17 +150,6 @@ def _inferred(model: Any) -> _Sizes:
         for value in (*graph.input, *graph.value_info, *graph.output)
         if value.type.tensor_type.HasField("shape")
     }
-
-
-def _set_shape(value: Any, shape: Sequence[int | None]) -> None:
-    dims = value.type.tensor_type.shape.dim
-    names = [dim.dim_param for dim in dims] or [""] * len(shape)
-    del dims[:]
-    for size, name in zip(shape, names, strict=True):
-        if size:
-            dims.add(dim_value=size)
-        else:
-            dims.add(dim_param=name or "batch")
 
 
 def _compare(

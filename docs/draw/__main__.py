@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from costs import costs
 from layers import layers
 from method import merging, method
 from resample import resample
@@ -16,7 +17,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "images"
 def main(folder: Path = IMAGES) -> None:
     """Write every picture, named after its function."""
     folder.mkdir(parents=True, exist_ok=True)
-    for draw in (method, merging, layers, resample, results):
+    for draw in (method, merging, layers, resample, results, costs):
         (folder / f"{draw.__name__}.svg").write_text(str(draw()), encoding="utf-8")
 
 
