@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,8 +13,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, save
 from torch import nn
 
-from cdkd_ext.data import PoseDataset, load_coco_persons
-from cdkd_ext.teachers import TeacherDescription
+from cdkd_ext.data import Augmentation, DataConfig, PoseDataset, load_coco_persons
+from cdkd_ext.teachers import TeacherDescription, TeacherOptions
+from cdkd_ext.training import OptimizerConfig
+
+if TYPE_CHECKING:
+    from cdkd_ext.adaptation import AdaptationConfig
 
 SIZE = 64
 # the extra dev leaves it out, since it would bring another torch; `make test` installs it by itself
@@ -148,3 +152,25 @@ def small_file(tmp_path: Path) -> Callable[..., Path]:
         return write_pose_network(tmp_path / name, SmallNetwork(channels=4), batch=batch)
 
     return write
+
+
+@pytest.fixture
+def config(pose_file: Path, drawn_people: Path, tmp_path: Path) -> AdaptationConfig:
+    """A short adaptation to 16 pixels."""
+    from cdkd_ext.adaptation import AdaptationConfig
+
+    return AdaptationConfig(
+        output=str(tmp_path / "run"),
+        model=str(pose_file),
+        size="16",
+        # what has learnt few people by heart knows none that are turned
+        data=DataConfig(root=str(drawn_people), workers=0, augmentation=Augmentation(0, 0, 0, 0)),
+        teacher_options=TeacherOptions(),
+        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="constant", warmup=0, weight_decay=0),
+        steps=8,
+        batch_size=8,
+        check_every=4,
+        report_people=12,
+        flip_test=False,
+        cpu=True,
+    )

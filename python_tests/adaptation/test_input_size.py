@@ -11,16 +11,14 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from cdkd_ext.adaptation import AdaptableModule, AdaptationConfig, adapt, load_adaptable
+from cdkd_ext.adaptation import AdaptableModule, adapt, load_adaptable
 from cdkd_ext.adaptation.input_size import write_with_input_size
 from cdkd_ext.checkpoints import save_model
-from cdkd_ext.data import Augmentation, DataConfig
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import create_model
 from cdkd_ext.onnx_file import OnnxFile
 from cdkd_ext.teachers import TeacherDescription, TeacherOptions
-from cdkd_ext.training import OptimizerConfig
 from python_tests.adaptation.conftest import (
     DESCRIPTION,
     SIZE,
@@ -153,22 +151,8 @@ def test_what_has_no_other_size_is_refused(pose_file, tmp_path):
         load_adaptable(str(tmp_path / "ours.safetensors"), options, HALF)
 
 
-def test_an_adaptation_makes_the_file_smaller(pose_file, drawn_people, tmp_path, capsys):
-    config = AdaptationConfig(
-        output=str(tmp_path / "run"),
-        model=str(pose_file),
-        input_size=HALF,
-        size="16",
-        data=DataConfig(root=str(drawn_people), workers=0, augmentation=Augmentation(0, 0, 0, 0)),
-        teacher_options=TeacherOptions(),
-        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="constant", warmup=0, weight_decay=0),
-        steps=120,
-        batch_size=8,
-        check_every=60,
-        report_people=12,
-        flip_test=False,
-        cpu=True,
-    )
+def test_an_adaptation_makes_the_file_smaller(config, tmp_path, capsys):
+    config = replace(config, input_size=HALF, steps=120, check_every=60)
     report = adapt(config)
     file = OnnxFile(tmp_path / "run/adapted.onnx", cpu=True)
     assert file.inputs["image"].shape[2:] == (HALF, HALF)

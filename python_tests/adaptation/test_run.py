@@ -13,38 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from cdkd_ext.adaptation import AdaptableModule, AdaptationConfig, TrainableGraph, adapt
+from cdkd_ext.adaptation import AdaptableModule, TrainableGraph, adapt
 from cdkd_ext.adaptation.trainer import AdaptationTrainer
 from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.cli import main
-from cdkd_ext.data import Augmentation, DataConfig, PoseDataset, load_coco_persons
+from cdkd_ext.data import DataConfig, PoseDataset, load_coco_persons
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import create_model
 from cdkd_ext.onnx_file import OnnxFile
 from cdkd_ext.teachers import TeacherOptions
-from cdkd_ext.training import InterruptedRun, NonFiniteLossError, OptimizerConfig
+from cdkd_ext.training import InterruptedRun, NonFiniteLossError
 from python_tests.adaptation.conftest import DESCRIPTION, SIZE
-
-
-@pytest.fixture
-def config(pose_file, drawn_people, tmp_path):
-    """A short adaptation to 16 pixels."""
-    return AdaptationConfig(
-        output=str(tmp_path / "run"),
-        model=str(pose_file),
-        size="16",
-        # what has learnt few people by heart knows none that are turned
-        data=DataConfig(root=str(drawn_people), workers=0, augmentation=Augmentation(0, 0, 0, 0)),
-        teacher_options=TeacherOptions(),
-        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="constant", warmup=0, weight_decay=0),
-        steps=8,
-        batch_size=8,
-        check_every=4,
-        report_people=12,
-        flip_test=False,
-        cpu=True,
-    )
 
 
 def _files(folder):
