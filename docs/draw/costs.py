@@ -25,9 +25,11 @@ _PANELS = (
         (
             _Network("Lightning", 271, 30.2, _AS_IT_IS),
             _Network("Thunder", 1220, 35.4, _AS_IT_IS, "end"),
-            _Network("lowres_base, labels + Thunder", 41, 41.6, _SCRATCH),
-            _Network("Lightning, adapted", 271, 56.5, _ADAPTED, "end"),
-            _Network("Thunder, adapted", 1220, 57.4, _ADAPTED, "end"),
+            _Network("lowres_base", 41, 41.6, _SCRATCH),
+            _Network("Lightning at 128", 120, 51.9, _ADAPTED, "end"),
+            _Network("at 160", 188, 55.2, _ADAPTED, "end"),
+            _Network("at 192", 271, 56.5, _ADAPTED, "below"),
+            _Network("Thunder", 1220, 60.8, _ADAPTED, "end"),
         ),
     ),
     (
@@ -35,22 +37,29 @@ _PANELS = (
         (
             _Network("Lightning", 271, 51.1, _AS_IT_IS),
             _Network("Thunder", 1220, 55.2, _AS_IT_IS, "end"),
-            _Network("lowres_base, labels + Thunder", 168, 51.5, _SCRATCH, "end"),
-            _Network("Lightning, adapted", 271, 62.7, _ADAPTED, "end"),
-            _Network("Thunder, adapted", 1220, 66.8, _ADAPTED, "end"),
+            _Network("lowres_base", 168, 51.5, _SCRATCH, "end"),
+            _Network("Lightning at 128", 120, 56.9, _ADAPTED, "end"),
+            _Network("at 160", 188, 60.5, _ADAPTED, "end"),
+            _Network("at 192", 271, 62.7, _ADAPTED, "end"),
+            _Network("Thunder", 1220, 68.5, _ADAPTED, "end"),
         ),
     ),
 )
-_KINDS = (("off the shelf, as it is", _AS_IT_IS), ("from scratch", _SCRATCH), ("adapted, no labels", _ADAPTED))
+_KINDS = (
+    ("off the shelf, as it is", _AS_IT_IS),
+    ("from scratch, labels and teacher", _SCRATCH),
+    ("adapted, no labels", _ADAPTED),
+)
 _WIDTH, _HEIGHT, _TOP, _PANEL = 430, 300, 70, 400
 _LOW, _HIGH, _CHEAP, _DEAR = 25.0, 70.0, 25.0, 2000.0
 
 
 def costs() -> Drawing:
     """A panel for each size of people: a dot for each network, the better the higher, the cheaper the further left."""
-    drawing = Drawing(2 * _WIDTH + 60, _TOP + _HEIGHT + 70, "PCKh of the limbs' joints against multiply-accumulates")
-    for place, (name, color) in enumerate(_KINDS):
-        x = 60 + 230 * place
+    drawing = Drawing(
+        2 * _WIDTH + 60, _TOP + _HEIGHT + 70, "PCKh of the limbs' joints against multiply-accumulates"
+    )
+    for x, (name, color) in zip((66, 280, 580), _KINDS, strict=True):
         drawing.dot(x, 26, 6, fill=color)
         drawing.text(x + 14, 31, name, anchor="start", fill=INK)
     for number, (title, networks) in enumerate(_PANELS):
@@ -59,7 +68,7 @@ def costs() -> Drawing:
 
 
 def _panel(drawing: Drawing, left: float, title: str, networks: tuple[_Network, ...]) -> None:
-    drawing.text(left, _TOP - 12, title, anchor="start", bold=True)
+    drawing.text(left, _TOP - 12, f"{title}: PCKh in percent", anchor="start", bold=True)
     for accuracy in range(30, 71, 10):
         y = _down(accuracy)
         drawing.line([(left, y), (left + _PANEL - 20, y)], color=LINE, width=1)
@@ -74,8 +83,11 @@ def _panel(drawing: Drawing, left: float, title: str, networks: tuple[_Network, 
     for network in networks:
         x, y = left + _across(network.macs), _down(network.accuracy)
         drawing.dot(x, y, 6, fill=network.color)
-        shift = {"start": 11, "end": -11, "middle": 0}[network.side]
-        drawing.text(x + shift, y + 5, network.name, size=13, fill=network.color, anchor=network.side)
+        if network.side == "below":
+            drawing.text(x, y + 22, network.name, size=13, fill=network.color)
+        else:
+            shift = 11 if network.side == "start" else -11
+            drawing.text(x + shift, y + 5, network.name, size=13, fill=network.color, anchor=network.side)
 
 
 def _across(macs: float) -> float:

@@ -24,6 +24,15 @@ def test_the_drawn_results_are_those_of_the_page(checkout):
         assert number in page
 
 
+def test_the_drawn_costs_are_those_of_the_page(checkout):
+    page = (checkout / "docs" / "results.md").read_text()
+    source = (checkout / "docs" / "draw" / "costs.py").read_text()
+    found = re.findall(r"_Network\(\"[^\"]+\", (\d+), (\d\d\.\d)", source)
+    assert len(found) == 14
+    for macs, accuracy in found:
+        assert f"{int(macs):,} M" in page and accuracy in page
+
+
 def test_the_drawn_layers_are_the_packages(checkout):
     drawn = re.findall(r'\("(\w+)", "', (checkout / "docs" / "draw" / "layers.py").read_text())
     packages = {path.parent.name for path in (checkout / "cdkd_ext").glob("*/__init__.py")}
