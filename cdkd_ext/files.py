@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def content_digest(path: str | os.PathLike[str]) -> str:
                 file.seek(number * (size - _SAMPLE) // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE))
     return digest.hexdigest()
+
+
+def known_digest(path: str | os.PathLike[str]) -> str:
+    """`content_digest`, computed once in a process as long as the file's size and time stay what they are.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    path = Path(path).absolute()
+    status = path.stat()
+    return _remembered_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _remembered_digest(path: Path, size: int, time: int) -> str:
+    return content_digest(path)
 
 
 def write_json(value: Any, path: str | os.PathLike[str], *, indent: int | None = 1) -> None:

@@ -9,10 +9,12 @@ import os
 import numpy as np
 import pytest
 
+from cdkd_ext import files
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.errors import InputError
 from cdkd_ext.files import (
     content_digest,
+    known_digest,
     new_folder,
     read_yaml,
     remove_leftovers,
@@ -172,3 +174,16 @@ def test_a_file_is_known_by_its_content(tmp_path, suffix, size):
             changed[place] ^= 1
             second.write_bytes(changed)
             assert content_digest(first) != content_digest(second)
+
+
+def test_a_file_is_read_again_when_its_time_changes(tmp_path, monkeypatch):
+    path, read = tmp_path / "a.jpg", []
+    monkeypatch.setattr(files, "content_digest", lambda path: read.append(path) or content_digest(path))
+    path.write_bytes(b"one")
+    first = known_digest(path)
+    assert first == known_digest(str(path)) == content_digest(path) and read == [path]
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert known_digest(path) == content_digest(path) != first and read == [path, path]
+    with pytest.raises(FileNotFoundError):
+        known_digest(tmp_path / "b.jpg")

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +168,7 @@ def measure(
     """A row for each way."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            started = clock()
-            way(image, boxes)
-            times[name].append(clock() - started)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    medians = in_turns({name: partial(way, image, boxes) for name, way in ways.items()}, rounds, clock)
     slow = medians[ONE_BY_ONE]
     return [
         [
@@ -186,6 +181,19 @@ def measure(
         ]
         for name, seconds in medians.items()
     ]
+
+
+def in_turns(
+    calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """The median of each call's seconds, of rounds that have each once."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            started = clock()
+            call()
+            times[name].append(clock() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 if __name__ == "__main__":

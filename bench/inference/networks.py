@@ -8,16 +8,15 @@ counts.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from bench.harness.table import print_rows
-from bench.inference.frames import CLOCKS
+from bench.inference.frames import CLOCKS, in_turns
 from cdkd_ext.inference import CropNetwork
 from cdkd_ext.inference.predictor import load_network
 
@@ -51,25 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(
-    networks: dict[str, CropNetwork], crops: int, rounds: int, clock: Callable[[], float] = time.perf_counter
+    networks: dict[str, CropNetwork], crops: int, rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
     """Seconds of a call with so many crops, by the network's name."""
     rng = np.random.default_rng(0)
     to_image = np.tile(np.eye(2, 3, dtype=np.float32), (crops, 1, 1))
-    images = {
-        name: rng.integers(0, 256, (crops, *network.input_size, 3), dtype=np.uint8)
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(
+            network, rng.integers(0, 256, (crops, *network.input_size, 3), dtype=np.uint8), to_image
+        )
         for name, network in networks.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    # the first round takes what only a first call does
-    for round_ in range(rounds + 1):
-        for name, network in networks.items():
-            started = clock()
-            network(images[name], to_image)
-            seconds = clock() - started
-            if round_:
-                times[name].append(seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
+    for call in calls.values():
+        # what only a first call does
+        call()
+    return in_turns(calls, rounds, clock)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from cdkd_ext.teachers import TeacherDescription
 from cdkd_ext.teachers.network import OnnxNetwork
 from cdkd_ext.teachers.readers import input_size
 
-_Sizes = dict[str, tuple[int, ...]]
 # of Resize: X, roi, scales, sizes
 _SIZES = 3
 
@@ -90,59 +89,49 @@ def _change(model: Any, name: str, shape: Sequence[int | None]) -> None:
         for attribute in node.attribute
         if attribute.name == "value"
     }
+    after = _inferred(model)
     for index, node in enumerate(graph.node):
         place = {"Reshape": 1, "Resize": _SIZES}.get(node.op_type)
         if place is None or len(node.input) <= place or node.input[place] not in constants:
             continue
-        after = _inferred(model)
-        if node.input[0] not in before or node.input[0] not in after:
+        values = numpy_helper.to_array(constants[node.input[place]]).tolist()
+        old, new = (known.get(node.input[0], ()) for known in (before, after))
+        if old == new or not (old and new and values):
             continue
-        _follow(model, node, place, index, constants, before[node.input[0]], after[node.input[0]])
+        follow = _resized if node.op_type == "Resize" else _reshaped
+        # a constant of its own, since another node may have the same one for something else
+        node.input[place] = f"{node.input[place]}/resized{index}"
+        sizes = np.array(follow(values, old, new), np.int64)
+        graph.initializer.append(numpy_helper.from_array(sizes, node.input[place]))
+        after = _inferred(model)
     for output, inferred in zip(
         graph.output, onnx.shape_inference.infer_shapes(model).graph.output, strict=True
     ):
         output.CopyFrom(inferred)
 
 
-def _follow(
-    model: Any,
-    node: Any,
-    place: int,
-    index: int,
-    constants: Mapping[str, Any],
-    before: tuple[int, ...],
-    after: tuple[int, ...],
-) -> None:
-    """Change a node's constant sizes as its input's sizes changed."""
-    values = numpy_helper.to_array(constants[node.input[place]]).tolist()
-    changed = [axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-    if not changed or not values:
-        return
-    if node.op_type == "Resize":
-        values = [
-            size * new // old if old else size for size, old, new in zip(values, before, after, strict=True)
-        ]
-    else:
-        sizes = {before[axis]: after[axis] for axis in changed}
-        area, other = (prod(shape[axis] for axis in changed) for shape in (before, after))
-        values = _reshaped(values, {**sizes, area: other})
-    # its own, since another node may have the same constant for something else
-    node.input[place] = f"{node.input[place]}/resized{index}"
-    model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), node.input[place]))
+def _resized(sizes: list[int], old: tuple[int, ...], new: tuple[int, ...]) -> list[int]:
+    """The sizes of maps that are enlarged as before, from those of what comes in before and now."""
+    return [
+        size * now // before if before else size for size, before, now in zip(sizes, old, new, strict=True)
+    ]
 
 
-def _reshaped(shape: list[int], sizes: Mapping[int, int]) -> list[int]:
-    """A shape in which changed sizes stand, one by one, or two as factors of one."""
+def _reshaped(shape: list[int], old: tuple[int, ...], new: tuple[int, ...]) -> list[int]:
+    """A shape in which changed sizes stand: one by one, their product, or two as factors of one."""
+    changed = [(before, now) for before, now in zip(old, new, strict=True) if before != now]
+    area, other = (prod(side) for side in zip(*changed, strict=True))
+    sizes = {**dict(changed), area: other}
     result = [sizes.get(size, size) for size in shape]
     for axis in range(len(shape) - 1):
-        old = shape[axis] * shape[axis + 1]
-        if old in sizes and result[axis : axis + 2] == shape[axis : axis + 2]:
-            ratio = math.sqrt(sizes[old] / old)
+        product = shape[axis] * shape[axis + 1]
+        if product in sizes and result[axis : axis + 2] == shape[axis : axis + 2]:
+            ratio = math.sqrt(sizes[product] / product)
             result[axis : axis + 2] = [round(size * ratio) for size in shape[axis : axis + 2]]
     return result
 
 
-def _inferred(model: Any) -> _Sizes:
+def _inferred(model: Any) -> dict[str, tuple[int, ...]]:
     """The sizes of a graph's values, as far as they follow from its input; an open one, such as the batch, is 0."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     return {

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cdkd_ext.adaptation.input_size import write_with_input_size
 from cdkd_ext.adaptation.onnx_graph import TrainableGraph
@@ -22,6 +21,7 @@ from cdkd_ext.errors import check, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
+from cdkd_ext.models.profile import call_macs
 from cdkd_ext.onnx_file import OnnxFile
 from cdkd_ext.teachers import ForeignTeacher, TeacherDescription, TeacherFile, TeacherOptions
 from cdkd_ext.teachers.network import CropNetwork, OnnxNetwork, Outputs, named_outputs, preprocessed
@@ -89,12 +89,10 @@ class AdaptableNetwork(nn.Module):
     def as_saved(self, path: Path | None = None) -> CropNetwork:
         """The network of a file that `save` wrote, apart from this one; None is this one as it is."""
 
-    @torch.no_grad()
     def macs(self) -> int:
-        """Multiply-accumulates for one crop: of convolutions and products of matrices."""
-        with FlopCounterMode(display=False) as counted:
-            self(torch.zeros(1, 3, *self.input_size, dtype=torch.uint8))
-        return int(counted.get_total_flops()) // 2
+        """Multiply-accumulates for one crop, see `cdkd_ext.models.count_macs`."""
+        crop = torch.zeros(1, 3, *self.input_size, dtype=torch.uint8)
+        return call_macs(lambda: self(crop))
 
     def fingerprint(self) -> str:
         """What tells the network from others, by its weights and its description."""

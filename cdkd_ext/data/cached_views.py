@@ -23,7 +23,7 @@ from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.mirrored_views import MirroredViews
 from cdkd_ext.data.person import Person
 from cdkd_ext.errors import InputError
-from cdkd_ext.files import content_digest, new_folder, remove_leftovers
+from cdkd_ext.files import known_digest, new_folder, remove_leftovers
 
 STUDENT_FIELDS = ("image", "keypoints", "annotated", "labelled", "to_image")
 CHUNK = 64
@@ -196,7 +196,7 @@ def image_fingerprint(persons: Sequence[Person]) -> bytes:
         path = Path(person.image_path)
         if path not in described:
             try:
-                described[path] = content_digest(path)
+                described[path] = known_digest(path)
             except OSError:  # reading it will tell
                 described[path] = str(path)
         digest.update(described[path].encode())

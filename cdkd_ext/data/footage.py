@@ -20,7 +20,7 @@ from cdkd_ext.data.near_duplicates import BITS, NearDuplicates, difference_hash
 from cdkd_ext.data.person import Person
 from cdkd_ext.detectors import Detector
 from cdkd_ext.errors import InputError, check, fail
-from cdkd_ext.files import content_digest, write_json
+from cdkd_ext.files import known_digest, write_json
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
 
@@ -226,7 +226,6 @@ class _Seen:
     def __init__(self, path: Path, detector: Detector | None) -> None:
         self._path, self._detector = path, detector
         self._looks: dict[str, _Look] = {}
-        self._keys: dict[Path, str] = {}
         self._changed, self._saved = False, time.monotonic()
         # of the image that was read last
         self._image: tuple[Path, Image] | None = None
@@ -279,14 +278,13 @@ class _Seen:
             write_json({name: asdict(look) for name, look in self._looks.items()}, self._path, indent=None)
             self._changed, self._saved = False, time.monotonic()
 
-    def _key(self, path: Path) -> str:
+    @staticmethod
+    def _key(path: Path) -> str:
         """The content of an image, whose looks are those of every copy."""
-        if path not in self._keys:
-            try:
-                self._keys[path] = content_digest(path)
-            except OSError as error:
-                fail(str(path), error.strerror or "an unreadable file", "an image")
-        return self._keys[path]
+        try:
+            return known_digest(path)
+        except OSError as error:
+            fail(str(path), error.strerror or "an unreadable file", "an image")
 
     def _keep(self, key: str, look: _Look) -> _Look:
         self._looks[key] = look

@@ -42,7 +42,7 @@ def _plain(boxes: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]
     if not (np.isfinite(found).all() and (found[:, 2:4] > 0).all()):
         return None
     scores = found[:, 4] if found.shape[1] == 5 else np.ones(len(found))
-    return found[:, :4].copy(), scores.astype(np.float32)
+    return found[:, :4], scores.astype(np.float32)
 
 
 def _rows(boxes: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -51,6 +51,11 @@ def count_macs(model: PoseNetwork, *, linear: bool = True) -> int:
     back in the mode it was in.
     """
     return _macs(_observe(model)[1], linear)
+
+
+def call_macs(call: Callable[[], object]) -> int:
+    """Multiply-accumulates of whatever a function computes with torch, counted as `count_macs` does."""
+    return _macs(_operations(call))
 
 
 def paper_gflops(model: PoseNetwork) -> float:
@@ -136,15 +141,21 @@ def _observe(model: PoseNetwork, trained: bool = False) -> tuple[list[_Layer], d
     try:
         model.eval()
         model.training = trained
-        # of attention only the plain form is counted, product by product
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-            model(image)
+        operations = _operations(lambda: model(image))
     finally:
         for handle in handles:
             handle.remove()
         for module, mode in training.items():
             module.training = mode
-    return layers, counted.get_flop_counts()["Global"]
+    return layers, operations
+
+
+def _operations(call: Callable[[], object]) -> dict[Any, int]:
+    """Twice the products of each operator in a call."""
+    # of attention only the plain form is counted, product by product
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        call()
+    return counted.get_flop_counts()["Global"]
 
 
 def _macs(operations: Mapping[Any, int], linear: bool = True) -> int:

@@ -49,9 +49,8 @@ def weights_of(*names):
 @pytest.mark.parametrize("batch", ["batch", 1])
 def test_the_same_weights_see_crops_of_another_size(size, batch, tmp_path):
     torch.manual_seed(0)
-    network = SmallNetwork().double()
-    source = write_pose_network(tmp_path / "network.onnx", SmallNetwork(), batch=batch)
-    write_pose_network(source, network.float(), batch=batch)
+    network = SmallNetwork()
+    source = write_pose_network(tmp_path / "network.onnx", network, batch=batch)
     write_with_input_size(source, tmp_path / "resized.onnx", size, DESCRIPTION)
     file, images = OnnxFile(tmp_path / "resized.onnx", cpu=True), noise(size)
     assert file.inputs["image"].shape == (None if batch == "batch" else 1, 3, size, size)
@@ -120,7 +119,6 @@ def test_images_of_channels_last(tmp_path):
 
 
 def test_what_has_no_other_size_is_refused(pose_file, tmp_path):
-    torch.manual_seed(0)
     options = TeacherOptions()
     with pytest.raises(
         InputError, match=r"input_size of .*network.onnx: output heatmap: .* such as a multiple"
@@ -137,7 +135,7 @@ def test_what_has_no_other_size_is_refused(pose_file, tmp_path):
     ]
     source = write_model(tmp_path / "a.onnx", nodes, weights, {"keypoints": [8]})
     description = TeacherDescription(kind="heatmap", joints=["a", "b", "c", "d"])
-    with pytest.raises(InputError, match=rf"got {HALF}x{HALF}|got 3x{HALF}x{HALF}: "):
+    with pytest.raises(InputError, match=rf"got 3x{HALF}x{HALF}: "):
         write_with_input_size(source, tmp_path / "b.onnx", HALF, description)
     assert not (tmp_path / "b.onnx").exists()
     (tmp_path / "keypoints.yaml").write_text(
