@@ -175,6 +175,9 @@ def normalize_images(images: Tensor) -> Tensor:
         "shape (B, 3, H, W)",
     )
     mean, std = _planes(_MEAN, images.device), _planes(_STD, images.device)
+    if torch.compiler.is_exporting():
+        # onnxruntime lays channels last and subtracts along the innermost axis: a whole row, not three numbers
+        mean, std = (planes.expand(3, 1, images.shape[-1]) for planes in (mean, std))
     return (images.float() - mean) / std
 
 

@@ -149,7 +149,7 @@ def test_the_flip_test_of_a_mirrored_network_averages_the_ensemble(network: Pose
 
 
 def test_training(learnt_by_heart: Callable[..., Any]) -> None:
-    result = learnt_by_heart("okdhp_4_w32", steps=55, planned=60)
+    result = learnt_by_heart("okdhp_4_w32", steps=80, planned=80)
     assert result.losses[-1] < 0.2 * result.losses[0]
     assert result.error < 0.9 * result.constant
 
