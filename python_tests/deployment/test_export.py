@@ -77,6 +77,14 @@ def test_no_matrix_is_copied_for_each_image(exported):
     assert {tensor.name for tensor in graph.initializer} <= read
 
 
+def test_images_are_normalised_by_whole_rows(exported):
+    """Three numbers at a time take a tenth of a small network's time in eight bits."""
+    graph = onnx.load(exported.path).graph
+    shapes = {value.name: tuple(value.dims) for value in graph.initializer}
+    first = [node for node in graph.node if node.op_type in ("Sub", "Div")][:2]
+    assert [shapes.get(node.input[1]) for node in first] == [(3, 1, 32)] * 2
+
+
 def test_heatmaps_are_flipped_and_decoded_inside(heatmap):
     network, report = heatmap
     assert "drawn people" in str(report)
