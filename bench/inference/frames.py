@@ -3,7 +3,7 @@
 From a 1080p image and boxes to keypoints in its pixels: this package with PyTorch, with its fused copies (float32 and
 bfloat16), and with onnxruntime on exported files (float32 and int8), against the common way of scripts around ONNX files,
 which cut, normalise, run and decode one person after the other with numpy. All look at the same crops with the same
-network. A round has each way once, and the median of the rounds counts.
+network. The ways take turns, and the median of their rounds counts.
 """
 
 from __future__ import annotations
@@ -33,13 +33,19 @@ from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import PoseNetwork, create_model
 
 ONE_BY_ONE = "onnxruntime, one by one, numpy"
-_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
-_DEVIATION = np.array([58.395, 57.12, 57.375], np.float32)
+# in float64, which is what such scripts have where nobody chose a type
+_MEAN = np.array([123.675, 116.28, 103.53])
+_DEVIATION = np.array([58.395, 57.12, 57.375])
+# seconds after which the threads of onnxruntime, which wait by spinning, have come to rest
+_REST = 0.02
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 Floats = npt.NDArray[np.floating[Any]]
 Boxes = list[tuple[float, float, float, float]]
+# keypoints (N, J, 2) in pixels of the image, and scores (N, J)
+Found = tuple[Floats, Floats]
+Way = Callable[[npt.NDArray[np.uint8], Boxes], Found]
 
 
 def main() -> None:
@@ -87,10 +93,8 @@ def draw_boxes(people: int, rng: np.random.Generator) -> Boxes:
     ]
 
 
-def competitors(
-    network: PoseNetwork, folder: Path, threads: int
-) -> dict[str, Callable[[npt.NDArray[np.uint8], Boxes], Floats]]:
-    """Each way as a function from image and boxes to keypoints."""
+def competitors(network: PoseNetwork, folder: Path, threads: int) -> dict[str, Way]:
+    """Each way as a function from image and boxes to keypoints and scores."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     write_onnx(
@@ -100,7 +104,7 @@ def competitors(
     )
     noise = np.random.default_rng(0).integers(0, 256, (64, *network.input_size, 3), dtype=np.uint8)
     quantize(folder / "whole.onnx", folder / "int8.onnx", noise)
-    predictors = {
+    predictors: dict[str, Way] = {
         "PyTorch": Predictor(network, flip_test=False),
         "PyTorch, fused": Predictor(TorchNetwork(network, flip_test=False, precision="float32")),
         "PyTorch, fused, bfloat16": Predictor(TorchNetwork(network, flip_test=False, precision="bfloat16")),
@@ -108,11 +112,7 @@ def competitors(
         "onnxruntime, exported, int8": Predictor.load(folder / "int8.onnx", threads=threads),
     }
 
-    def asked(predictor: Predictor) -> Callable[[npt.NDArray[np.uint8], Boxes], Floats]:
-        return lambda image, boxes: predictor(image, boxes).keypoints
-
-    ways = {name: asked(predictor) for name, predictor in predictors.items()}
-    return {ONE_BY_ONE: OneByOne(network, folder / "logits.onnx", threads), **ways}
+    return {ONE_BY_ONE: OneByOne(network, folder / "logits.onnx", threads), **predictors}
 
 
 class OneByOne:
@@ -134,24 +134,25 @@ class OneByOne:
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, image: npt.NDArray[np.uint8], boxes: Boxes) -> Floats:
-        """Keypoints (N, J, 2) in pixels of the image."""
-        return np.stack([self._person(image, box) for box in boxes])
+    def __call__(self, image: npt.NDArray[np.uint8], boxes: Boxes) -> Found:
+        """Keypoints, and as scores the smaller one of the two axes' highest values."""
+        keypoints, scores = zip(*(self._person(image, box) for box in boxes), strict=True)
+        return np.stack(keypoints), np.stack(scores)
 
-    def _person(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> Floats:
+    def _person(self, image: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> Found:
         matrix = crop_matrix(region_from_box(box, self._size, self._spec.padding), self._size)
         crop = cv2.warpAffine(image, matrix, self._size[::-1], flags=cv2.INTER_LINEAR)
-        planes = ((crop.astype(np.float32) - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None]
-        x, y = self._session.run(["x", "y"], {"input": np.ascontiguousarray(planes)})
+        planes = ((crop - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None]
+        x, y = self._session.run(["x", "y"], {"input": np.ascontiguousarray(planes, np.float32)})
         points = np.stack([x[0].argmax(-1), y[0].argmax(-1)], -1) / self._spec.split_ratio
-        return transform_points(points, invert_affine(matrix))
+        return transform_points(points, invert_affine(matrix)), np.minimum(x[0].max(-1), y[0].max(-1))
 
 
 def check_agreement(ways: dict[str, Any], image: npt.NDArray[np.uint8], boxes: Boxes) -> None:
     """Stop where a way finds other keypoints: of fresh weights some maxima are ties, which rounding decides."""
-    expected = ways[ONE_BY_ONE](image, boxes)
+    expected, _ = ways[ONE_BY_ONE](image, boxes)
     for name, way in ways.items():
-        off = np.linalg.norm(way(image, boxes) - expected, axis=-1) > 0.1
+        off = np.linalg.norm(way(image, boxes)[0] - expected, axis=-1) > 0.1
         limit = 0.6 if "bfloat16" in name or "int8" in name else 0.05
         if off.mean() > limit:
             raise SystemExit(f"{name}: {100 * off.mean():.1f} % of the keypoints are elsewhere")
@@ -186,10 +187,13 @@ def measure(
 def in_turns(
     calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """The median of each call's seconds, of rounds that have each once."""
+    """The median of each call's seconds, of rounds in which each follows a rest and a call that does not count."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(_REST)
+            # what the rest let cool down
+            call()
             started = clock()
             call()
             times[name].append(clock() - started)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.deployment.onnx_graph import set_metadata
+from cdkd_ext.deployment.whole_cells import copy_whole_cells
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -59,6 +60,7 @@ def quantize(
             weight_type=QuantType.QInt8,
         )
     model = onnx.load(os.fspath(target))
+    copy_whole_cells(model)
     set_metadata(model, metadata)
     onnx.save(model, os.fspath(target))
 

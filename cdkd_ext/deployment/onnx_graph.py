@@ -102,10 +102,10 @@ def _share_matrices(model: ModelProto) -> None:
     for node in graph.node:
         if node.op_type == "MatMul":
             node.input[1] = copies.get(node.input[1], node.input[1])
-    _remove_unused(model)
+    remove_unused(model)
 
 
-def _remove_unused(model: ModelProto) -> None:
+def remove_unused(model: ModelProto) -> None:
     """Remove nodes that nothing reads, and constants of theirs."""
     graph = model.graph
     needed = {output.name for output in graph.output}

@@ -50,6 +50,8 @@ def test_every_convolution_runs_in_integers(graphs):
     run = as_run(target)
     assert run["QLinearConv"] == operators(source)["Conv"] > 20
     assert not {"Conv", "FusedConv"} & set(run)
+    # before the last convolution nothing looks for a cell's nearest neighbour
+    assert run["Resize"] == decoding(target)["Resize"] < operators(source)["Resize"]
     # sums of branches and shortcuts as well: between convolutions numbers do not become floats and integers again
     assert run["QLinearAdd"] > 5 and run["DequantizeLinear"] < 0.3 * run["QLinearConv"]
 
