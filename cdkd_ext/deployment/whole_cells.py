@@ -45,11 +45,11 @@ def copy_whole_cells(model: ModelProto) -> None:
         # of one scale: the bytes stay what they are
         if in_bytes and not others and before.input[1:] == after.input[1:]:
             channels, height, width = shapes[resize.output[0]][1:]
-            nodes, numbers = _copies(resize.name, factors, (height, width, channels))
-            nodes[0].input[0], nodes[-1].output[0] = before.input[0], after.output[0]
-            instead[after.name] = nodes
+            size = [0, height, width, channels]
+            nodes, numbers = _copies(resize.name, before.input[0], after.output[0], factors, size)
+            instead[after.output[0]] = nodes
             graph.initializer.extend(numbers)
-    ordered = [new for node in graph.node for new in instead.get(node.name, [node])]
+    ordered = [new for node in graph.node for new in instead.get(node.output[0], [node])]
     del graph.node[:]
     graph.node.extend(ordered)
     remove_unused(model)
@@ -71,38 +71,31 @@ def _whole_factors(node: NodeProto, constants: Mapping[str, TensorProto]) -> tup
 
 
 def _copies(
-    name: str, factors: tuple[int, int], size: tuple[int, int, int]
+    name: str, source: str, target: str, factors: tuple[int, int], size: list[int]
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes that repeat each cell of a map, from an input to an output that are not named yet, and their constants.
+    """Nodes from one map to a larger one that repeat each cell, and their constants.
 
     Args:
         name: what theirs begin with.
+        source: name of the map (N, C, h, w).
+        target: name of the larger one.
         factors: how often, downwards and to the right.
-        size: height, width and channels of the result.
+        size: 0 for N, then height, width and channels of the larger one.
     """
     from onnx import helper, numpy_helper
 
     down, right = factors
-    constants = {"axes": [2, 4], "times": [1, 1, down, 1, right, 1], "size": [0, *size]}
-    steps = [
-        ("Transpose", None),
-        ("Unsqueeze", "axes"),
-        ("Expand", "times"),
-        ("Reshape", "size"),
-        ("Transpose", None),
-    ]
-    last = len(steps) - 1
+    constants = {"axes": [2, 4], "times": [1, 1, down, 1, right, 1], "size": size}
+    last, apart, copied, larger = (
+        f"{name}_{step}" for step in ("channels_last", "apart", "copied", "larger")
+    )
     nodes = [
-        helper.make_node(
-            kind,
-            [f"{name}_{i}" if i else "", *([f"{name}_{constant}"] if constant else [])],
-            [f"{name}_{i + 1}" if i < last else ""],
-            name=f"{name}_{kind}_{i}",
-        )
-        for i, (kind, constant) in enumerate(steps)
+        helper.make_node("Transpose", [source], [last], perm=[0, 2, 3, 1]),
+        helper.make_node("Unsqueeze", [last, f"{name}_axes"], [apart]),
+        helper.make_node("Expand", [apart, f"{name}_times"], [copied]),
+        helper.make_node("Reshape", [copied, f"{name}_size"], [larger]),
+        helper.make_node("Transpose", [larger], [target], perm=[0, 3, 1, 2]),
     ]
-    for node, axes in ((nodes[0], [0, 2, 3, 1]), (nodes[-1], [0, 3, 1, 2])):
-        node.attribute.append(helper.make_attribute("perm", axes))
     return nodes, [
         numpy_helper.from_array(np.array(value), f"{name}_{key}") for key, value in constants.items()
     ]
