@@ -23,6 +23,8 @@ def run(arguments: Sequence[str]) -> None:
     """
     options, words = _parser().parse_known_args(list(arguments))
     table = load_table(options.number)
+    if options.against:
+        table = table.compared_with(options.against)
     small = options.scale == "small"
     plan = Plan(
         root=_absolute(options.root) or "DATA",
@@ -58,6 +60,9 @@ def _parser() -> Parser:
         "--data.root", dest="root", help="folder of the people: MPII or COCO, or at small scale any"
     )
     parser.add_argument("--rows", nargs="+", help="names of some rows; all without")
+    parser.add_argument(
+        "--against", nargs="+", help="rows to compare all of their crop size with, in place of the paper's"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, help="of every row (default: 0; at small scale 0 1)")
     parser.add_argument(
         "--scale", choices=["full", "small"], default="full", help="the paper's networks, or small ones"

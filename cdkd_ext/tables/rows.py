@@ -7,7 +7,7 @@ in `data/table_N.yaml`; where a row's training is a guess, its `note` says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,6 +105,28 @@ class PaperTable:
         """The rows of these names in the table's order; all without names."""
         wanted = None if names is None else {self.row(name).name for name in names}
         return [row for row in self.rows if wanted is None or row.name in wanted]
+
+    def compared_with(self, names: Sequence[str]) -> PaperTable:
+        """The table with rows compared with the one of these that has crops of their size; of other sizes all stays.
+
+        Raises:
+            InputError: there is no such row, or two are of one size.
+
+        Example:
+            >>> from cdkd_ext.tables import load_table
+            >>> load_table("I").compared_with(["simcc_32"]).row("hrnet_32").against
+            'simcc_32'
+        """
+        for name in names:
+            check_option("against", name, [row.name for row in self.rows])
+        bases = {self.row(name).input: name for name in names}
+        check(len(bases) == len(names), "against", " ".join(names), "one row for each size of crops")
+
+        def base(row: Row) -> str | None:
+            name = bases.get(row.input, row.against)
+            return None if name == row.name else name
+
+        return replace(self, rows=tuple(replace(row, against=base(row)) for row in self.rows))
 
 
 def list_tables() -> list[str]:

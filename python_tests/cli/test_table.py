@@ -50,6 +50,10 @@ def test_it_trains_what_is_missing_and_shows_it(
     means = [row["measured"]["mean"] for row in content["rows"]]
     assert against["value"] == pytest.approx(means[1] - means[0])
     assert (tmp_path / "table_I.png").is_file()
+    assert main([*words, *output, "--data.root", str(drawn_people), "--against", "cdkd_32", *tiny]) == 0
+    content = json.loads((tmp_path / "table_I.json").read_text())
+    assert content["rows"][0]["measured"]["against"]["value"] == pytest.approx(means[0] - means[1])
+    assert "-1.882 to cdkd_32" in capfd.readouterr().out
     # finished runs are shown without their people, too
     assert main([*words, *output]) == 0
     shown = capfd.readouterr().out
@@ -60,6 +64,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for words, message in (
         (["11"], "number: expected a table of the paper"),
         (["1", "--rows", "simc_32"], "rows: expected one of"),
+        (["1", "--against", "simcc_32", "hrnet_32"], "against: expected one row for each size"),
         (["1", "--data.root", "/d", "--epoch", "3"], "--epoch"),
         (["1", "--data.root", "/d", "--epochs", "many"], "epochs"),
         (["1", "--scale", "small", "--protocol", "equalised"], "protocol: expected"),

@@ -144,3 +144,20 @@ def test_numbers_and_names_that_there_are_not() -> None:
     with pytest.raises(InputError, match="rows: expected one of 'simcc', 'projector'"):
         load_table(3).chosen(["simc"])
     assert [row.name for row in load_table(3).chosen(["all", "simcc"])] == ["simcc", "all"]
+
+
+def test_rows_are_compared_with_what_is_asked_for() -> None:
+    table = load_table(1)
+    against = {row.name: row.against for row in table.compared_with(["hrnet_32"]).rows}
+    at_32 = {row.name for row in table.rows if row.input == 32}
+    assert against.pop("hrnet_32") is None
+    assert {against.pop(name) for name in at_32 - {"hrnet_32"}} == {"hrnet_32"}
+    assert against == {row.name: row.against for row in table.rows if row.input == 64}
+    both = table.compared_with(["simcc_32", "simcc_64"])
+    assert {row.against for row in both.rows} == {"simcc_32", "simcc_64", None}
+    with pytest.raises(InputError, match="against: expected one of"):
+        table.compared_with(["simc_32"])
+    with pytest.raises(
+        InputError, match="against: expected one row for each size of crops, got hrnet_32 simcc_32"
+    ):
+        table.compared_with(["hrnet_32", "simcc_32"])
