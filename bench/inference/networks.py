@@ -1,8 +1,7 @@
 """Networks in ONNX files, for one crop and for many: `python -m bench.inference.networks student.onnx adapted.onnx`.
 
 Any file that `Predictor.load` takes: those of `cdkd export`, adapted ones, others that a preset knows. A call is from uint8
-crops to keypoints in pixels of an image, without the cropping. A round has each network once, and the median of the rounds
-counts.
+crops to keypoints in pixels of an image, without the cropping. The networks take turns, and the median of their rounds counts.
 """
 
 from __future__ import annotations
@@ -61,9 +60,6 @@ def measure(
         )
         for name, network in networks.items()
     }
-    for call in calls.values():
-        # what only a first call does
-        call()
     return in_turns(calls, rounds, clock)
 
 
