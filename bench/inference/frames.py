@@ -111,7 +111,6 @@ def competitors(network: PoseNetwork, folder: Path, threads: int) -> dict[str, W
         "onnxruntime, exported": Predictor.load(folder / "whole.onnx", threads=threads),
         "onnxruntime, exported, int8": Predictor.load(folder / "int8.onnx", threads=threads),
     }
-
     return {ONE_BY_ONE: OneByOne(network, folder / "logits.onnx", threads), **predictors}
 
 

@@ -16,11 +16,8 @@ TESTS = [
 @pytest.mark.parametrize("variant", ["address", "thread"])
 def test_clean(builds: Path, variant: str) -> None:
     library = kernel_build.build(variant, builds)
-    # their question is what fits, and the loops are those of other maps
-    slow = ["-k", "not narrow_maps"] if variant == "thread" else []
-    arguments = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    # what a sanitizer reports depends on what is ordered, not on the order: one schedule is enough
-    done = kernel_build.run_python(variant, library, [*arguments, *slow, *TESTS], schedules=1)
+    arguments = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--import-mode=importlib", *TESTS]
+    done = kernel_build.run_python(variant, library, arguments, schedules=2)
     if "unexpected memory mapping" in done.stderr or "failed to set personality" in done.stderr:
         pytest.skip(f"the sanitizer does not start here: {done.stderr.strip()[:200]}")
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]

@@ -311,18 +311,18 @@ def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable
     method = network.spec.method
     with torch.no_grad():
         features = network.features(normalize_images(images))
-    for stage, steps, rate in (("tokenizer", 250, 1e-2), ("classifier", 100, 5e-3)):
+    for stage, rate in (("tokenizer", 1e-2), ("classifier", 5e-3)):
         loss = method.label_loss(network, LabelLossOptions(stage=stage))  # type: ignore[arg-type]
         optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], rate)
         losses = []
-        for step in range(steps):
-            total = loss(method.read(network, features), keypoints, annotated, step / steps)
+        for step in range(250):
+            total = loss(method.read(network, features), keypoints, annotated, step / 250)
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             losses.append(total.item())
-        # of eight seeds the worst leaves 0.13 and 0.29
-        assert losses[-1] < 0.45 * losses[0], stage
+        # of eight seeds the worst leaves 0.13 and 0.26
+        assert losses[-1] < 0.3 * losses[0], stage
     with torch.no_grad():
         found = network.eval()(images).coordinates
     middle = (keypoints * annotated[..., None]).sum(0) / annotated.sum(0)[:, None]
