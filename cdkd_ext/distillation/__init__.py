@@ -8,6 +8,7 @@ from cdkd_ext.distillation.alternatives import (
 )
 from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar, cosine_ramp, gradient_reversal
+from cdkd_ext.distillation.heatmap_cca import HeatmapCCA
 from cdkd_ext.distillation.loss import DistillationLoss
 from cdkd_ext.distillation.mirroring import mirror_output
 from cdkd_ext.distillation.outputs import DescribedNetwork, TeacherOutput, TeacherSpec
@@ -27,6 +28,7 @@ __all__ = [
     "FeatureAlignment",
     "FullyConnectedClasses",
     "FullyConnectedFeatures",
+    "HeatmapCCA",
     "HeatmapLoss",
     "SimCCLoss",
     "StridedConvolution",

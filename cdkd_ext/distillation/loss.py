@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cdkd_ext.distillation.alignment import FeatureAlignment
 from cdkd_ext.distillation.cca import CCA
 from cdkd_ext.distillation.etht import ETHT, AdversarialScalar
+from cdkd_ext.distillation.heatmap_cca import HeatmapCCA
 from cdkd_ext.distillation.outputs import TeacherOutput
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.methods import LabelLoss, Teaching
@@ -25,16 +26,16 @@ class DistillationLoss(nn.Module):
     Args:
         label_loss: of the student's method, such as `SimCCLoss` or `HeatmapLoss`.
         sape: the feature term, or None: a `SAPE`, or another `FeatureAlignment`.
-        cca: the logit term, or None.
+        cca: the logit term, or None: a `CCA`, beside heatmaps a `HeatmapCCA`.
         teaching: the own distillation of the student's method, or None.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
         alpha: weight of the feature term: fixed, or learnt against the loss.
-        beta: weight of the logit term: fixed, or learnt against the loss.
+        beta: weight of the logit term: fixed, or learnt against the loss; None takes the `default_beta` of the labels' loss.
         annotated_weights: in the logit term, leave out the joints of labelled samples that are not annotated;
             unlabelled samples always count in full.
 
     Raises:
-        InputError: a number is out of range, or there is a CCA beside a method without classes.
+        InputError: a number is out of range, or the CCA is not one for the method.
         TypeError: an argument is of another type.
 
     Example:
@@ -53,20 +54,16 @@ class DistillationLoss(nn.Module):
         teaching: Teaching | None = None,
         tau: float | ETHT = 1.0,
         alpha: float | AdversarialScalar = 2.0,
-        beta: float | AdversarialScalar = 4.0,
+        beta: float | AdversarialScalar | None = None,
         annotated_weights: bool = False,
     ) -> None:
         super().__init__()
         check_type("label_loss", label_loss, LabelLoss, "the loss of a method, such as a SimCCLoss")
-        check(
-            cca is None or label_loss.has_classes,
-            "cca",
-            "a CCA",
-            f"None beside {label_loss.name} labels: CCA aligns SimCC classes",
-        )
+        _check_cca(cca, label_loss)
         if not isinstance(tau, ETHT):
             check_type("tau", tau, (int, float), "a number or an ETHT")
             check(0 < tau < float("inf"), "tau", tau, "a positive temperature")
+        beta = default_beta(label_loss) if beta is None else beta
         for name, weight in (("alpha", alpha), ("beta", beta)):
             if not isinstance(weight, AdversarialScalar):
                 check_type(name, weight, (int, float), "a number or an AdversarialScalar")
@@ -181,6 +178,26 @@ class DistillationLoss(nn.Module):
         if self.cca is not None:
             used += [self.beta, self.tau]
         return [scalar for scalar in used if isinstance(scalar, AdversarialScalar)]
+
+
+def default_beta(label_loss: LabelLoss | type[LabelLoss]) -> float:
+    """The weight of the logit term that was best on photographs: 1 beside heatmaps, 4 beside classes."""
+    return 1.0 if label_loss.has_heatmaps else 4.0
+
+
+def _check_cca(cca: CCA | None, label_loss: LabelLoss) -> None:
+    if cca is None:
+        return
+    expected = f"None beside {label_loss.name} labels: CCA aligns SimCC classes"
+    check(label_loss.has_classes or label_loss.has_heatmaps, "cca", "a CCA", expected)
+    maps = isinstance(cca, HeatmapCCA)
+    kind = "HeatmapCCA" if label_loss.has_heatmaps else "CCA"
+    check(
+        maps == label_loss.has_heatmaps,
+        "cca",
+        f"a {type(cca).__name__}",
+        f"a {kind} beside {label_loss.name} labels",
+    )
 
 
 def _value(scalar: float | AdversarialScalar, progress: float, like: Tensor) -> Tensor:

@@ -114,6 +114,7 @@ class HeatmapLoss(LabelLoss):
 
     name = "heatmap"
     replayable = True
+    has_heatmaps = True
 
     def __init__(
         self,
@@ -191,6 +192,12 @@ class Heatmap(Method):
     name = head = "heatmap"
     loss = HeatmapLoss
     codec_type = HeatmapCodec
+    has_heatmaps = True
+
+    def places(self, spec: MethodOptions) -> tuple[int, int]:
+        """The map's cells."""
+        height, width = spec.input_size
+        return width // spec.own_stem_stride, height // spec.own_stem_stride
 
     def feature_channels(self, spec: MethodOptions) -> int:
         """J: the heatmaps are the feature."""

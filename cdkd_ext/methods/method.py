@@ -96,12 +96,14 @@ class LabelLoss(nn.Module, ABC):
     Attributes:
         name: the method's; the loss's name among the terms of a training.
         has_classes: whether the student's output has class distributions, which CCA aligns.
+        has_heatmaps: whether its `feature` is a heatmap per joint, which `HeatmapCCA` aligns.
         replayable: whether a step can be replayed from a CUDA graph: the loss is the same at any progress, and asks a GPU for
             no value.
     """
 
     name: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    has_heatmaps: ClassVar[bool] = False
     replayable: ClassVar[bool] = False
 
     @abstractmethod
@@ -156,6 +158,7 @@ class Method(ABC):
         loss: the class of the loss from labels.
         codec_type: the class of the codec.
         has_classes: whether the output has `logits_x` and `logits_y`, class distributions that CCA aligns.
+        has_heatmaps: whether the output's `feature` is a heatmap per joint, which `HeatmapCCA` aligns with distributions.
         unbiased_crop: whether the centres of a crop's corner pixels lie on the edges of its region (UDP), so that a
             region of width b has pixels b / (n - 1) apart; else they are b / n apart, as HRNet's.
         backbone_prefix: what stands before the names of the backbone's tensors in the method's published files.
@@ -176,6 +179,7 @@ class Method(ABC):
     loss: ClassVar[type[LabelLoss]]
     codec_type: ClassVar[type[Codec]]
     has_classes: ClassVar[bool] = False
+    has_heatmaps: ClassVar[bool] = False
     unbiased_crop: ClassVar[bool] = False
     backbone_prefix: ClassVar[str] = ""
     head_prefix: ClassVar[str] = ""
@@ -195,6 +199,10 @@ class Method(ABC):
     def feature_channels(self, spec: MethodOptions) -> int:
         """C of the output's `feature` (B, C, h, w), which SAPE compares; 0 of an output without one."""
         return 0
+
+    def places(self, spec: MethodOptions) -> tuple[int, int] | None:
+        """Classes, or cells of a heatmap, along x and y, that a teacher's distributions are drawn for; None without them."""
+        return None
 
     @abstractmethod
     def layers(

@@ -215,6 +215,10 @@ class SimCC(Method):
     codec_type = SimCCCodec
     has_classes = True
 
+    def places(self, spec: MethodOptions) -> tuple[int, int]:
+        """The axes' bins."""
+        return spec.num_bins
+
     def feature_channels(self, spec: MethodOptions) -> int:
         """J maps, or `channels_per_joint` times as many."""
         return spec.num_joints * spec.channels_per_joint

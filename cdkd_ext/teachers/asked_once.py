@@ -28,7 +28,7 @@ class AskedOnce:
     Args:
         teacher: asked about each person, for the student's joints.
         input_size: (height, width) of the student's crops.
-        num_bins: the student's classes (x, y); None of a student without classes.
+        num_bins: the student's classes, or its heatmaps' cells (x, y); None of a student without either.
 
     Attributes:
         network: as given.

@@ -183,13 +183,13 @@ def load_teacher(
     file = config.teacher_file()
     if file is None:
         return None
-    bins = student.num_bins if student.method.has_classes else None
+    places = student.method.places(student)
     once = file.options.ask == "people"
     # what is asked about people serves students of all sizes
-    teacher = file.load(accelerator.device, joints, student_bins=None if once else bins)
+    teacher = file.load(accelerator.device, joints, student_bins=None if once else places)
     if isinstance(teacher, ForeignTeacher):
         accelerator.print(f"joints of {file.path}: {teacher.joint_map}")
-        return AskedOnce(teacher, student.input_size, bins) if once else teacher
+        return AskedOnce(teacher, student.input_size, places) if once else teacher
     check_joints("teacher", file.path, teacher.spec.joints, joints)
     check(not once, "teacher_options.ask", "people, for a checkpoint of this package", "views")
     return teacher

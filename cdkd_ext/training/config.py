@@ -20,6 +20,7 @@ from cdkd_ext.distillation import (
     StridedConvolution,
     TeacherSpec,
 )
+from cdkd_ext.distillation.loss import default_beta
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import ModelOptions, list_models
@@ -27,7 +28,7 @@ from cdkd_ext.resampling import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import (
-    both_have_classes,
+    can_be_aligned,
     cca_between,
     channels_agree,
     sape_between,
@@ -301,15 +302,15 @@ class CCAConfig:
     Args:
         enabled: whether the term is used.
         alignment: "merged" is CCA; "connected" is what the paper compares it with, see `FullyConnectedClasses`.
-        weight: β in the total loss.
+        weight: β in the total loss; None is 4 for classes and 1 for a student's heatmaps.
         phase: "paper" merges bins as printed, "centered" aligns the merged bins' coordinates. Those of a teacher that is
-            not of this package are always aligned.
+            not of this package, and those that become a heatmap's cells, are always aligned.
         annotated_weights: leave out the joints of labelled people that are not annotated.
     """
 
     enabled: bool = True
     alignment: Literal["merged", "connected"] = "merged"
-    weight: float = 4.0
+    weight: float | None = None
     phase: Literal["paper", "centered"] = "paper"
     annotated_weights: bool = False
 
@@ -321,18 +322,25 @@ class CCAConfig:
         """
         if not self.enabled:
             return None
-        which = "teacher" if student.spec.method.has_classes else "student"
+        method = student.spec.method
+        which = "teacher" if method.has_classes or method.has_heatmaps else "student"
         check(
-            both_have_classes(student, _spec(teacher)),
+            can_be_aligned(student, _spec(teacher)),
             "cca.enabled",
             f"true for a {which} {what_without_classes(student, which)}",
             "false: CCA aligns SimCC classes, and SAPE works alone",
         )
         if self.alignment == "connected":
+            got = "connected for a student with heatmaps"
+            check(not method.has_heatmaps, "cca.alignment", got, "merged")
             bins = _spec(teacher).num_bins
             assert bins is not None
             return FullyConnectedClasses(student.spec.num_bins, bins)
         return cca_between(student, teacher, self.phase)
+
+    def beta(self, student: DescribedNetwork) -> float:
+        """β: the weight, or what None stands for beside the student's labels."""
+        return default_beta(student.spec.method.loss) if self.weight is None else self.weight
 
 
 @dataclass
@@ -477,7 +485,7 @@ class DistillationConfig(TrainingConfig):
             "teaching": self.teaching.build(student, teacher),
             "tau": self.temperature.build(),
             "alpha": self.temperature.build_alpha(self.sape.weight),
-            "beta": self.temperature.build_beta(self.cca.weight),
+            "beta": self.temperature.build_beta(self.cca.beta(student)),
             "annotated_weights": self.cca.annotated_weights,
         }
 

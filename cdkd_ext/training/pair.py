@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from cdkd_ext.distillation import CCA, SAPE, DescribedNetwork, FeatureAlignment, TeacherSpec
+from cdkd_ext.distillation import (
+    CCA,
+    SAPE,
+    DescribedNetwork,
+    FeatureAlignment,
+    HeatmapCCA,
+    TeacherSpec,
+)
 from cdkd_ext.errors import check, check_type
 from cdkd_ext.methods import LabelLoss, Teaching
 from cdkd_ext.models import ModelSpec
@@ -53,9 +60,14 @@ def channels_agree(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
     return 0 < student.spec.feature_channels == teacher.feature_channels
 
 
-def both_have_classes(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
-    """Whether the student has classes and the teacher distributions, which CCA aligns."""
-    return student.spec.method.has_classes and teacher.num_bins is not None
+def can_be_aligned(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
+    """Whether the student has classes or heatmaps and the teacher distributions, which CCA aligns."""
+    return _aligns(student) and teacher.num_bins is not None
+
+
+def _aligns(student: DescribedNetwork) -> bool:
+    method = student.spec.method
+    return method.has_classes or method.has_heatmaps
 
 
 def check_label_loss(student: DescribedNetwork, label_loss: LabelLoss) -> None:
@@ -94,13 +106,13 @@ def check_sape(student: DescribedNetwork, teacher: TeacherSpec | None, sape: Fea
 
 
 def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
-    """Fail unless both have classes, of which any two counts can be aligned.
+    """Fail unless the teacher has classes, and the student classes or heatmaps; any two counts can be aligned.
 
     Raises:
         InputError: one of them has none.
     """
     without = {
-        "student": not student.spec.method.has_classes,
+        "student": not _aligns(student),
         "teacher": teacher is not None and teacher.num_bins is None,
     }
     for which, refused in without.items():
@@ -121,8 +133,11 @@ def sape_between(student: DescribedNetwork, teacher: TeacherSpec, **options: Any
 
 
 def cca_between(student: DescribedNetwork, teacher: object, phase: str = "paper") -> CCA:
-    """The logit term: with the phase between networks of this package, with the exact offset of any other teacher's bins."""
+    """The logit term: with the phase between classes of this package's networks, else with the exact offset of the bins."""
     spec = spec_of(teacher)
+    if student.spec.method.has_heatmaps:
+        height, width = student.feature_size
+        return HeatmapCCA("centered") if spec is None else HeatmapCCA(offset=spec.offset((width, height)))
     if spec is None or hasattr(teacher, "spec"):
         return CCA(phase)
     return CCA(offset=spec.offset(student.spec.num_bins))

@@ -24,7 +24,7 @@ from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import PoseNetwork, channels_last
 from cdkd_ext.teachers.frozen import FrozenTeacher, Teacher
 from cdkd_ext.training.pair import (
-    both_have_classes,
+    can_be_aligned,
     cca_between,
     channels_agree,
     check_cca,
@@ -54,12 +54,13 @@ class DistillationTask(nn.Module):
         label_loss: the loss from labels; None takes that of the student's method with its defaults.
         sape: the feature term, a `FeatureAlignment` or None; "auto" is SAPE with its defaults where there is no other term and
             the channels of both last feature maps agree.
-        cca: the logit term, or None; "auto" is CCA where both networks have class distributions.
+        cca: the logit term, or None; "auto" is CCA where both networks have class distributions, or the student
+            heatmaps and the teacher distributions.
         teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
             teacher's, if any: DistilPose's from a TokenPose-B.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
         alpha: weight of the feature term: fixed, or learnt against the loss.
-        beta: weight of the logit term: fixed, or learnt against the loss.
+        beta: weight of the logit term: fixed, or learnt against the loss; None is 4 beside classes, 1 beside heatmaps.
         annotated_weights: in the logit term, leave out the joints of labelled samples that are not annotated.
 
     Attributes:
@@ -96,7 +97,7 @@ class DistillationTask(nn.Module):
         teaching: Teaching | Auto | None = "auto",
         tau: float | ETHT = 1.0,
         alpha: float | AdversarialScalar = 2.0,
-        beta: float | AdversarialScalar = 4.0,
+        beta: float | AdversarialScalar | None = None,
         annotated_weights: bool = False,
     ) -> None:
         super().__init__()
@@ -235,7 +236,7 @@ def _default_sape(student: DescribedNetwork, described: TeacherSpec | None) -> S
 
 
 def _default_cca(student: DescribedNetwork, teacher: object, described: TeacherSpec | None) -> CCA | None:
-    if described is None or not both_have_classes(student, described):
+    if described is None or not can_be_aligned(student, described):
         return None
     return cca_between(student, teacher)
 

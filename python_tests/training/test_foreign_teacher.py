@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from cdkd_ext.cli import main
 from cdkd_ext.data import Augmentation, DataConfig
-from cdkd_ext.distillation import CCA, SAPE
+from cdkd_ext.data.loading import load_people
+from cdkd_ext.distillation import CCA, SAPE, HeatmapCCA, HeatmapLoss
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.models import create_model
-from cdkd_ext.teachers import ForeignTeacher, TeacherDescription, TeacherOptions
+from cdkd_ext.teachers import AskedOnce, ForeignTeacher, TeacherDescription, TeacherFile, TeacherOptions
 from cdkd_ext.training import (
     CCAConfig,
     DistillationConfig,
@@ -23,6 +25,7 @@ from cdkd_ext.training import (
     distill,
     distill_students,
 )
+from cdkd_ext.training.pair import cca_between
 
 STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 
@@ -120,6 +123,54 @@ def test_one_answer_serves_views_of_all_kinds_and_students_of_all_sizes(config, 
     assert not list((tmp_path / "cache").glob("teacher-*"))
 
 
+HEATMAPS = replace(STUDENT, name="lowres_small", head="heatmap", decoding="dark")
+
+
+@pytest.mark.parametrize("ask", ["views", "people"])
+def test_a_student_with_heatmaps_learns_without_a_label(config, tmp_path, ask):
+    options = replace(config.teacher_options, ask=ask)
+    run = replace(config, model=HEATMAPS, teacher_options=options, epochs=12, batch_size=16)
+    distill(run)
+    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
+    assert all(record["heatmap"] == 0 and record["beta"] == 1 for record in history)
+    assert history[-1]["cca"] < 0.8 * history[0]["cca"]
+
+
+def test_keypoints_teach_heatmaps_what_labels_at_their_places_teach(config, tmp_path):
+    # sure of all: Gaussians as wide as those around labels
+    options = replace(
+        config.teacher_options, ask="people", targets="keypoints", confidence=False, min_confidence=0.0
+    )
+    teacher = TeacherFile(config.teacher, options=options).load("cpu", MPII_JOINTS)
+    assert isinstance(teacher, ForeignTeacher)
+    student = create_model(HEATMAPS.spec(MPII_JOINTS))
+    asked = AskedOnce(teacher, (32, 32), student.spec.method.places(student.spec))
+    persons = load_people(config.data, tmp_path).train
+    asked.ask("teacher", persons, tmp_path)
+    to_image = torch.tensor([[[4.0, 0.0, 10.0], [0.0, 4.0, 5.0]]])
+    # on cells, of two pixels, where a Gaussian is 1 high
+    keypoints = 2 * ((asked._keypoints - to_image[:, None, :, 2]) / 8).round()
+    asked._keypoints = 4 * keypoints + to_image[:, None, :, 2]
+    index = torch.tensor([0])
+    keypoints, said = keypoints[index], asked.output(index, to_image)
+    task = DistillationTask(
+        student, label_loss=HeatmapLoss((32, 32), quantized=False), cca=cca_between(student, asked)
+    )
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    known = said.confidence
+    terms = task(images, None, keypoints, known, teacher_output=said)
+    assert known.sum() > 4
+    torch.testing.assert_close(terms["cca"], terms["heatmap"])
+
+
+def test_heatmaps_from_a_network_of_this_package(config, tmp_path):
+    teacher = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=16, split_ratio=2.0)
+    task = DistillationTask(create_model(HEATMAPS.spec(MPII_JOINTS)), teacher)
+    assert isinstance(task.loss.cca, HeatmapCCA) and task.loss.beta == 1
+    # 128 bins of half a pixel to 16 cells of two of half as many
+    assert task.loss.cca.offset == (3.5, 3.5)
+
+
 def test_the_command(config, write_teacher, tmp_path, capsys):
     arguments = ["distill", "--teacher", config.teacher, "--teacher_options.preset", "hrnet", "--cpu", "true"]
     arguments += ["--data.root", config.data.root, "--data.labelled_fraction", "0", "--data.workers", "0"]
@@ -143,8 +194,8 @@ def test_the_command(config, write_teacher, tmp_path, capsys):
             "teacher: expected the aspect ratio of",
         ),
         (
-            {"model": replace(STUDENT, head="heatmap")},
-            r"cca\.enabled: expected false: .* for a student with heatmaps",
+            {"model": replace(STUDENT, head="rle")},
+            r"cca\.enabled: expected false: .* for a student of the method rle",
         ),
         ({"cca": CCAConfig(enabled=False)}, "teacher: expected a term that the student learns by"),
         (

@@ -253,7 +253,7 @@ MISFITS = {
         r"teacher: expected the aspect ratio of the student's crops of \(32, 32\), got crops of \(64, 96\)",
     ),
     "nothing to learn by": (
-        lambda: (network(head="heatmap"), network(64, channels_per_joint=2)),
+        lambda: (network(head="rle"), network(64, channels_per_joint=2)),
         "teacher: expected a term that the student learns by, got neither SAPE",
     ),
 }
