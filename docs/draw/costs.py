@@ -25,7 +25,7 @@ _PANELS = (
         (
             _Network("Lightning", 271, 30.2, _AS_IT_IS),
             _Network("Thunder", 1220, 35.4, _AS_IT_IS, "end"),
-            _Network("lowres_base", 41, 41.6, _SCRATCH),
+            _Network("lowres_base", 41, 42.8, _SCRATCH),
             _Network("Lightning at 128", 120, 51.9, _ADAPTED, "end"),
             _Network("at 160", 188, 55.2, _ADAPTED, "end"),
             _Network("at 192", 271, 56.5, _ADAPTED, "below"),
@@ -37,7 +37,7 @@ _PANELS = (
         (
             _Network("Lightning", 271, 51.1, _AS_IT_IS),
             _Network("Thunder", 1220, 55.2, _AS_IT_IS, "end"),
-            _Network("lowres_base", 168, 51.5, _SCRATCH, "end"),
+            _Network("lowres_base", 164, 57.3, _SCRATCH, "end"),
             _Network("Lightning at 128", 120, 56.9, _ADAPTED, "end"),
             _Network("at 160", 188, 60.5, _ADAPTED, "end"),
             _Network("at 192", 271, 62.7, _ADAPTED, "end"),
