@@ -263,18 +263,26 @@ def test_heatmap_networks_distil_with_sape_alone(drawn_people, tmp_path, heatmap
     assert load_model(heatmap_teacher).decoding == "dark"
 
 
-@pytest.mark.parametrize("heads", ["heatmap student", "heatmap teacher"])
-def test_sape_joins_networks_of_different_heads_and_cca_does_not(
-    drawn_people, tmp_path, teacher, heatmap_teacher, heads
-):
-    model, of = (HEATMAP_STUDENT, teacher) if heads == "heatmap student" else (STUDENT, heatmap_teacher)
-    config = distilled(drawn_people, tmp_path / "run", of, model=model, epochs=1)
+@pytest.mark.parametrize("model", [STUDENT, HEATMAP_STUDENT], ids=["classes", "heatmaps"])
+def test_a_heatmap_teacher_teaches_by_sape_and_not_by_cca(drawn_people, tmp_path, heatmap_teacher, model):
+    config = distilled(drawn_people, tmp_path / "run", heatmap_teacher, model=model, epochs=1)
     with pytest.raises(
-        InputError, match=rf"cca\.enabled: expected false: .*, got true for a {heads[8:]} with"
+        InputError, match=r"cca\.enabled: expected false: .*, got true for a teacher with heatmaps"
     ):
         train(config)
     config.cca.enabled = False
     assert 0 < train(replace(config, output=str(tmp_path / "sape")))["sape"] < 2
+
+
+def test_classes_teach_heatmaps_by_sape_and_by_cca(drawn_people, tmp_path, teacher):
+    config = distilled(drawn_people, tmp_path / "run", teacher, model=HEATMAP_STUDENT, epochs=1)
+    both = train(config)
+    assert 0 < both["sape"] < 2 and 0 < both["cca"] < 1 and both["beta"] == 1
+    config.cca.alignment = "connected"
+    with pytest.raises(
+        InputError, match=r"cca\.alignment: expected merged, got connected for a student with heatmaps"
+    ):
+        train(replace(config, output=str(tmp_path / "connected")))
 
 
 def test_sape_needs_as_many_channels(drawn_people, tmp_path, teacher):
