@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from cdkd_ext.deployment.onnx_graph import set_metadata
 from cdkd_ext.deployment.whole_cells import copy_whole_cells
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import GraphProto, NodeProto
 
 _BATCH = 16
 # SimCC's linear layers decide between neighbouring bins, which eight bits cannot: they lose as much as all convolutions
@@ -31,7 +31,7 @@ def quantize(
 ) -> None:
     """Write a float32 graph of `write_onnx` with its convolutions, and what lies between them, in int8.
 
-    By onnxruntime's static quantisation. What follows the last convolution, the decoding for one, stays as it is.
+    By onnxruntime's static quantisation. What follows the network's last convolution, the decoding for one, stays as it is.
 
     Args:
         source: the graph.
@@ -53,11 +53,13 @@ def quantize(
             _Reader(crops),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*_CONVOLUTIONS, *_BETWEEN],
-            nodes_to_quantize=_before_convolutions(onnx.load(str(prepared)).graph.node),
+            nodes_to_quantize=_before_convolutions(onnx.load(str(prepared)).graph),
             per_channel=True,
             # unsigned, so that 0 is the lowest value after a ReLU: only then does onnxruntime fold it into the convolution
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # to 64: without VNNI, products of 255 and 127 saturate when two of them are added
+            reduce_range=True,
         )
     model = onnx.load(os.fspath(target))
     copy_whole_cells(model)
@@ -65,14 +67,23 @@ def quantize(
     onnx.save(model, os.fspath(target))
 
 
-def _before_convolutions(nodes: Sequence[NodeProto]) -> list[str]:
-    """Names of the convolutions and of all that one of them follows, of nodes in the order in which they run."""
+def _before_convolutions(graph: GraphProto) -> list[str]:
+    """Names of the network's convolutions and of all that one of them follows."""
+    shapes = {weights.name: tuple(weights.dims) for weights in graph.initializer}
     names, needed = [], set[str]()
-    for node in reversed(nodes):
-        if node.op_type in _CONVOLUTIONS or needed.intersection(node.output):
+    for node in reversed(graph.node):
+        if _is_of_network(node, shapes) or needed.intersection(node.output):
             names.append(node.name)
             needed.update(node.input)
     return names
+
+
+def _is_of_network(node: NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a node is a convolution of a network: those of one channel are the blur in DARK's decoding."""
+    if node.op_type not in _CONVOLUTIONS:
+        return False
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    return groups > 1 or shapes[node.input[1]][1] > 1
 
 
 class _Reader:
