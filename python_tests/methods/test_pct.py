@@ -311,12 +311,12 @@ def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable
     method = network.spec.method
     with torch.no_grad():
         features = network.features(normalize_images(images))
-    for stage, rate in (("tokenizer", 1e-2), ("classifier", 5e-3)):
+    for stage, rate, steps in (("tokenizer", 1e-2, 250), ("classifier", 5e-3, 600)):
         loss = method.label_loss(network, LabelLossOptions(stage=stage))  # type: ignore[arg-type]
         optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], rate)
         losses = []
-        for step in range(250):
-            total = loss(method.read(network, features), keypoints, annotated, step / 250)
+        for step in range(steps):
+            total = loss(method.read(network, features), keypoints, annotated, step / steps)
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
