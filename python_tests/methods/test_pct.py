@@ -311,7 +311,7 @@ def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable
     method = network.spec.method
     with torch.no_grad():
         features = network.features(normalize_images(images))
-    for stage, rate, steps in (("tokenizer", 1e-2, 250), ("classifier", 5e-3, 600)):
+    for stage, rate, steps in (("tokenizer", 1e-2, 600), ("classifier", 5e-3, 300)):
         loss = method.label_loss(network, LabelLossOptions(stage=stage))  # type: ignore[arg-type]
         optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], rate)
         losses = []
