@@ -28,6 +28,7 @@ from cdkd_ext.resampling import RESAMPLINGS
 from cdkd_ext.teachers import TeacherFile, TeacherOptions
 from cdkd_ext.teachers.frozen import PRECISIONS as TEACHER_PRECISIONS
 from cdkd_ext.training.pair import (
+    aligns,
     can_be_aligned,
     cca_between,
     channels_agree,
@@ -322,8 +323,7 @@ class CCAConfig:
         """
         if not self.enabled:
             return None
-        method = student.spec.method
-        which = "teacher" if method.has_classes or method.has_heatmaps else "student"
+        which = "teacher" if aligns(student) else "student"
         check(
             can_be_aligned(student, _spec(teacher)),
             "cca.enabled",
@@ -332,7 +332,7 @@ class CCAConfig:
         )
         if self.alignment == "connected":
             got = "connected for a student with heatmaps"
-            check(not method.has_heatmaps, "cca.alignment", got, "merged")
+            check(not student.spec.method.has_heatmaps, "cca.alignment", got, "merged")
             bins = _spec(teacher).num_bins
             assert bins is not None
             return FullyConnectedClasses(student.spec.num_bins, bins)

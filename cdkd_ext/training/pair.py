@@ -62,10 +62,11 @@ def channels_agree(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
 
 def can_be_aligned(student: DescribedNetwork, teacher: TeacherSpec) -> bool:
     """Whether the student has classes or heatmaps and the teacher distributions, which CCA aligns."""
-    return _aligns(student) and teacher.num_bins is not None
+    return aligns(student) and teacher.num_bins is not None
 
 
-def _aligns(student: DescribedNetwork) -> bool:
+def aligns(student: DescribedNetwork) -> bool:
+    """Whether the student has classes or heatmaps, which CCA aligns."""
     method = student.spec.method
     return method.has_classes or method.has_heatmaps
 
@@ -112,7 +113,7 @@ def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
         InputError: one of them has none.
     """
     without = {
-        "student": not _aligns(student),
+        "student": not aligns(student),
         "teacher": teacher is not None and teacher.num_bins is None,
     }
     for which, refused in without.items():

@@ -321,7 +321,7 @@ def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable
             total.backward()
             optimizer.step()
             losses.append(total.item())
-        # of eight seeds the worst leaves 0.13 and 0.26
+        # what the classifier can reach hangs on the tokenizer: cut short at 250 steps, rounding decides
         assert losses[-1] < 0.3 * losses[0], stage
     with torch.no_grad():
         found = network.eval()(images).coordinates
