@@ -123,9 +123,7 @@ def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
 
 def what_without_classes(student: DescribedNetwork, which: str) -> str:
     """What a student or teacher without classes has instead, in words."""
-    method = student.spec.method.name
-    heatmaps = which == "teacher" or method == "heatmap"
-    return "with heatmaps" if heatmaps else f"of the method {method}"
+    return "with heatmaps" if which == "teacher" else f"of the method {student.spec.method.name}"
 
 
 def sape_between(student: DescribedNetwork, teacher: TeacherSpec, **options: Any) -> SAPE:
