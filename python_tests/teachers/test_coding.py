@@ -86,10 +86,11 @@ def test_any_floating_type_is_coded(dtype):
 
 
 def test_a_shift_of_the_logits_changes_nothing_and_rows_are_independent():
-    logits = torch.randn(3, 4, 300) * 4
-    coded = encode(logits)
-    shifted = decode(encode(logits + 5)).softmax(-1)
-    assert (shifted - decode(coded).softmax(-1)).abs().sum(-1).max() < 0.02
+    # in 64ths, which the shift does not round: two windows that lose almost the same would change places
+    logits = torch.randn(3, 4, 300).mul(4 * 64).round() / 64
+    coded, shifted = encode(logits), encode(logits + 5)
+    for value, wanted in zip(shifted[:3], coded[:3], strict=True):
+        assert torch.equal(value, wanted)
     for batch in range(3):
         alone = encode(logits[batch : batch + 1])
         for value, wanted in zip(alone[:3], coded[:3], strict=True):
