@@ -40,10 +40,14 @@ def copy_whole_cells(model: ModelProto) -> None:
         factors = _whole_factors(resize, constants)
         if factors is None:
             continue
-        before, (after, *others) = makers[resize.input[0]], readers[resize.output[0]]
+        ends = makers.get(resize.input[0]), *readers.get(resize.output[0], ())
+        # of the graph's input or output there is one end only
+        if len(ends) != 2 or ends[0] is None:
+            continue
+        before, after = ends
         in_bytes = (before.op_type, after.op_type) == ("DequantizeLinear", "QuantizeLinear")
         # of one scale: the bytes stay what they are
-        if in_bytes and not others and before.input[1:] == after.input[1:]:
+        if in_bytes and before.input[1:] == after.input[1:]:
             channels, height, width = shapes[resize.output[0]][1:]
             size = [0, height, width, channels]
             nodes, numbers = _copies(resize.name, before.input[0], after.output[0], factors, size)

@@ -57,7 +57,8 @@ class HeatmapCCA(CCA):
             student: its feature (B, J, h, w) is the heatmaps.
             teacher: logits (B, J, N_t) per axis; gets no gradient.
             tau: temperature of the teacher's distributions: they are raised to the power 1/τ.
-            weights: (B, J) factors on the difference, or None for ones.
+            weights: (B, J) factors on the difference, or None for ones. What has a weight of 0 counts nothing, whatever the
+                teacher's row holds.
             probabilities: the teacher's logits are probabilities instead, which need not sum to one.
 
         Raises:
@@ -76,6 +77,8 @@ class HeatmapCCA(CCA):
             check(logits is not None, f"teacher.{axis}", None, "distributions, which are merged to cells")
             check_tensor(f"teacher.{axis}", logits, (batch, joints, "N"))
             logits = logits.detach().to(dtype)
+            if weights is not None:
+                logits = torch.where(weights[..., None] > 0, logits, 1)
             shares = ((logits.log() if probabilities else logits) / tau).softmax(-1)
             merged = shares @ self._merge(logits, cells, offset)
             sides.append(merged / merged.amax(-1, keepdim=True))

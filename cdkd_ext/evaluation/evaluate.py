@@ -26,6 +26,7 @@ from cdkd_ext.inference import ExportedNetwork, ForeignNetwork, Predictions, pre
 from cdkd_ext.inference.predictor import load_network, runs_as_onnx
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelOptions, ModelSpec, PoseNetwork, create_model
+from cdkd_ext.teachers.frozen import fast_precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -271,9 +272,22 @@ def _device(cpu: bool) -> torch.device:
 def make_accelerator(cpu: bool, precision: str = "no") -> Accelerator:
     """The processes, their device and precision."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, is_initialized
 
+    # Accelerate keeps the first precision of a process, and refuses others
+    if is_initialized() and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
     # without a GPU, Accelerate joins several processes only if it is told to stay on the CPU
-    return Accelerator(mixed_precision=precision, cpu=cpu or not torch.accelerator.is_available())
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu or not torch.accelerator.is_available())
+    if (
+        precision == "bf16"
+        and accelerator.device.type == "cpu"
+        and fast_precision(_device(True)) != "bfloat16"
+    ):
+        accelerator.print(
+            "precision bf16: this processor has no instructions for it and takes several times as long as in float32"
+        )
+    return accelerator
 
 
 def check_joints(argument: str, path: str, joints: JointSet | None, expected: JointSet) -> None:

@@ -85,3 +85,14 @@ def test_a_map_that_is_read_elsewhere_too_is_left() -> None:
     model.graph.node.append(helper.make_node("Relu", ["larger"], ["seen"], name="reader"))
     copy_whole_cells(model)
     assert "Resize" in operators(model)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 2), (1, 3), (1, 2)])
+def test_a_graph_s_own_input_and_output_are_left(first: int, last: int) -> None:
+    model = enlarging([1, 1, 2, 2])
+    nodes = list(model.graph.node)[first:last]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.input[0].name, model.graph.output[0].name = nodes[0].input[0], nodes[-1].output[0]
+    copy_whole_cells(model)
+    assert operators(model) == [node.op_type for node in nodes]

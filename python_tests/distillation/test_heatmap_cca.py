@@ -115,6 +115,28 @@ def test_a_joint_of_no_weight_changes_nothing() -> None:
     assert term(student, teacher, 1.0) != term(student, other, 1.0)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_what_a_joint_of_no_weight_holds_is_not_looked_at(value: float, probabilities: bool) -> None:
+    student, teacher = outputs()
+    maps = student.feature.requires_grad_()
+    tau = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    weights = torch.ones(2, 3, dtype=torch.float64)
+    weights[1, 2] = 0
+    rows = [logits.exp() if probabilities else logits.clone() for logits in teacher[1:3]]
+    broken = [row.clone() for row in rows]
+    broken[0][1, 2] = value
+    term = HeatmapCCA()
+    results = [
+        term(HeatmapOutput(maps), TeacherOutput(None, *pair), tau, weights, probabilities=probabilities)
+        for pair in (rows, broken)
+    ]
+    assert results[0] == results[1]
+    gradients = [torch.autograd.grad(result, (maps, tau)) for result in results]
+    for expected, got in zip(*gradients, strict=True):
+        assert torch.equal(got, expected)
+
+
 def test_half_precision_is_widened() -> None:
     student, teacher = outputs()
     low = TeacherOutput(None, *(logits.bfloat16() for logits in teacher[1:3]))

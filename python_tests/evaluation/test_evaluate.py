@@ -19,6 +19,7 @@ from cdkd_ext.data import DataConfig
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import coco_keypoint_ap, evaluate_checkpoint, evaluate_people, table
+from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.models import ModelSpec, SimCCOutput, create_model
 from cdkd_ext.training import ModelConfig, TrainingConfig, train
@@ -369,3 +370,19 @@ def test_one_process_and_several_write_the_same_files(official_data, checkpoints
     for suffix in (".json", "_results.json"):
         assert (tmp_path / f"1{suffix}").read_text() == (tmp_path / f"2{suffix}").read_text()
     assert len(json.loads((tmp_path / "1_results.json").read_text())) >= 4
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "said"),
+    [("bf16", "float32", True), ("bf16", "bfloat16", False), ("no", "float32", False)],
+)
+def test_bfloat16_without_instructions_for_it_is_told(monkeypatch, capsys, precision, fast, said):
+    monkeypatch.setattr("cdkd_ext.evaluation.evaluate.fast_precision", lambda device: fast)
+    make_accelerator(cpu=True, precision=precision)
+    told = capsys.readouterr().out
+    assert told.startswith("precision bf16: this processor has no instructions for it") if said else not told
+
+
+def test_a_process_trains_in_one_precision_after_another():
+    for precision in ("no", "bf16", "no"):
+        assert make_accelerator(cpu=True, precision=precision).mixed_precision == precision
