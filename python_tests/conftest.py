@@ -6,6 +6,7 @@ import colorsys
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,11 @@ from hypothesis import settings
 # no test depends on how busy the machine is
 settings.register_profile("cdkd", deadline=None)
 settings.load_profile("cdkd")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt what tests start: shells have commands in the background ignore it, and their children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

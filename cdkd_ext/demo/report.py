@@ -11,10 +11,11 @@ from typing import Any
 import matplotlib
 import torch
 
-from cdkd_ext.demo.arms import ALONE, ARMS, DISTILLED, TENTH_ALONE, TENTH_DISTILLED
+from cdkd_ext.demo.arms import ALONE, ARMS, DISTILLED, RECIPE, TENTH_ALONE, TENTH_DISTILLED
 from cdkd_ext.demo.images import draw_predictions
 from cdkd_ext.demo.measure import Comparison, Measured, Network
 from cdkd_ext.files import replacing, write_json
+from cdkd_ext.recipes import load_recipe
 from cdkd_ext.studies import RunResult
 from cdkd_ext.studies.runs import run_history
 
@@ -23,6 +24,8 @@ from matplotlib import pyplot as plt
 
 _COLORS = {TENTH_ALONE: "tab:gray", TENTH_DISTILLED: "tab:blue", ALONE: "tab:olive", DISTILLED: "tab:red"}
 _CHANCE = 0.01
+# a loss from labels has the name of the head
+_LABELS = load_recipe(RECIPE)["model"]["head"]
 
 
 def write_report(output: Path, measured: Measured, *, teacher: Path, seconds: float) -> Path:
@@ -171,12 +174,12 @@ def _draw_curves(output: Path, measured: Measured) -> None:
                 (x, record["pckh"]) for x, record in zip(done, history, strict=True) if "pckh" in record
             ]
             left.plot(*zip(*scored, strict=True), color=_COLORS[arm], marker=".", label=label)
-            losses = [record["simcc"] for record in history]
+            losses = [record[_LABELS] for record in history]
             right.plot(done, losses, color=_COLORS[arm], label=label)
     teacher = measured.teacher_metrics["pckh"]
     left.axhline(teacher, color="tab:green", linestyle="--", label="teacher")
     left.set(xlabel="share of the steps", ylabel="PCKh@0.5 (%)", title="validation")
-    right.set(xlabel="share of the steps", ylabel="label loss (nats per joint)", title="training")
+    right.set(xlabel="share of the steps", ylabel="label loss", title="training")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
