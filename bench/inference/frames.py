@@ -3,7 +3,7 @@
 From a 1080p image and boxes to keypoints in its pixels: this package with PyTorch, with its fused copies (float32 and
 bfloat16), and with onnxruntime on exported files (float32 and int8), against the common way of scripts around ONNX files,
 which cut, normalise, run and decode one person after the other with numpy. All look at the same crops with the same
-network. The ways take turns, and the median of their rounds counts.
+network. Heatmaps are decoded as DARK does. The ways take turns, and the median of their rounds counts.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.inference.frames", description=__doc__)
     parser.add_argument("--model", default="lowres_base")
+    parser.add_argument("--head", choices=("heatmap", "simcc"), default="heatmap")
     parser.add_argument("--size", type=int, default=32, help="height and width of the crops")
     parser.add_argument("--people", type=int, nargs="+", default=[1, 10, 20], help="in a frame")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -60,12 +61,15 @@ def main() -> None:
         "--clock", choices=tuple(CLOCKS), default="wall", help="processor: of all threads, on a busy machine"
     )
     options = parser.parse_args()
+    torch.manual_seed(0)
     network = create_model(
         options.model,
         input_size=(options.size, options.size),
         num_joints=len(COCO_JOINTS),
         joints=COCO_JOINTS,
         resample="linear",
+        head=options.head,
+        **({"decoding": "dark"} if options.head == "heatmap" else {}),
     ).eval()
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (135, 240, 3), dtype=np.uint8)
@@ -76,10 +80,10 @@ def main() -> None:
             ways = competitors(network, Path(folder), threads)
             for people in options.people:
                 boxes = draw_boxes(people, rng)
-                check_agreement(ways, image, boxes)
+                check_agreement(ways, image, boxes, options.head)
                 rows += measure(ways, image, boxes, threads, options.rounds, CLOCKS[options.clock])
     print(
-        f"{options.model}, {options.size}x{options.size}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+        f"{options.model}, {options.head}, {options.size}x{options.size}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     )
     print_rows([["way", "threads", "people", "ms/frame", "crops/s", "times as fast"], *rows])
 
@@ -126,7 +130,7 @@ class OneByOne:
             str(path),
             dynamo=True,
             input_names=["input"],
-            output_names=["feature", "x", "y"],
+            output_names=["feature", "x", "y"] if network.spec.head == "simcc" else ["heatmaps"],
             verbose=False,
         )
         options = onnxruntime.SessionOptions()
@@ -134,7 +138,7 @@ class OneByOne:
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, image: npt.NDArray[np.uint8], boxes: Boxes) -> Found:
-        """Keypoints, and as scores the smaller one of the two axes' highest values."""
+        """Keypoints, and as scores the heights of maxima, of SimCC's axes the smaller one."""
         keypoints, scores = zip(*(self._person(image, box) for box in boxes), strict=True)
         return np.stack(keypoints), np.stack(scores)
 
@@ -142,17 +146,58 @@ class OneByOne:
         matrix = crop_matrix(region_from_box(box, self._size, self._spec.padding), self._size)
         crop = cv2.warpAffine(image, matrix, self._size[::-1], flags=cv2.INTER_LINEAR)
         planes = ((crop - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None]
-        x, y = self._session.run(["x", "y"], {"input": np.ascontiguousarray(planes, np.float32)})
-        points = np.stack([x[0].argmax(-1), y[0].argmax(-1)], -1) / self._spec.split_ratio
-        return transform_points(points, invert_affine(matrix)), np.minimum(x[0].max(-1), y[0].max(-1))
+        outputs = self._session.run(None, {"input": np.ascontiguousarray(planes, np.float32)})
+        if self._spec.head == "simcc":
+            x, y = outputs[1][0], outputs[2][0]
+            points = np.stack([x.argmax(-1), y.argmax(-1)], -1) / self._spec.split_ratio
+            scores = np.minimum(x.max(-1), y.max(-1))
+        else:
+            maps = outputs[0][0]
+            points = dark(maps) * (self._size[1] / maps.shape[2], self._size[0] / maps.shape[1])
+            scores = maps.max((1, 2))
+        return transform_points(points, invert_affine(matrix)), scores
 
 
-def check_agreement(ways: dict[str, Any], image: npt.NDArray[np.uint8], boxes: Boxes) -> None:
-    """Stop where a way finds other keypoints: of fresh weights some maxima are ties, which rounding decides."""
-    expected, _ = ways[ONE_BY_ONE](image, boxes)
+def dark(maps: Floats) -> Floats:
+    """Keypoints (J, 2) in cells of heatmaps (J, h, w), joint by joint with numpy and OpenCV, as such scripts decode them."""
+    rows, columns = maps.shape[1:]
+    longer = max(rows, columns)
+    kernel = 3 if longer <= 32 else 11 if longer <= 64 else 17
+    points = np.zeros((len(maps), 2))
+    for point, one in zip(points, maps, strict=True):
+        y, x = divmod(int(one.argmax()), columns)
+        if one[y, x] <= 0:
+            continue
+        point[:] = x, y
+        if not (1 < x < columns - 2 and 1 < y < rows - 2):
+            continue
+        soft = cv2.GaussianBlur(one, (kernel, kernel), 0, borderType=cv2.BORDER_CONSTANT)
+        log = np.log(np.maximum(soft * one[y, x] / soft.max(), 1e-10))
+        slope = 0.5 * np.array([log[y, x + 1] - log[y, x - 1], log[y + 1, x] - log[y - 1, x]])
+        across = 0.25 * (log[y, x + 2] - 2 * log[y, x] + log[y, x - 2])
+        down = 0.25 * (log[y + 2, x] - 2 * log[y, x] + log[y - 2, x])
+        both = 0.25 * (log[y + 1, x + 1] - log[y - 1, x + 1] - log[y + 1, x - 1] + log[y - 1, x - 1])
+        if across * down != both**2:
+            point[:] -= np.linalg.solve([[across, both], [both, down]], slope)
+    return points
+
+
+def check_agreement(ways: dict[str, Any], image: npt.NDArray[np.uint8], boxes: Boxes, head: str) -> None:
+    """Stop where a way finds something else.
+
+    Of fresh weights some maxima are ties, which rounding decides. Heatmaps are compared by their heights: among cells of
+    noise DARK's steps are as long as rounding makes them.
+    """
+    keypoints, heights = ways[ONE_BY_ONE](image, boxes)
     for name, way in ways.items():
-        off = np.linalg.norm(way(image, boxes)[0] - expected, axis=-1) > 0.1
-        limit = 0.6 if "bfloat16" in name or "int8" in name else 0.05
+        rounded = "bfloat16" in name or "int8" in name
+        own_keypoints, own_heights = way(image, boxes)
+        if head == "heatmap":
+            off = np.abs(own_heights - heights) > (0.2 if rounded else 0.001) * heights.mean()
+            limit = 0.05
+        else:
+            off = np.linalg.norm(own_keypoints - keypoints, axis=-1) > 0.1
+            limit = 0.6 if rounded else 0.05
         if off.mean() > limit:
             raise SystemExit(f"{name}: {100 * off.mean():.1f} % of the keypoints are elsewhere")
 
