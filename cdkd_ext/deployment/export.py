@@ -141,7 +141,10 @@ def export_network(
         else:
             write_program(decoder, made, metadata)
             written = ProgramNetwork(made, network.spec)
-        difference = Difference.between(reference, written, people.crops(_CHECKED), people.source)
+        fused = TorchNetwork(network, flip_test=flip_test, precision="float32")
+        difference = Difference.between(
+            reference, written, people.crops(_CHECKED), people.source, rounded=fused
+        )
         accuracy, measured, others = None, 0, people if calibration is None else calibration.others
         if precision == "float32":
             difference.refuse_large(target)

@@ -91,8 +91,9 @@ def decode_heatmaps(
 
     Cell i stands for pixel stride · i. "quarter" moves a quarter of a cell towards the higher neighbour on each
     axis (HRNet); "dark" blurs the map, takes its logarithm and goes to the maximum of the Taylor expansion of
-    second order (Zhang et al., DARK). Both leave maxima beside the border where they are. A map without a positive
-    cell gives the crop's origin, as in the released code.
+    second order (Zhang et al., DARK). Both leave maxima beside the border where they are, and "dark" those whose expansion
+    has its maximum outside of the map: there the released code puts keypoints, thousands of pixels off where a map is flat.
+    A map without a positive cell gives the crop's origin, as in the released code.
 
     With `flipped` the maps of the image and of its mirror image are averaged. Pixel x of a crop of width W
     mirrors to W - 1 - x, so cell i of w to w - i - 1/stride. Reversing the cells gives w - 1 - i, which at stride 4
@@ -209,7 +210,10 @@ def _taylor_offset(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     usable = inside & (determinant != 0)
     divisor = torch.where(usable, determinant, 1)
     offset = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / divisor[..., None]
-    return torch.where(usable[..., None] & offset.isfinite(), offset, 0)
+    # NaN is in no map either
+    across, down = x + offset[..., 0], y + offset[..., 1]
+    usable &= (across >= 0) & (across <= w - 1) & (down >= 0) & (down <= h - 1)
+    return torch.where(usable[..., None], offset, 0)
 
 
 def _log_blurred(maps: Tensor, heights: Tensor, kernel: int | None) -> Tensor:

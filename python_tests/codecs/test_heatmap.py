@@ -161,6 +161,8 @@ def decode_by_loops(
                 step = np.zeros(2)
                 if np.linalg.det(hessian) != 0:
                     step = -np.linalg.solve(hessian, gradient)
+                if not (0 <= x + step[0] <= w - 1 and 0 <= y + step[1] <= h - 1):
+                    step = np.zeros(2)
                 keypoints[b, j] = (x + step[0], y + step[1])
             else:
                 keypoints[b, j] = (x, y)
@@ -212,6 +214,17 @@ def test_default_blur_kernels_are_the_published_ones() -> None:
         torch.testing.assert_close(default, decode_heatmaps(maps, crop, method="dark", blur_kernel=kernel)[0])
         other = decode_heatmaps(maps, crop, method="dark", blur_kernel=kernel + 2)[0]
         assert not torch.equal(default, other)
+
+
+@pytest.mark.parametrize("kernel", [3, 11])
+def test_dark_does_not_leave_the_map(kernel: int) -> None:
+    """Of a network that has hardly learnt: noise around nothing, whose expansions have their maxima anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(20, 14, 16, 16, generator=generator, dtype=torch.float64) * 1e-3 + 2e-3
+    keypoints, _ = decode_heatmaps(maps, (32, 32), method="dark", blur_kernel=kernel)
+    assert keypoints.min() >= 0 and keypoints.max() <= 30
+    expected, _ = decode_by_loops(maps.numpy(), 2.0, "dark", kernel, None, list(range(14)))
+    np.testing.assert_allclose(keypoints, expected, atol=1e-6)
 
 
 def test_golden_decoding() -> None:
