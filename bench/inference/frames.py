@@ -82,9 +82,8 @@ def main() -> None:
                 boxes = draw_boxes(people, rng)
                 check_agreement(ways, image, boxes, options.head)
                 rows += measure(ways, image, boxes, threads, options.rounds, CLOCKS[options.clock])
-    print(
-        f"{options.model}, {options.head}, {options.size}x{options.size}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
-    )
+    measured = f"{options.model}, {options.head}, {options.size}x{options.size}"
+    print(f"{measured}; torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
     print_rows([["way", "threads", "people", "ms/frame", "crops/s", "times as fast"], *rows])
 
 

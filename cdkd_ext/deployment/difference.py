@@ -51,8 +51,8 @@ class Difference:
             after: the other.
             crops: what they are asked about.
             source: where the crops come from, in words.
-            rounded: the function of `before` in other steps. What they disagree on, rounding decides: where two maxima are nearly
-                equal, or a map is so flat that the way to its maximum is anything.
+            rounded: the function of `before` in other steps. What they disagree on, rounding decides: where two maxima are
+                nearly equal, or a map is so flat that the way to its maximum is anything.
         """
         unmoved = np.tile(np.eye(2, 3, dtype=np.float32), (len(crops), 1, 1))
         (points, scores), (other_points, other_scores) = (
@@ -83,6 +83,6 @@ class Difference:
         """One line for people."""
         return (
             f"against PyTorch on {self.crops} crops of {self.source}: keypoints differ by at most {self.pixels:.3g} "
-            f"pixels ({100 * self.moved:.2f} % by more than {_PIXELS}, without maxima that rounding decides), scores by at most "
-            f"{self.scores:.2g}"
+            f"pixels ({100 * self.moved:.2f} % by more than {_PIXELS}, without maxima that rounding decides), "
+            f"scores by at most {self.scores:.2g}"
         )
