@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Difference:
         crops: how many.
         source: where they come from, in words.
         pixels: the largest distance of a keypoint in pixels of the crop.
-        moved: part of the keypoints that are more than 0.01 pixels away, without those that rounding alone moves as far.
+        moved: part of the keypoints that are more than 0.01 pixels away, without those that rounding alone can move as far.
         scores: the largest difference of a score.
     """
 
@@ -42,7 +43,7 @@ class Difference:
         crops: npt.NDArray[np.uint8],
         source: str,
         *,
-        rounded: CropNetwork | None = None,
+        rounded: Sequence[CropNetwork] = (),
     ) -> Difference:
         """Ask two networks about RGB crops (N, h, w, 3) uint8.
 
@@ -51,8 +52,8 @@ class Difference:
             after: the other.
             crops: what they are asked about.
             source: where the crops come from, in words.
-            rounded: the function of `before` in other steps. What they disagree on, rounding decides: where two maxima are
-                nearly equal, or a map is so flat that the way to its maximum is anything.
+            rounded: `before` up to a little more than rounding. Where one of them finds another place, rounding decides: two
+                maxima are nearly equal, or a map is so flat that the way to its maximum is anything.
         """
         unmoved = np.tile(np.eye(2, 3, dtype=np.float32), (len(crops), 1, 1))
         (points, scores), (other_points, other_scores) = (
@@ -60,8 +61,8 @@ class Difference:
         )
         distance = np.linalg.norm(points - other_points, axis=-1)
         far = distance > _PIXELS
-        if rounded is not None:
-            far &= np.linalg.norm(points - rounded(crops, unmoved)[0], axis=-1) <= _PIXELS
+        for network in rounded:
+            far &= np.linalg.norm(points - network(crops, unmoved)[0], axis=-1) <= _PIXELS
         return cls(
             len(crops),
             source,

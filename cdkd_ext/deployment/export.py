@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from cdkd_ext.checkpoints import load_model
 from cdkd_ext.codecs import codec_for
@@ -34,6 +35,9 @@ _OPSETS = (18, 23)
 _CHECKED = 64  # crops
 _CALIBRATING = 256  # crops
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+# networks whose weights are off by so much show which keypoints rounding decides
+_JITTERED = 4
+_JITTER = 1e-6
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,9 @@ def export_network(
         else:
             write_program(decoder, made, metadata)
             written = ProgramNetwork(made, network.spec)
-        fused = TorchNetwork(network, flip_test=flip_test, precision="float32")
+        rounded = [TorchNetwork(_jittered(network, seed), flip_test=flip_test) for seed in range(_JITTERED)]
         difference = Difference.between(
-            reference, written, people.crops(_CHECKED), people.source, rounded=fused
+            reference, written, people.crops(_CHECKED), people.source, rounded=rounded
         )
         accuracy, measured, others = None, 0, people if calibration is None else calibration.others
         if precision == "float32":
@@ -198,6 +202,16 @@ def _target(weights: str, output: str | None, suffix: str) -> Path:
         return (path / "best" if path.is_dir() else path).with_suffix(suffix)
     check(output.endswith(suffix), "output", output, f"the name of a {suffix} file")
     return Path(output)
+
+
+def _jittered(network: PoseNetwork, seed: int) -> PoseNetwork:
+    """The network with weights that are off by some ten times their rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        for weight in copied.parameters():
+            weight.mul_(1 + _JITTER * torch.randn(weight.shape, generator=generator).to(weight))
+    return copied
 
 
 def _in_precision(network: PoseNetwork, precision: str) -> PoseNetwork:

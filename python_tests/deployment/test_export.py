@@ -243,10 +243,10 @@ def test_a_difference_counts_what_moved(exported, heatmap):
     with pytest.raises(InputError):
         found.refuse_large(exported.path)
     # what the same function in other steps does not keep either says nothing
-    found = Difference.between(Still(0.0), Still(0.05), crops, "tests", rounded=Still(0.02))
+    found = Difference.between(Still(0.0), Still(0.05), crops, "tests", rounded=[Still(0.0), Still(0.02)])
     assert (found.pixels, found.moved) == (pytest.approx(0.05), 0)
     found.refuse_large(exported.path)
-    found = Difference.between(Still(0.0), Still(0.05), crops, "tests", rounded=Still(0.005))
+    found = Difference.between(Still(0.0), Still(0.05), crops, "tests", rounded=[Still(0.005)])
     assert found.moved == pytest.approx(1 / 20)
 
 
