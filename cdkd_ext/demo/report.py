@@ -24,8 +24,6 @@ from matplotlib import pyplot as plt
 
 _COLORS = {TENTH_ALONE: "tab:gray", TENTH_DISTILLED: "tab:blue", ALONE: "tab:olive", DISTILLED: "tab:red"}
 _CHANCE = 0.01
-# a loss from labels has the name of the head
-_LABELS = load_recipe(RECIPE)["model"]["head"]
 
 
 def write_report(output: Path, measured: Measured, *, teacher: Path, seconds: float) -> Path:
@@ -163,6 +161,8 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _draw_curves(output: Path, measured: Measured) -> None:
+    # a loss from labels has the name of the head
+    label_loss = load_recipe(RECIPE)["model"]["head"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
     for arm in ARMS:
         for result in measured.results[arm]:
@@ -174,7 +174,7 @@ def _draw_curves(output: Path, measured: Measured) -> None:
                 (x, record["pckh"]) for x, record in zip(done, history, strict=True) if "pckh" in record
             ]
             left.plot(*zip(*scored, strict=True), color=_COLORS[arm], marker=".", label=label)
-            losses = [record[_LABELS] for record in history]
+            losses = [record[label_loss] for record in history]
             right.plot(done, losses, color=_COLORS[arm], label=label)
     teacher = measured.teacher_metrics["pckh"]
     left.axhline(teacher, color="tab:green", linestyle="--", label="teacher")

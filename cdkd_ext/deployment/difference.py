@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Difference:
         crops: npt.NDArray[np.uint8],
         source: str,
         *,
-        rounded: Sequence[CropNetwork] = (),
+        rounded: Iterable[CropNetwork] = (),
     ) -> Difference:
         """Ask two networks about RGB crops (N, h, w, 3) uint8.
 
@@ -53,7 +53,8 @@ class Difference:
             crops: what they are asked about.
             source: where the crops come from, in words.
             rounded: `before` up to a little more than rounding. Where one of them finds another place, rounding decides: two
-                maxima are nearly equal, or a map is so flat that the way to its maximum is anything.
+                maxima are nearly equal, or a map is so flat that the way to its maximum is anything. They are asked only where
+                there is a distance to explain.
         """
         unmoved = np.tile(np.eye(2, 3, dtype=np.float32), (len(crops), 1, 1))
         (points, scores), (other_points, other_scores) = (
@@ -61,7 +62,7 @@ class Difference:
         )
         distance = np.linalg.norm(points - other_points, axis=-1)
         far = distance > _PIXELS
-        for network in rounded:
+        for network in rounded if far.any() else ():
             far &= np.linalg.norm(points - network(crops, unmoved)[0], axis=-1) <= _PIXELS
         return cls(
             len(crops),

@@ -145,7 +145,7 @@ def export_network(
         else:
             write_program(decoder, made, metadata)
             written = ProgramNetwork(made, network.spec)
-        rounded = [TorchNetwork(_jittered(network, seed), flip_test=flip_test) for seed in range(_JITTERED)]
+        rounded = (TorchNetwork(_jittered(network, seed), flip_test=flip_test) for seed in range(_JITTERED))
         difference = Difference.between(
             reference, written, people.crops(_CHECKED), people.source, rounded=rounded
         )

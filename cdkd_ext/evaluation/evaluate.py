@@ -282,7 +282,7 @@ def make_accelerator(cpu: bool, precision: str = "no") -> Accelerator:
     if (
         precision == "bf16"
         and accelerator.device.type == "cpu"
-        and fast_precision(_device(True)) != "bfloat16"
+        and fast_precision(accelerator.device) != "bfloat16"
     ):
         accelerator.print(
             "precision bf16: this processor has no instructions for it and takes several times as long as in float32"
