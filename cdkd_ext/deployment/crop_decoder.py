@@ -23,7 +23,7 @@ class CropDecoder(nn.Module):
         flip_test: average with the prediction for the mirrored crop; the network has to know its joints.
 
     Raises:
-        InputError: the joints of a flip test are not known.
+        InputError: the joints of a flip test are not known, or the head's decoding cannot be traced.
     """
 
     def __init__(self, network: PoseNetwork, *, flip_test: bool = False) -> None:
@@ -35,6 +35,8 @@ class CropDecoder(nn.Module):
         self.permutation: Tensor | None
         self.network = network.eval()
         self._codec = codec_for(network.spec)
+        expected = "one whose decoding is a graph of tensors"
+        check(self._codec.traceable, "network", f"the head {network.head}", expected)
         permutation = None if joints is None or not flip_test else torch.tensor(joints.flip_permutation)
         self.register_buffer("permutation", permutation)
 

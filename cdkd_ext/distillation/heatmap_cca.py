@@ -79,7 +79,10 @@ class HeatmapCCA(CCA):
             logits = logits.detach().to(dtype)
             if weights is not None:
                 logits = torch.where(weights[..., None] > 0, logits, 1)
-            shares = ((logits.log() if probabilities else logits) / tau).softmax(-1)
+            logits = logits.log() if probabilities else logits
+            # a class without probability has none at any temperature: the derivative of -inf / τ would be NaN
+            nothing = logits == -torch.inf
+            shares = (logits.masked_fill(nothing, 0) / tau).masked_fill(nothing, -torch.inf).softmax(-1)
             merged = shares @ self._merge(logits, cells, offset)
             sides.append(merged / merged.amax(-1, keepdim=True))
         difference = maps.to(dtype) - sides[1][..., :, None] * sides[0][..., None, :]

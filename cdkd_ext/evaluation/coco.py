@@ -138,10 +138,11 @@ def coco_results(
     check(area.shape == (len(points),), "areas", area.shape, f"shape ({len(points)},)")
     if sigmas is None and oks_threshold is not None:
         fail("sigmas", "none", "one per joint")
-    categories = [category_id] * len(points) if isinstance(category_id, (int, str)) else list(category_id)
+    image_ids, categories = _plain(image_ids), _plain(category_id)
+    categories = categories if isinstance(categories, list) else [categories] * len(points)
     check(len(categories) == len(points), "category_id", len(categories), f"{len(points)} ids")
     scores = instance_scores(boxes, joints, score_threshold)
-    rows = np.concatenate([points.round(_DECIMALS), joints[..., None]], axis=2).reshape(len(points), -1)
+    rows = np.concatenate([points.round(_DECIMALS), joints[..., None]], axis=2)
     people: dict[int | str, list[int]] = {}
     for i, image_id in enumerate(image_ids):
         people.setdefault(image_id, []).append(i)
@@ -153,7 +154,7 @@ def coco_results(
             chosen = chosen[kept]
         for i in chosen:
             result = {"image_id": image_id, "category_id": categories[i]}
-            results.append(result | {"keypoints": rows[i].tolist(), "score": float(scores[i])})
+            results.append(result | {"keypoints": rows[i].ravel().tolist(), "score": float(scores[i])})
     return results
 
 
@@ -237,6 +238,9 @@ def _ground_truth(content: JsonObject, category_ids: Sequence[int | str], joints
         }
         people.append(person)
     images = [{"id": image.identity("id")} for image in content.objects("images")]
+    # pycocotools puts them in order
+    kinds = {type(image["id"]).__name__ for image in images}
+    check(len(kinds) < 2, f"{content.prefix}images: id", " and ".join(sorted(kinds)), "ids of one type")
     return {"images": images, "categories": [{"id": category_ids[0]}], "annotations": people}
 
 
@@ -251,7 +255,10 @@ def _checked_results(
     else:
         source = "results"
         entries = [
-            JsonObject(_plain(value), f"results[{i}]", f"results[{i}].") for i, value in enumerate(results)
+            JsonObject(
+                {key: _plain(value) for key, value in result.items()}, f"results[{i}]", f"results[{i}]."
+            )
+            for i, result in enumerate(results)
         ]
     known = set(image_ids)
     checked = []
@@ -269,9 +276,11 @@ def _checked_results(
     return checked
 
 
-def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result with lists and numbers in place of arrays and their elements."""
-    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in result.items()}
+def _plain(value: Any) -> Any:
+    """Lists and numbers, as JSON has them, in place of arrays, their elements and sequences of those."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _floats(values: npt.ArrayLike) -> Floats:

@@ -109,9 +109,10 @@ def joint_hits(
     check(0 < threshold < np.inf, "threshold", threshold, "a positive number of head lengths")
     lengths = np.array([person.head_size for person in persons], np.float64)
     measured = np.isfinite(lengths) & (lengths > 0)
-    counted = np.stack([person.annotated for person in persons]) > 0
+    # no people are people too
+    counted = np.array([person.annotated for person in persons]).reshape(shape[:2]) > 0
     counted &= measured[:, None]
-    targets = np.stack([person.keypoints for person in persons]).astype(np.float64)
+    targets = np.array([person.keypoints for person in persons], np.float64).reshape(shape)
     right = within(keypoints.astype(np.float64), targets, np.where(measured, lengths, 1.0), threshold)
     return JointHits(right & counted, counted, joints.names)
 

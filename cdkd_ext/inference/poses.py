@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,3 +34,8 @@ class Poses(_Joints):
         poses = super().__new__(cls, keypoints, scores)
         poses.box_scores = np.ones(len(keypoints), np.float32) if box_scores is None else box_scores
         return poses
+
+    def _replace(self, **changes: Any) -> Poses:
+        """A copy with other arrays; `box_scores` is one of them."""
+        box_scores = changes.pop("box_scores", self.box_scores)
+        return Poses(*super()._replace(**changes), box_scores)

@@ -233,9 +233,9 @@ def _pixels(image: Any) -> Image:
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, upright=True)
     # PIL's images, without needing PIL
-    if hasattr(image, "convert") and hasattr(image, "getbands"):
-        image = np.asarray(image.convert("RGB"))
     expected = "RGB uint8 (H, W, 3), a PIL image or a path"
+    if hasattr(image, "convert") and hasattr(image, "getbands"):
+        image = _of_pil(image, expected)
     check(isinstance(image, np.ndarray), "image", type(image).__name__, expected)
     check(
         image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
@@ -245,3 +245,11 @@ def _pixels(image: Any) -> Image:
     )
     check(image.size > 0, "image", f"no pixels, {image.shape}", "an image with pixels")
     return image
+
+
+def _of_pil(image: Any, expected: str) -> Image:
+    """RGB of a PIL image; of 16 bits the upper eight, as of a file, where PIL's conversion cuts."""
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    check(image.mode not in ("I", "F"), "image", f"a PIL image of the mode {image.mode}", expected)
+    return np.asarray(image.convert("RGB"))

@@ -37,7 +37,7 @@ def person_scores(
         threshold: joints at or below it do not count.
     """
     counted = scores > threshold
-    means = (scores * counted).sum(1) / np.maximum(counted.sum(1), 1)
+    means = np.where(counted, scores, 0).sum(1) / np.maximum(counted.sum(1), 1)
     return np.asarray(means * box_scores, np.float64)
 
 

@@ -42,7 +42,7 @@ class OneEuroFilter:
         """Return the smoothed values.
 
         Args:
-            values: (…) of any shape, the same at each call.
+            values: (…) of any shape, the same at each call; one that is not finite is returned as it is and forgotten.
             seconds: when they were; not before those of the last call.
             unit: what speeds are measured in, such as a person's size in pixels.
         """
@@ -51,11 +51,14 @@ class OneEuroFilter:
         if self._last is None or self._speed is None or step <= 0:
             self._last, self._speed = values.copy(), np.zeros_like(values)
             return values
-        speed = (values - self._last) / (step * unit)
-        self._speed = self._speed + _share(self._speed_cutoff, step) * (speed - self._speed)
+        known = np.isfinite(values)
+        last = np.where(np.isfinite(self._last), self._last, values)
+        moved = np.where(known, values - last, 0)
+        speed = self._speed + _share(self._speed_cutoff, step) * (moved / (step * unit) - self._speed)
+        self._speed = np.where(known, speed, self._speed)
         cutoff = self._min_cutoff + self._beta * np.abs(self._speed)
-        self._last = np.asarray(self._last + _share(cutoff, step) * (values - self._last), values.dtype)
-        return self._last.copy()
+        self._last = np.asarray(last + _share(cutoff, step) * moved, values.dtype)
+        return np.where(known, self._last, values)
 
 
 def _share(cutoff: npt.ArrayLike, step: float) -> npt.NDArray[np.float64]:

@@ -45,9 +45,11 @@ class Codec(ABC):
 
     Attributes:
         score_threshold: a joint whose score is at or below it does not count in the score of a COCO result.
+        traceable: whether `decode` consists of operations on tensors alone, which `cdkd export` can write down.
     """
 
     score_threshold: ClassVar[float]
+    traceable: ClassVar[bool] = True
 
     @abstractmethod
     def places_per_pixel(self, output: Any) -> tuple[float, float]:

@@ -209,7 +209,9 @@ class HeatmapTeaching(Teaching):
             )
             check_tensor(f"teacher.{name}", taught, tuple(own.shape))
             distances.append((own - taught.detach()).square().mean())
-        taught_maps = teacher.feature.detach().to(student.coordinates.dtype)
+        # 16-bit floats hold neither a place to a fraction of a cell nor the square of a small sigma
+        dtype = torch.promote_types(student.coordinates.dtype, torch.float32)
+        taught_maps = teacher.feature.detach().to(dtype)
         return {
             "token": self.token_weight * (distances[0] + distances[1]),
             "score": self.score_weight * score_distance(student, taught_maps, weights),
@@ -220,7 +222,7 @@ class HeatmapTeaching(Teaching):
 def score_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor) -> Tensor:
     """Mean distance, times the weights, of the scores from the heatmaps at the cells nearest to the coordinates."""
     rows, columns = heatmaps.shape[2:]
-    places = student.coordinates.detach() * pair(columns - 1, rows - 1, heatmaps)
+    places = student.coordinates.detach().to(heatmaps.dtype) * pair(columns - 1, rows - 1, heatmaps)
     x, y = places.round().long().unbind(-1)
     # a sigmoid does not leave [0, 1]
     heights = heatmaps.flatten(2).gather(-1, (y * columns + x)[..., None])[..., 0]
@@ -234,7 +236,7 @@ def drawn_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor)
     """
     rows, columns = heatmaps.shape[2:]
     size = pair(columns, rows, heatmaps)
-    middle, sigma = student.coordinates * size, student.sigmas
+    middle, sigma = student.coordinates.to(heatmaps.dtype) * size, student.sigmas.to(heatmaps.dtype)
     low, high = (middle - 3 * sigma).detach(), (middle + 3 * sigma + 1).detach()
     used = weights * ((low < size) & (high >= 0)).all(-1)
     sides = []

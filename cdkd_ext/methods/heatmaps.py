@@ -96,10 +96,10 @@ def decode_heatmaps(
     A map without a positive cell gives the crop's origin, as in the released code.
 
     With `flipped` the maps of the image and of its mirror image are averaged. Pixel x of a crop of width W
-    mirrors to W - 1 - x, so cell i of w to w - i - 1/stride. Reversing the cells gives w - 1 - i, which at stride 4
-    is off by 3/4 of a cell; HRNet's shift by one cell gives w - i, off by 1/4. So the reversed maps are shifted by
-    one cell to the right (the first column keeps its value) wherever the stride is 2 or more. (DARK's own
-    release crops with another alignment, under which no shift is needed; with this package's crops it is.)
+    mirrors to W - 1 - x, so cell i of w to w - i - 1/stride. Reversing the cells gives w - 1 - i. So the reversed maps
+    are moved to the right by 1 - 1/stride of a cell, between two cells linearly. HRNet's release moves them by one
+    cell, which at stride 4 leaves the average 1/8 of a cell off, at stride 2 1/4. (DARK's own release crops with
+    another alignment, under which nothing moves.)
 
     Args:
         heatmaps: (B, J, h, w), floating point.
@@ -129,7 +129,8 @@ def decode_heatmaps(
     stride = (input_size[1] / w, input_size[0] / h)
     maps = heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32))
     if flipped is not None:
-        maps = (maps + _unmirror(*_checked_flip(flipped, heatmaps), shift=stride[0] >= 2).to(maps.dtype)) / 2
+        mirrored, permutation = _checked_flip(flipped, heatmaps)
+        maps = (maps + _unmirror(mirrored.to(maps.dtype), permutation, 1 - 1 / stride[0])) / 2
 
     flat = maps.flatten(2)
     place = flat.argmax(-1)  # (B, J)
@@ -167,10 +168,12 @@ def _checked_flip(flipped: tuple[Tensor, Tensor], heatmaps: Tensor) -> tuple[Ten
     return flipped[0], permutation
 
 
-def _unmirror(heatmaps: Tensor, permutation: Tensor, *, shift: bool) -> Tensor:
-    """The maps of a mirrored image, mirrored back."""
-    back = heatmaps[:, permutation].flip(-1)
-    return torch.cat([back[..., :1], back[..., :-1]], -1) if shift else back
+def _unmirror(heatmaps: Tensor, permutation: Tensor, shift: float) -> Tensor:
+    """The maps of a mirrored image, mirrored back and moved to the right by a part of a cell; the border's cells go on."""
+    back, whole = heatmaps[:, permutation].flip(-1), math.floor(shift)
+    columns = torch.arange(back.shape[-1], device=back.device) - whole
+    left, right = (back[..., at.clamp(0, back.shape[-1] - 1)] for at in (columns - 1, columns))
+    return right.lerp(left, shift - whole)
 
 
 def _at(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:

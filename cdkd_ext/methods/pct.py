@@ -224,14 +224,18 @@ class Tokenizer(nn.Module):
             return torch.func.functional_call(self, parameters, (embedded,))
 
     @torch.no_grad()
-    def move_codes(self, embedded: Tensor, codes: Tensor) -> None:
+    def move_codes(self, embedded: Tensor, codes: Tensor, counted: Tensor | None = None) -> None:
         """Move each code towards the mean of what it is the nearest to, as published.
 
         Args:
             embedded: (B, tokens, code_width).
             codes: (B, tokens) int64, the nearest ones.
+            counted: (B,) bool, who moves them; None lets all.
         """
-        chosen = functional.one_hot(codes.flatten(), self.layout.codes).to(embedded.dtype)
+        chosen = functional.one_hot(codes, self.layout.codes).to(embedded.dtype)
+        if counted is not None:
+            chosen = chosen * counted[:, None, None]
+        chosen = chosen.flatten(0, 1)
         counts, sums = chosen.sum(0), chosen.mT @ embedded.flatten(0, 1)
         if _processes() > 1:
             torch.distributed.all_reduce(counts)
@@ -416,9 +420,11 @@ class PCTLoss(LabelLoss):
         embedded, codes = tokenizer.encode(positions, visible, guide)
         nearest = tokenizer.codebook[codes]
         recovered = tokenizer.decode(embedded + (nearest - embedded).detach())
-        commitment = functional.mse_loss(embedded, nearest)
+        # a person without any annotated joint has no codes
+        labelled = (weights > 0).any(1)
+        commitment = (embedded - nearest).square().flatten(1).mean(1).mul(labelled).mean()
         if self.training:
-            tokenizer.move_codes(embedded.detach(), codes)
+            tokenizer.move_codes(embedded.detach(), codes, labelled)
         return self._distance(recovered, positions, weights) + self.commitment * commitment
 
     def _classifier_loss(
@@ -514,6 +520,7 @@ class PCT(Method):
     def label_loss(self, network: Any, options: LabelLossOptions) -> PCTLoss:
         """The loss of the part that is trained; what is not trained is frozen in the network."""
         loss = PCTLoss(network.tokenizer, network.spec.input_size, stage=options.stage, scale=options.scale)
+        frozen = []
         for name, part in network.named_children():
             if name == "tokenizer":
                 trained = options.stage != "classifier"
@@ -522,6 +529,9 @@ class PCT(Method):
             else:
                 trained = not options.frozen_backbone
             part.requires_grad_(trained)
+            if not trained:
+                frozen.append(name)
+        network.frozen_parts = tuple(frozen)
         return loss
 
 

@@ -228,6 +228,8 @@ class Perceptron(nn.Module):
 class PRTRCodec(CoordinateCodec):
     """Each joint is the query that no other joint has and that makes the sum of the probabilities largest."""
 
+    traceable = False  # queries are matched outside of torch
+
     def read(self, output: PRTROutput) -> tuple[Tensor, Tensor]:
         """Coordinates of the queries, and their probabilities among the joints, without that of no joint."""
         dtype = torch.promote_types(output.logits.dtype, torch.float32)

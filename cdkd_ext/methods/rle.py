@@ -156,16 +156,16 @@ class RLELoss(LabelLoss):
         check_tensor("keypoints", keypoints, (batch, joints, 2))
         check_weights("weights", weights, (batch, joints))
         targets, used = self.codec.targets(student, keypoints, weights)
-        sigma = student.sigma_logits.to(targets.dtype).sigmoid()
-        difference = student.coordinates.to(targets.dtype) - targets
+        # of a joint without a label neither an infinite loss nor its derivative counts
+        counted = used[..., None] > 0
+        sigma = torch.where(counted, student.sigma_logits.to(targets.dtype), 0).sigmoid()
+        difference = torch.where(counted, student.coordinates.to(targets.dtype) - targets, 0)
         log_phi = self._flow[0]((difference / sigma).flatten(0, 1)).view(batch, joints, 1)
         laplace = torch.log(sigma * math.sqrt(2 * math.pi)) + difference.abs() / (
             math.sqrt(2) * sigma + _SMALLEST
         )
         each = sigma.log() - log_phi + laplace
-        # of a joint without a label not even an infinite loss counts
-        weighted = torch.where(used[..., None] > 0, each, 0) * used[..., None]
-        return weighted.sum((1, 2)).mean() * self.scale
+        return (each * used[..., None]).sum((1, 2)).mean() * self.scale
 
     def check_student(self, spec: MethodOptions) -> None:
         """See `LabelLoss.check_student`: the crops' sizes have to agree."""

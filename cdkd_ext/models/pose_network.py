@@ -39,6 +39,7 @@ class PoseNetwork(nn.Module):
         feature_size: (h, w) of the last feature map.
         trunks: what `features` can return for a method, see `methods.Method`.
         head_parts: names of the layers that a published backbone does not have.
+        frozen_parts: names of the layers that stay as they are in training, their batch norms' statistics included.
 
     Raises:
         InputError: a size that does not fit, or a method that the backbone has no maps for.
@@ -61,6 +62,7 @@ class PoseNetwork(nn.Module):
         check(wanted in self.trunks, "head", repr(spec.head), expected)
         self.spec = spec
         self.head_parts: tuple[str, ...] = ()
+        self.frozen_parts: tuple[str, ...] = ()
         self.feature_size = (height // feature_stride, width // feature_stride)
 
     @property
@@ -117,6 +119,13 @@ class PoseNetwork(nn.Module):
         self.head_parts = (*self.head_parts, *(name for name in layers if name not in method.backbone_parts))
         initialize(self)
         method.initialize(layers)
+
+    def train(self, mode: bool = True) -> PoseNetwork:
+        """Switch to training or evaluation; frozen parts stay in evaluation."""
+        super().train(mode)
+        for name in self.frozen_parts:
+            self.get_submodule(name).eval()
+        return self
 
     def features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the method reads of normalised images (B, 3, H, W): a map (B, C, h, w), or several."""

@@ -36,6 +36,9 @@ class RowHits:
     seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        # unsigned counts have no differences, and short types no sums
+        for name in ("right", "counted"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
         shape = (max(len(self.seeds), 1), len(self.counted))
         check(self.right.shape == shape, "right", self.right.shape, f"shape {shape}: seeds, people")
         inside = (self.right >= 0).all() and (self.right <= self.counted).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -234,7 +235,7 @@ class Trainee(ABC, Generic[Config]):
     def _is_best(self, record: Record) -> bool:
         """Whether the network is better than before, which is remembered."""
         value = record.get(self.metric)
-        if value is None or (self.best is not None and value <= self.best):
+        if value is None or not math.isfinite(value) or (self.best is not None and value <= self.best):
             return False
         self.best = value
         return True
@@ -258,8 +259,8 @@ class Trainee(ABC, Generic[Config]):
         """Be where a run was; the network and the optimiser are restored already."""
         self.history, self.step = state["history"], state["step"]
         # not the state's best, which may be that of another metric
-        trained = [record for record in self.history if record["epoch"] > 0 and self.metric in record]
-        self.best = max((record[self.metric] for record in trained), default=None)
+        values = (record.get(self.metric, math.nan) for record in self.history if record["epoch"] > 0)
+        self.best = max((value for value in values if math.isfinite(value)), default=None)
         self.epochs_done, kept = int(state["epoch"]), EpochProgress(**state.get("progress", {}))
         self._checkpoint = _in_words(self.epochs_done, kept.steps)
         self._progress = kept.on(self.accelerator.device, self.loader.people_per_step, len(self.loader))

@@ -126,10 +126,10 @@ def decode_by_loops(
         for j in range(J):
             for x in range(w):
                 back[:, j, :, x] = flipped[:, permutation[j], :, w - 1 - x]
-        shifted = back.copy()
-        for x in range(1, w):
-            shifted[..., x] = back[..., x - 1]
-        maps = (maps + shifted) / 2
+        moved = back.copy()
+        for x in range(w):
+            moved[..., x] = back[..., x] / stride + back[..., max(x - 1, 0)] * (1 - 1 / stride)
+        maps = (maps + moved) / 2
     keypoints, scores = np.zeros((B, J, 2)), np.zeros((B, J))
     for b in range(B):
         for j in range(J):
@@ -248,28 +248,26 @@ def test_dark_finds_the_centre_of_a_gaussian_that_lies_between_cells() -> None:
     assert (quarter - true).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("method", ["quarter", "dark"])
-def test_flip_test_of_a_perfect_network_stays_within_half_of_its_quarter_cell(method: str) -> None:
-    """The mirrored picture's joint is at 255 - x: the shift leaves 1/8 cell after averaging, none 3/8."""
-    joints = torch.rand(1, 20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 150 + 50
+@pytest.mark.parametrize("stride", [0.5, 1, 1.5, 2, 4, 8])
+def test_flip_test_of_a_perfect_network_is_exact_at_every_stride(stride: float) -> None:
+    """The mirrored picture's joint is at W - 1 - x; HRNet's whole cell would leave half a pixel after averaging."""
+    cells, width = 48, int(48 * stride)
+    points = torch.rand(1, 20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    joints = (points * 0.6 + 0.2) * width
     ones = torch.ones(1, 20, dtype=torch.float64)
-    mirrored = torch.stack([255 - joints[..., 0], joints[..., 1]], -1)
+    mirrored = torch.stack([width - 1 - joints[..., 0], joints[..., 1]], -1)
     maps, back = (
-        heatmap_targets(points, ones, (256, 256), (64, 64), 2.0, quantized=False)[0]
-        for points in (joints, mirrored)
+        heatmap_targets(at, ones, (width, width), (cells, cells), 2.0, quantized=False)[0]
+        for at in (joints, mirrored)
     )
-    identity = torch.arange(20)
-    keypoints, _ = decode_heatmaps(maps, (256, 256), flipped=(back, identity), method="dark")
-    torch.testing.assert_close(
-        keypoints[..., 0] - joints[..., 0], torch.full((1, 20), 0.5).double(), atol=0.1, rtol=0
-    )
-    torch.testing.assert_close(keypoints[..., 1], joints[..., 1], atol=0.1, rtol=0)
-    # without the shift HRNet's flip test would be 1.5 pixels off: by hand, the average of x and x - 3
-    unshifted = (maps + back.flip(-1)) / 2
-    off, _ = decode_heatmaps(unshifted, (256, 256), method="dark")
-    torch.testing.assert_close(
-        off[..., 0] - joints[..., 0], torch.full((1, 20), -1.5).double(), atol=0.2, rtol=0
-    )
+    flipped = (back, torch.arange(20))
+    keypoints, scores = decode_heatmaps(maps, (width, width), flipped=flipped, method="dark")
+    # linear between two cells: a Gaussian of two cells becomes hardly wider
+    torch.testing.assert_close(keypoints, joints, atol=0.02 * stride, rtol=0)
+    assert scores.min() > 0.9
+    keypoints, _ = decode_heatmaps(maps, (width, width), flipped=flipped)
+    error = (keypoints - joints)[..., 0] / stride
+    assert abs(error.mean()) < 0.1 and error.abs().max() < 0.35
 
 
 def test_no_shift_where_a_cell_is_a_pixel() -> None:

@@ -20,6 +20,7 @@ from cdkd_ext.deployment.difference import Difference
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import Predictor, read_image
 from cdkd_ext.joints import MPII_JOINTS
+from cdkd_ext.models import create_model
 from cdkd_ext.onnx_file import OnnxFile
 
 
@@ -266,3 +267,11 @@ def test_joints_are_needed(decided_network, tmp_path):
         export.described(network.spec, precision="float32", flip_test=False)
     with pytest.raises(InputError, match="flip_test: expected a network that knows its joints"):
         CropDecoder(network, flip_test=True)
+
+
+def test_a_head_that_is_not_decoded_by_tensors_alone_is_named(joints):
+    network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=len(joints), joints=joints, head="prtr", depth=1)
+    with pytest.raises(
+        InputError, match="network: expected one whose decoding is a graph of tensors, got the head prtr"
+    ):
+        CropDecoder(network)

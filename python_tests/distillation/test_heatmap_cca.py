@@ -77,6 +77,27 @@ def test_gradients_reach_the_maps_and_the_temperature_and_not_the_teacher() -> N
     assert logits.grad is None
 
 
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_classes_without_probability_leave_the_temperature_its_gradient(probabilities: bool) -> None:
+    """A foreign teacher's marginals are cut around their peak: minus infinity elsewhere."""
+    student, teacher = outputs(bins=16)
+    cut = teacher.logits_x.clone()
+    cut[..., :5] = cut[..., 9:] = -math.inf
+    small = cut.clone().clamp(min=-200)
+    gradients, values = [], []
+    for rows in (cut, small):
+        tau = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+        given = TeacherOutput(
+            None, rows.exp() if probabilities else rows, rows.exp() if probabilities else rows
+        )
+        result = HeatmapCCA("centered")(student, given, tau, probabilities=probabilities)
+        gradients.append(torch.autograd.grad(result, tau)[0])
+        values.append(result.detach())
+    assert gradients[0].isfinite() and gradients[0] != 0
+    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(values[0], values[1])
+
+
 @pytest.mark.parametrize("bins", [16, 64, 50, 256])
 def test_the_target_of_a_sharp_teacher_lies_on_the_cell_that_stands_for_its_pixel(bins: int) -> None:
     # 16 cells of 2 pixels; a teacher of 128 pixels; the joint at pixel 12 of the student, 48 of the teacher

@@ -130,6 +130,15 @@ def test_results_without_suppression_need_no_sigmas() -> None:
     assert [result["score"] for result in results] == pytest.approx([0.5, 0.9, 0.7])
 
 
+def test_results_of_arrays_are_those_of_lists() -> None:
+    keypoints, scores = np.zeros((2, 17, 2)), np.full((2, 17), 0.5)
+    expected = coco_results(keypoints, scores, [4, 5], [1, 1], [9, 9], category_id=7)
+    for ids, category in ((np.array([4, 5]), np.int64(7)), ([np.int32(4), np.int32(5)], np.array([7, 7]))):
+        results = coco_results(keypoints, scores, ids, [1, 1], [9, 9], category_id=category)
+        assert json.loads(json.dumps(results)) == expected
+    assert coco_results(np.zeros((0, 17, 2)), np.zeros((0, 17)), [], [], []) == []
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -394,6 +403,20 @@ def test_bad_results_are_named(change: Callable[[list[Any]], object], message: s
     change(results)
     with pytest.raises(InputError, match=message):
         coco_keypoint_ap(written(content, tmp_path / "annotations.json"), results)
+
+
+def test_numbers_of_numpy_are_numbers_and_ids_are_of_one_type(tmp_path: Path) -> None:
+    content, results = random_case(0)
+    file = written(content, tmp_path / "annotations.json")
+    expected = coco_keypoint_ap(file, results)
+    numpy = [
+        {**one, "keypoints": list(np.array(one["keypoints"])), "score": np.float32(one["score"])}
+        for one in results
+    ]
+    assert coco_keypoint_ap(file, numpy)["AP"] == pytest.approx(expected["AP"])
+    content["images"][0]["id"] = "a"
+    with pytest.raises(InputError, match="images: id: expected ids of one type, got int and str"):
+        coco_keypoint_ap(written(content, file), results)
 
 
 def test_a_missing_pycocotools_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

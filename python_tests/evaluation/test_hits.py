@@ -98,6 +98,11 @@ def test_a_file_holds_them_for_one_network_and_its_people(
     assert JointHits.load(tmp_path / "hits.npz", "this one") is None
 
 
+def test_nobody_has_no_hits() -> None:
+    hits = joint_hits(np.zeros((0, JOINTS, 2)), [], MPII_JOINTS)
+    assert hits.right.shape == hits.counted.shape == (0, JOINTS)
+
+
 def test_shapes_and_thresholds_are_checked(persons: list[Person], keypoints: np.ndarray) -> None:
     with pytest.raises(InputError, match="keypoints: expected shape"):
         joint_hits(keypoints[1:], persons, MPII_JOINTS)

@@ -178,6 +178,12 @@ def test_pictures_in_every_form(tmp_path):
     for mode in ("RGB", "RGBA"):
         found = predictor(pil.fromarray(image).convert(mode), PLACES)
         assert np.array_equal(found.keypoints, expected.keypoints)
+    deep = pil.fromarray(image[..., 1].astype(np.uint16) * 257)
+    deep.save(tmp_path / "deep.png")
+    for source in (tmp_path / "deep.png", pil.open(tmp_path / "deep.png")):
+        assert np.array_equal(predictor(source, PLACES).keypoints, expected.keypoints)
+    with pytest.raises(InputError, match=r"image: expected RGB uint8 .*, got a PIL image of the mode F"):
+        predictor(deep.convert("F"), PLACES)
 
 
 def test_a_path_is_read_upright(tmp_path):

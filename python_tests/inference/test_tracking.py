@@ -77,3 +77,13 @@ def test_a_step_between_the_cutoffs_is_exponential():
     share = 2 * np.pi * 0.1 / (2 * np.pi * 0.1 + 1)
     assert smooth(np.array([1.0]), 0.1)[0] == pytest.approx(share)
     assert smooth(np.array([1.0]), 0.2)[0] == pytest.approx(1 - (1 - share) ** 2)
+
+
+def test_a_value_that_is_not_known_is_forgotten():
+    smooth = OneEuroFilter()
+    found = [
+        smooth(np.array([x, 2.0]), t)[0] for t, x in ((0, np.nan), (0.1, 1.0), (0.2, np.nan), (0.3, 1.0))
+    ]
+    np.testing.assert_array_equal(found, [np.nan, 1.0, np.nan, 1.0])
+    assert smooth(np.array([np.inf, 2.0]), 0.4).tolist() == [np.inf, 2.0]
+    assert 1 < smooth(np.array([1.5, 2.0]), 0.5)[0] < 1.5

@@ -154,6 +154,24 @@ def test_what_a_teacher_teaches_is_weighted() -> None:
         HeatmapTeaching()(output, taught, weights)
 
 
+@pytest.mark.parametrize(("dtype", "close"), [(torch.bfloat16, 1e-2), (torch.float16, 1e-3)])
+def test_what_a_teacher_teaches_is_widened(dtype: torch.dtype, close: float) -> None:
+    """A sigma whose square float16 does not hold, and coordinates a fraction of a cell apart."""
+    exact, maps = random_output(), torch.rand(2, 3, 8, 16, dtype=torch.float64)
+    narrow = [value.detach().to(dtype) for value in exact]
+    narrow[2][0, 0] = 1e-5
+    found = {}
+    for kind in (dtype, torch.float64):
+        values = [value.to(kind).requires_grad_() for value in narrow]
+        output = DistilPoseOutput(*values)
+        terms = score_distance, drawn_distance
+        wide = torch.promote_types(kind, torch.float32)
+        result = sum(term(output, maps.to(dtype).to(wide), torch.ones(2, 3)) for term in terms)
+        found[kind] = [result, *torch.autograd.grad(result, values)]
+    for got, expected in zip(found[dtype], found[torch.float64], strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=close, atol=1e-6)
+
+
 def test_a_gpu_is_not_waited_for(no_host_reads: Callable[[], Any]) -> None:
     with no_host_reads(), torch.device("meta"):
         output = DistilPoseOutput(torch.zeros(2, 3, 2), torch.zeros(2, 3), torch.zeros(2, 3, 2))

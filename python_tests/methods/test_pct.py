@@ -232,6 +232,23 @@ def test_the_classifiers_loss_against_plain_loops() -> None:
     assert all(parameter.grad is None for parameter in tokenizer.parameters())
 
 
+def test_people_without_labels_teach_the_tokenizer_nothing() -> None:
+    tokenizer, output, keypoints, weights = case()
+    kept = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    books = []
+    for given in (keypoints, torch.cat([keypoints[:1], 5 * keypoints[1:]])):
+        tokenizer.load_state_dict(kept)
+        loss = PCTLoss(tokenizer, (64, 64), stage="tokenizer")
+        loss(output, given, torch.cat([weights[:1], 0 * weights[1:]])).backward()
+        books.append(tokenizer.codebook.clone())
+    assert torch.equal(books[0], books[1]) and not torch.equal(books[0], kept["codebook"])
+    tokenizer.zero_grad()
+    nothing = loss(output, keypoints, torch.zeros_like(weights))
+    nothing.backward()
+    assert nothing == 0
+    assert all(value.grad is None or not value.grad.any() for value in tokenizer.parameters())
+
+
 def test_a_share_of_the_joints_is_hidden_in_training_and_the_same_when_resumed() -> None:
     tokenizer, output, keypoints, weights = case()
     loss = PCTLoss(tokenizer, (64, 64), stage="tokenizer")
@@ -253,6 +270,24 @@ def test_what_a_stage_trains(small: Callable[..., PoseNetwork], stage: str) -> N
         assert ("patch_embed" in trained) is not frozen
         assert ("tokenizer" in trained) is (stage != "classifier")
         assert ("cls_pred_layer" in trained) is (stage != "tokenizer")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_backbone_keeps_its_statistics(frozen: bool) -> None:
+    network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=5, head="pct")
+    label_loss = network.spec.method.label_loss(
+        network, LabelLossOptions(stage="tokenizer", frozen_backbone=frozen)
+    )
+    task = DistillationTask(network, label_loss=label_loss).train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    task(images, None, torch.rand(4, 5, 2) * 31, torch.ones(4, 5))
+    changed = {
+        name.split(".")[0] for name, value in network.named_buffers() if not torch.equal(value, before[name])
+    }
+    assert ("bn1" in changed) is not frozen and "tokenizer" in changed
+    assert network.bn1.training is not frozen and network.tokenizer.training
+    assert not any(module.training for module in network.eval().modules())
 
 
 def test_one_training_of_both_stages(small: Callable[..., PoseNetwork]) -> None:

@@ -245,3 +245,15 @@ def test_weights_of_zero_do_not_reach_the_gradient() -> None:
     RLELoss(RLECodec((32, 32)), flow)(output, keypoints, torch.tensor([[1.0, 0.0]])).backward()
     assert coordinates.grad is not None and coordinates.grad.isfinite().all()
     assert (coordinates.grad[0, 1] == 0).all()
+
+
+def test_a_sigma_of_nothing_without_a_label_does_not_reach_the_gradient() -> None:
+    logits = torch.tensor([[[0.3, -0.2], [-50.0, math.inf]]], requires_grad=True)
+    coordinates = torch.tensor([[[0.1, 0.1], [math.nan, 0.2]]], requires_grad=True)
+    loss = RLELoss(RLECodec((32, 32)), RealNVP())
+    result = loss(RLEOutput(coordinates, logits), torch.full((1, 2, 2), 9.0), torch.tensor([[1.0, 0.0]]))
+    result.backward()
+    assert result.isfinite()
+    for gradient in (logits.grad, coordinates.grad):
+        assert gradient is not None and gradient.isfinite().all()
+        assert (gradient[0, 1] == 0).all() and (gradient[0, 0] != 0).all()

@@ -188,3 +188,14 @@ def test_what_cannot_be_compared_is_refused() -> None:
         mean(first, draws=0)
     with pytest.raises(InputError, match="confidence: expected a number between"):
         mean(first, confidence=1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float64])
+def test_the_type_of_the_counts_does_not_matter(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    alone, taught = (rng.binomial(JOINTS, share, (3, 2000)) for share in (0.3, 0.4))
+    expected = difference(row(alone), row(taught), draws=200)
+    found = difference(row(alone.astype(dtype)), row(taught.astype(dtype)), draws=200)
+    assert found == expected and 5 < found.low < found.value < found.high < 15
+    counted = np.full(2000, JOINTS, dtype)
+    assert mean(RowHits(alone.astype(dtype), counted, (0, 1, 2)), draws=200).value == pytest.approx(30, abs=2)
