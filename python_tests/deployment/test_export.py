@@ -270,7 +270,9 @@ def test_joints_are_needed(decided_network, tmp_path):
 
 
 def test_a_head_that_is_not_decoded_by_tensors_alone_is_named(joints):
-    network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=len(joints), joints=joints, head="prtr", depth=1)
+    network = create_model(
+        "hrnet_w8_small", input_size=(64, 64), num_joints=len(joints), joints=joints, head="prtr", depth=1
+    )
     with pytest.raises(
         InputError, match="network: expected one whose decoding is a graph of tensors, got the head prtr"
     ):
