@@ -47,6 +47,7 @@ def convert_checkpoint(
             f"nothing for {weights}",
             "the network of the weights, which a .pth file does not describe",
         )
+        check(joints is None, "joints", joints, f"nothing: {weights} says what its joints are")
         network = load_model(weights)
         report = f"{weights}: {network.name}"
     else:

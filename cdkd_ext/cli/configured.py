@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -49,11 +50,19 @@ def run_training(name: str, config_class: type[TrainingConfig], arguments: Seque
         CommandError: the loss became infinite or NaN, Ctrl-C, or SIGTERM.
     """
     config, options = parse_configuration(training_parser(name), config_class, arguments)
-    if options.resume and not any(argument.partition("=")[0] == "--output" for argument in arguments):
+    if options.resume and not gives_output(arguments):
         # not where the run says that it is: it may have been moved or copied
         config = replace(config, output=options.resume)
     with naming_stops():
         train(config, resume=options.resume or False)
+
+
+def gives_output(arguments: Sequence[str]) -> bool:
+    """Whether the user says where a run is, in an option or in a file of options; a recipe's folder does not count."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    files = [value for name, value in pairwise(words) if name == "--config" and _is_file(value)]
+    typed = any(argument.partition("=")[0] == "--output" for argument in arguments)
+    return typed or any("output" in read_config(file) for file in files)
 
 
 def training_parser(name: str) -> ArgumentParser:
@@ -130,14 +139,24 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
             expanded += ["--config", json.dumps(recipe)]
             continue
         if name == "--config":
-            is_file = Path(value).is_file()
-            expanded += ["--config", json.dumps(read_config(value), default=str) if is_file else value]
+            expanded += [
+                "--config",
+                json.dumps(read_config(value), default=str) if _is_file(value) else value,
+            ]
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
         resumed = [f"--resume={value}", "--config", json.dumps(read_config(path), default=str)]
     # first, so that every other option changes it, wherever it was typed
     return resumed + expanded
+
+
+def _is_file(value: str) -> bool:
+    """Whether an option is a file's path and not JSON, which may be longer than any name."""
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _recipe_of_evaluation(name: str) -> dict[str, Any]:

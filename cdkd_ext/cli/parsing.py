@@ -113,6 +113,10 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of exiting."""
         raise InputError(message)
 
+    def knows(self, option: str) -> bool:
+        """Whether an option is one of the parser's."""
+        return option in self._option_string_actions
+
 
 def plain_parser(name: str) -> Parser:
     """The parser of a command without configuration."""

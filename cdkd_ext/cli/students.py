@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cdkd_ext.cli.configured import naming_stops, parse_configuration, training_parser
-from cdkd_ext.errors import check
+from cdkd_ext.cli.configured import gives_output, naming_stops, parse_configuration, training_parser
+from cdkd_ext.errors import check, fail
 from cdkd_ext.training import DistillationConfig, distill_students, read_config
 from cdkd_ext.training.shared import NAME, read_students
 
@@ -55,6 +55,12 @@ def run_students(files: Sequence[str], arguments: Sequence[str]) -> None:
     """
     arguments, resumed = _without_resume(arguments)
     common = _config(arguments)
+    if resumed and gives_output(arguments):
+        fail(
+            "output",
+            common.output,
+            f"nothing beside --resume {resumed}: several students go on where they are",
+        )
     configs = []
     for file in files:
         given = read_config(file)

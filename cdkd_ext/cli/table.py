@@ -12,6 +12,8 @@ from cdkd_ext.tables import PaperTable, Plan, load_table, measure_rows, row_cost
 from cdkd_ext.tables.page import Sheet, format_table, write_table
 from cdkd_ext.training import DistillationConfig, TrainingConfig
 
+# relative to where the command is typed, not to a run's folder
+_PATHS = ("--config", "--data.cache", "--data.detector", "--data.images", "--data.joints", "--model.weights")
 _EPILOG = "Any other option is one of `cdkd train` and goes to every training, such as --epochs 2 or --data.workers 8."
 
 
@@ -21,7 +23,9 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         CommandError: a training failed.
     """
-    options, words = _parser().parse_known_args(list(arguments))
+    parser = _parser()
+    own, words = _divided(arguments, parser)
+    options = parser.parse_args(own)
     table = load_table(options.number)
     if options.against:
         table = table.compared_with(options.against)
@@ -45,6 +49,21 @@ def run(arguments: Sequence[str]) -> None:
     reports = run_study(runs, folder, jobs=options.jobs) if options.root else []
     _show(table, plan, folder, options.rows, write=bool(options.root))
     _raise(reports)
+
+
+def _divided(arguments: Sequence[str], parser: Parser) -> tuple[list[str], list[str]]:
+    """What is the command's own, and the trainings' options, whose values are not taken for a table's number."""
+    own: list[str] = []
+    words: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("--") or parser.knows(name):
+            own.append(argument)
+            continue
+        value = value if equals else next(rest, "")
+        words += [name, str(Path(value).absolute()) if name in _PATHS and Path(value).exists() else value]
+    return own, words
 
 
 def _absolute(path: str | None) -> str | None:

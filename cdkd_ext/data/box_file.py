@@ -49,8 +49,15 @@ def _json_boxes(
 ) -> Iterable[tuple[str | int, ScoredBox]]:
     wanted = str(_COCO_PERSON if category is None else category)
     for row in JsonObject.read_list(path):
-        if row.has("category_id") and str(row.identity("category_id")) != wanted:
-            continue
+        if row.has("category_id"):
+            own = row.identity("category_id")
+            if isinstance(own, int) and not wanted.lstrip("-").isdecimal():
+                expected = (
+                    "the id of the people's category as data.category: a file of boxes does not know names"
+                )
+                fail(f"{path}: category_id", f"{own} beside {wanted}", expected)
+            if str(own) != wanted:
+                continue
         image = row.text("file_name") if row.has("file_name") else row.identity("image_id")
         x, y, width, height = row.numbers("bbox", 4)
         yield image, (x, y, width, height, row.number("score") if row.has("score") else 1.0)
@@ -58,7 +65,7 @@ def _json_boxes(
 
 def _text_boxes(path: str | os.PathLike[str]) -> Iterable[tuple[str | int, ScoredBox]]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
     except OSError as error:
         fail(str(path), error.strerror or "an unreadable file", "a readable file of boxes")
@@ -76,7 +83,7 @@ def _text_box(row: Sequence[str], place: str) -> tuple[str, ScoredBox]:
         numbers = [float(value) for value in row[1:]]
     except ValueError:
         numbers = [math.nan]
-    check(all(map(math.isfinite, numbers)), place, ",".join(row), f"{_LINE} with finite numbers")
+    check(all(abs(number) < 1e30 for number in numbers), place, ",".join(row), f"{_LINE} with finite numbers")
     x, y, width, height, score = numbers if len(numbers) == 5 else [*numbers, 1.0]
     return row[0].strip(), (x, y, width, height, score)
 

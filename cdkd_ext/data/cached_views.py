@@ -22,7 +22,7 @@ from cdkd_ext.data.crops import VERSION as CROPS_VERSION
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.mirrored_views import MirroredViews
 from cdkd_ext.data.person import Person
-from cdkd_ext.errors import InputError
+from cdkd_ext.errors import InputError, check, fail, shortened
 from cdkd_ext.files import known_digest, new_folder, remove_leftovers
 
 STUDENT_FIELDS = ("image", "keypoints", "annotated", "labelled", "to_image")
@@ -35,10 +35,20 @@ class StoredArrays:
 
     Args:
         folder: where `store_views` wrote.
+        fields: that have to be there.
+
+    Raises:
+        InputError: a file is damaged or missing, or another one's people or views differ.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    def __init__(self, folder: Path, fields: Sequence[str] = ()) -> None:
+        self._arrays = {path.stem: stored_array(path) for path in sorted(folder.glob("*.npy"))}
+        missing = [name for name in fields if name not in self._arrays]
+        check(
+            self._arrays and not missing, str(folder), f"no {', '.join(missing) or 'arrays'}", _whole(folder)
+        )
+        shapes = {array.shape[:2] for array in self._arrays.values()}
+        check(len(shapes) == 1, str(folder), f"people and views {sorted(shapes)}", _whole(folder))
 
     def __len__(self) -> int:
         """Number of people."""
@@ -48,6 +58,22 @@ class StoredArrays:
         """Return the fields of the (index, view) keys, stacked, in the types in which they are stored."""
         index, view = np.asarray(keys).T
         return {name: torch.from_numpy(array[index, view]) for name, array in self._arrays.items()}
+
+
+def stored_array(path: Path) -> npt.NDArray[Any]:
+    """A memory-mapped array of a stored field.
+
+    Raises:
+        InputError: the file is damaged or missing.
+    """
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r"))
+    except (OSError, EOFError, ValueError) as error:
+        fail(str(path), f"a damaged file ({shortened(str(error), 80)})", _whole(path.parent))
+
+
+def _whole(folder: Path) -> str:
+    return f"a whole store; delete {folder} and run the same command again"
 
 
 class StoredViews(Protocol):
@@ -78,7 +104,7 @@ class FixedViews(Dataset[Batch]):
         teacher_outputs: Callable[[Sequence[Key]], object] | None = None,
         mirrored: MirroredViews | None = None,
     ) -> None:
-        self._views: StoredViews = StoredArrays(views) if isinstance(views, Path) else views
+        self._views: StoredViews = StoredArrays(views, STUDENT_FIELDS) if isinstance(views, Path) else views
         self._teacher_outputs = teacher_outputs
         self._mirrored = mirrored
 

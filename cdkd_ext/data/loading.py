@@ -15,6 +15,7 @@ from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.footage import Footage, check_footage, footage_folder, load_footage
 from cdkd_ext.data.frames import Progress, no_progress
+from cdkd_ext.data.json_object import JsonObject
 from cdkd_ext.data.mpii import load_mpii_persons
 from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
 from cdkd_ext.errors import check, check_option, fail
@@ -72,11 +73,21 @@ def prepare_synthetic(
         validation: people to validate on; None draws an eighth as many.
         seed: of the people; of another seed nobody is the same.
         workers: processes that draw.
+
+    Raises:
+        InputError: the people that are there are others.
     """
     others = max(count // 8, 1) if validation is None else validation
     for split, size, offset in (("train", count, 0), ("val", others, 1)):
-        if not (folder / split / "annotations.json").exists():
+        file = folder / split / "annotations.json"
+        if not file.exists():
             draw_people(folder / split, size, seed=2 * seed + offset, workers=workers)
+            continue
+        known = JsonObject.read(file).value.get("info") or {}
+        drawn = (known.get("count"), known.get("seed"))
+        wanted = (size, 2 * seed + offset)
+        expected = "as many of the same seed, or another folder"
+        check(drawn == wanted, "data.synthetic_people", f"{size} where {file} has {drawn[0]}", expected)
     return folder
 
 

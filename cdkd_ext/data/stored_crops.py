@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cdkd_ext.data.batches import Batch, Key, lost_workers_named
-from cdkd_ext.data.cached_views import image_fingerprint, new_array
+from cdkd_ext.data.cached_views import image_fingerprint, new_array, stored_array
 from cdkd_ext.data.crops import VERSION as CROPS_VERSION
 from cdkd_ext.data.crops import crop_matrix, invert_affine, region_from_box, warp_crop
 from cdkd_ext.data.dataset import PoseDataset, use_one_thread_in_workers
@@ -63,7 +63,7 @@ class StoredCrops(Dataset[Batch]):
         )
         self.dataset = dataset
         self.margin = margin
-        self.crops: npt.NDArray[np.uint8] = np.load(folder / "crops.npy", mmap_mode="r")
+        self.crops: npt.NDArray[np.uint8] = stored_array(folder / "crops.npy")
         expected = (len(dataset), 3, *stored_size(dataset, margin))
         check(self.crops.shape == expected, f"{folder / 'crops.npy'}", self.crops.shape, f"shape {expected}")
 

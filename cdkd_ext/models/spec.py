@@ -167,6 +167,8 @@ class ModelSpec(ModelOptions):
 
         How heatmaps are decoded is no matter of weights, nor are options that do not concern the network's method.
         """
+        if self.name != other.name:
+            return "name"
         if self.own_stem_stride != other.own_stem_stride:
             return "stem_stride"
         optional = {"split_ratio", "channels_per_joint", "depth", "heads", "patch", "offset_scale"}

@@ -82,6 +82,7 @@ def run_study(
     check(jobs > 0, "jobs", jobs, "a positive number")
     named = check_runs(runs)
     folder = Path(folder).absolute()
+    check(folder.is_dir() or not folder.exists(), "output", folder, "a folder")
     for run in named.values():
         check_request(run, folder)
     return _Study(named, folder, jobs, report).run()

@@ -17,7 +17,7 @@ from cdkd_ext.joints import JointSet
 from cdkd_ext.models import count_macs, create_model, list_models
 from cdkd_ext.studies.runs import REQUEST, LaterWords, StudyRun, run_history
 from cdkd_ext.teachers.file import TeacherFile
-from cdkd_ext.training.config import ModelConfig, TrainingConfig
+from cdkd_ext.training.config import SEEDS, DistillationConfig, ModelConfig, TrainingConfig
 
 SIZES = (32, 64)
 _RECIPE = "lsp_student"
@@ -139,7 +139,8 @@ class LspStudy:
             check(unique, name, list(values), "at least one, each once")
         check(self.epochs > 0, "epochs", self.epochs, "a positive number")
         check(self.views >= 0, "views", self.views, "zero or more")
-        check(min(self.seeds) >= 0, "seeds", min(self.seeds), "zero or more")
+        for seed in (min(self.seeds), max(self.seeds)):
+            check(0 <= seed < SEEDS, "seeds", seed, f"integers from 0 to {SEEDS - 1}")
         check(min(self.sizes) > 0, "sizes", min(self.sizes), "positive numbers of pixels")
         for model in self.models:
             check_option("models", model, list_models())
@@ -298,6 +299,11 @@ class LspStudy:
             return ""
         content = read_yaml(self.options)
         check(isinstance(content, dict), "options", self.options, "a YAML mapping of options")
+        for section in filter(None, _OWN):
+            value = content.get(section) or {}
+            check(
+                isinstance(value, dict), f"options: {self.options}: {section}", value, "a mapping of options"
+            )
         own = [
             f"{section}.{name}".strip(".")
             for section, names in _OWN.items()
@@ -306,6 +312,9 @@ class LspStudy:
         ]
         if own:
             fail(f"options: {self.options}", ", ".join(own), "options that the study itself does not set")
+        known = {field.name for field in fields(DistillationConfig)}
+        unknown = [str(name) for name in content if name not in known]
+        check(not unknown, f"options: {self.options}", ", ".join(unknown), "options of `cdkd distill`")
         plain = {field.name for field in fields(TrainingConfig)}
         chosen = {name: value for name, value in content.items() if taught or name in plain}
         return json.dumps(chosen) if chosen else ""

@@ -153,7 +153,8 @@ def make_report(
 def write_report(report: StudyReport, folder: Path) -> Path:
     """Write results.md, results.json and results.png; return the first."""
     write_json(asdict(report), folder / "results.json")
-    draw_chart(report.rows, folder / "results.png")
+    if _is_drawn(report):
+        draw_chart(report.rows, folder / "results.png")
     with replacing(folder / "results.md") as temporary:
         temporary.write_text(markdown(report), encoding="utf-8")
     return folder / "results.md"
@@ -166,8 +167,7 @@ def markdown(report: StudyReport) -> str:
         "",
         *report.about,
         "",
-        "![Accuracy with intervals](results.png)",
-        "",
+        *(["![Accuracy with intervals](results.png)", ""] if _is_drawn(report) else []),
     ]
     for size in _sizes(report.rows):
         own = [row for row in report.rows if row.size == size]
@@ -177,6 +177,11 @@ def markdown(report: StudyReport) -> str:
             lines += [*_comparison_table(compared), ""]
     lines += [*_missing(report), ""]
     return "\n".join(lines)
+
+
+def _is_drawn(report: StudyReport) -> bool:
+    """Whether anything was measured."""
+    return any(row.limbs is not None for row in report.rows)
 
 
 def _sizes(rows: Iterable[RowResult]) -> list[int | None]:

@@ -73,6 +73,7 @@ def lsp_study(
 
 def plan_text(plan: LspStudy, output: str = "runs/lsp_study", *, jobs: int = 1) -> str:
     """The commands of a study with what is left of each, and an estimate of the time."""
+    check(jobs > 0, "jobs", jobs, "a positive number")
     folder = Path(output).absolute()
     people, _ = _people(plan, folder)
     runs = plan.runs(len(people.train), people.joints)

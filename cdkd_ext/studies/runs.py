@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cdkd_ext.data.json_object import JsonObject
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.files import write_json
 from cdkd_ext.training.files import read_config
@@ -146,7 +146,7 @@ def check_request(run: StudyRun, folder: Path) -> None:
     path = folder / run.name / REQUEST
     if not path.is_file():
         return
-    held = json.loads(path.read_text())["command"]
+    held = _held(path, "command", list)
     if held == list(run.command):
         return
     same = next(
@@ -192,20 +192,32 @@ def run_metrics(run: StudyRun, folder: Path) -> dict[str, Any] | None:
     if run_state(run, folder) != "finished":
         return None
     name = "report.json" if run.kind == "adapt" else "metrics.json"
-    content: dict[str, Any] = json.loads((folder / run.name / name).read_text())
+    content: dict[str, Any] = JsonObject.read(folder / run.name / name).value
     return content["epochs"][-1] if "epochs" in content else content
 
 
 def run_history(run: StudyRun, folder: Path) -> list[dict[str, Any]]:
     """The records of a training's epochs so far."""
     path = folder / run.name / "metrics.json"
-    content = json.loads(path.read_text()) if path.is_file() else {}
+    content = JsonObject.read(path).value if path.is_file() else {}
     return list(content.get("epochs", []))
 
 
 def _epochs(own: Path) -> int:
     path = own / "metrics.json"
-    return len(json.loads(path.read_text())["epochs"]) if path.is_file() else 0
+    return len(_held(path, "epochs", list)) if path.is_file() else 0
+
+
+def _held(path: Path, name: str, kind: type) -> Any:
+    """What a run's JSON file has under a name."""
+    value = JsonObject.read(path).value.get(name)
+    check(
+        isinstance(value, kind),
+        f"{path}: {name}",
+        type(value).__name__,
+        f"a {kind.__name__}, as runs write it",
+    )
+    return value
 
 
 def _wanted(own: Path) -> float:

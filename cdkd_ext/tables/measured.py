@@ -147,7 +147,11 @@ def _measured(results: Sequence[RunResult], folder: Path) -> Measured:
     columns = [_columns(result.metrics) for result in results]
     return Measured(
         seeds=tuple(result.run.seed or 0 for result in results),
-        values={name: tuple(found[name] for found in columns) for name in columns[0]},
+        values={
+            name: tuple(found[name] for found in columns)
+            for name in columns[0]
+            if all(name in found for found in columns)
+        },
         boxes=str(first.get("boxes", "")),
         reference=str(first.get("reference", "")),
         people=int(first.get("people", 0)),
@@ -160,10 +164,14 @@ def _measured(results: Sequence[RunResult], folder: Path) -> Measured:
 
 
 def _columns(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Percent by a table's columns."""
+    """Percent by a table's columns; without those of which nobody could be measured, which a file calls null."""
     if "pckh" in metrics:
-        return {**metrics.get("pckh_per_joint", {}), "mean": metrics["pckh"]}
-    return {name: 100 * metrics[name] for name in _AP if name in metrics}
+        found = {**metrics.get("pckh_per_joint", {}), "mean": metrics["pckh"]}
+    else:
+        found = {
+            name: None if metrics[name] is None else 100 * metrics[name] for name in _AP if name in metrics
+        }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _estimated(measured: Measured, hits: RowHits | None, base: RowHits | None) -> Measured:

@@ -39,6 +39,9 @@ from cdkd_ext.training.pair import (
 )
 from cdkd_ext.training.task import DistillationTask
 
+# as many as NumPy's generators take
+SEEDS = 2**32
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(ModelOptions):
@@ -180,6 +183,7 @@ class TrainingConfig:
         """
         for name in ("epochs", "batch_size", "evaluate_every"):
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        check(0 <= self.seed < SEEDS, "seed", self.seed, f"an integer from 0 to {SEEDS - 1}")
         check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number in [0, 1)")
         check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "zero or more")
         # before people are drawn for it

@@ -66,7 +66,11 @@ def read_run(folder: Path, epochs: int) -> dict[str, Any]:
     state = load_state(path)
     missing = [name for name in _FIELDS if name not in state]
     check(not missing, "resume", f"{path} without {', '.join(missing)}", "the state.pt of a run")
+    kinds = {"epoch": int, "step": int, "task": dict, "optimizer": dict, "history": list}
+    damaged = [name for name, kind in kinds.items() if name in state and not isinstance(state[name], kind)]
+    check(not damaged, "resume", f"{path} with damaged {', '.join(damaged)}", "the state.pt of a run")
     done = state["epoch"]
+    check(done >= 0, "resume", f"{path} of epoch {done}", "the state.pt of a run")
     check(done <= epochs, "epochs", epochs, f"at least the {done} that {folder} has already")
     return state
 
@@ -85,7 +89,23 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     options = [
         {name: value for name, value in group.items() if name not in kept} for group in optimizer.param_groups
     ]
-    optimizer.load_state_dict(state)
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    for index, held in state.get("state", {}).items():
+        for name, value in held.items():
+            # a fused optimiser reads as many numbers as the parameter has
+            if isinstance(value, torch.Tensor) and value.dim() > 0:
+                wanted = tuple(parameters[index].shape) if index < len(parameters) else None
+                got = tuple(value.shape)
+                check(
+                    got == wanted,
+                    f"resume: the optimizer's {name}, parameter {index}",
+                    got,
+                    f"shape {wanted}",
+                )
+    try:
+        optimizer.load_state_dict(state)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"resume: the optimizer's state is not that of this network ({error})") from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)
 

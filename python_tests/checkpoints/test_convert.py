@@ -85,3 +85,19 @@ def test_refusals(official, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         convert_checkpoint(arguments.pop("weights"), arguments.pop("output"), **arguments)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_weights_that_know_their_joints_are_not_given_others(model, tmp_path):
+    model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS)
+    save_model(model, tmp_path / "ours.safetensors")
+    with pytest.raises(InputError, match="joints: expected nothing: .*ours.safetensors says .*, got mpii"):
+        convert_checkpoint(str(tmp_path / "ours.safetensors"), str(tmp_path / "x.safetensors"), joints="mpii")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_another_network_is_named_before_its_options():
+    one, other = (
+        create_model(name, input_size=(32, 32), num_joints=17).spec
+        for name in ("hrnet_w8_small", "lowres_small")
+    )
+    assert one.misfit(other) == "name" and one.misfit(one) is None

@@ -73,3 +73,15 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         error = capsys.readouterr().err
         assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_value_of_a_training_s_option_is_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("batch_size: 4\n")
+    words = ["table", "--epochs", "2", "10", "--list", "--rows", "cal_sape_32", "--config", "own.yaml"]
+    assert main([*words, "--data.joints=mpii"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert all(f"--epochs 2 --config {tmp_path}/own.yaml --data.joints mpii" in line for line in printed[:2])
+    assert printed[1].startswith("cdkd distill --recipe=mpii_w32_32 --recipe=cal_mpii --recipe=only_sape")

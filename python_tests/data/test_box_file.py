@@ -51,9 +51,15 @@ def test_lines(tmp_path: Path, heading: str) -> None:
     }
 
 
+def test_lines_of_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "boxes.csv").write_bytes(b"\xef\xbb\xbfa.jpg,1,2,30,40\r\n")
+    assert read_boxes(tmp_path / "boxes.csv") == {"a.jpg": [(*BOX, 1.0)]}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("b.csv", "a.jpg,1,2,1e300,4\n", r"b\.csv: line 1: expected .* finite numbers"),
         ("none.csv", None, r"none\.csv: expected a readable file of boxes, got No such file"),
         ("b.csv", "", r"b\.csv: expected at least one box, got none"),
         ("b.csv", "a.jpg,1,2,3\n", r"b\.csv: line 1: expected image,x,y,w,h or image,x,y,w,h,score, got 4 values"),
@@ -72,6 +78,16 @@ def test_files_that_hold_no_boxes(tmp_path: Path, name: str, content, message: s
     with pytest.raises(InputError, match=message) as caught:
         read_boxes(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_of_a_category_is_not_taken_for_an_id(tmp_path: Path) -> None:
+    path = write(tmp_path / "boxes.json", [{"image_id": 139, "category_id": 1, "bbox": list(BOX)}])
+    with pytest.raises(
+        InputError, match=r"category_id: expected the id of the people's category.*got 1 beside person"
+    ):
+        read_boxes(path, category="person")
+    path = write(tmp_path / "boxes.json", [{"image_id": 139, "category_id": "person", "bbox": list(BOX)}])
+    assert read_boxes(path, category="person")[139] == [(*BOX, 1.0)]
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

@@ -240,6 +240,26 @@ def test_an_evaluation_is_read_as_it_is(tmp_path: Path) -> None:
     assert found.metrics == {"pckh": 50.0} and found.hits is None and found.epochs == 0
 
 
+def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+    states([plain("run")], tmp_path)
+    request = tmp_path / "run/request.json"
+    whole = request.read_text()
+    for content, message in (
+        ("", "request.json: expected valid JSON, got an empty file"),
+        ("{}", "request.json: command"),
+    ):
+        request.write_text(content)
+        with pytest.raises(InputError, match=message):
+            states([plain("run")], tmp_path)
+    request.write_text(whole)
+    (tmp_path / "run/metrics.json").write_text('{"epochs": 3}')
+    with pytest.raises(InputError, match=r"metrics.json: epochs: expected a list"):
+        run_state(plain("run"), tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"output: expected a folder, got .*file"):
+        states([plain("run")], tmp_path / "file")
+
+
 def test_plans_that_cannot_be_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="runs: expected a name of its own for each run, got one twice"):
         states([plain("one"), plain("one")], tmp_path)

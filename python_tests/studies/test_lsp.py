@@ -188,6 +188,35 @@ def test_a_file_of_options_is_for_those_whom_it_concerns(
     file.write_text("seed: 3\ndata: {views: 2}\n")
     with pytest.raises(InputError, match=r"options.*got seed, data.views"):
         plan_of(drawn_people, teacher, options=str(file))
+    file.write_text("optimizr: {learning_rate: 0.1}\nema_decay: 0.9\n")
+    with pytest.raises(InputError, match=r"options.yaml: expected options of `cdkd distill`, got optimizr"):
+        plan_of(drawn_people, teacher, options=str(file)).runs(16, MPII_JOINTS)
+    file.write_text("data: 3\n")
+    with pytest.raises(InputError, match=r"options.yaml: data: expected a mapping of options, got 3"):
+        plan_of(drawn_people, teacher, options=str(file))
+
+
+def test_a_study_of_which_nothing_was_measured_is_told(
+    drawn_people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "study",
+        "lsp",
+        "--data.root",
+        str(drawn_people),
+        "--rows",
+        "alone",
+        "--seeds",
+        "0",
+        "--sizes",
+        "32",
+    ]
+    assert main([*words, "--output", str(tmp_path / "study"), "--report_only"]) == 0
+    told = (tmp_path / "study/results.md").read_text()
+    assert "not finished: seed 0" in told and "results.png" not in told
+    assert not (tmp_path / "study/results.png").exists()
+    assert main([*words, "--output", str(tmp_path / "study"), "--list", "--jobs", "0"]) == 2
+    assert "jobs: expected a positive number, got 0" in capsys.readouterr().err
 
 
 def test_mistakes_are_named(drawn_people: Path, teacher: str, tmp_path: Path) -> None:

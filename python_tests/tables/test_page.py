@@ -10,7 +10,7 @@ import pytest
 from cdkd_ext.images import read_image
 from cdkd_ext.studies import Estimate
 from cdkd_ext.tables import Measured, PaperTable, Plan, load_table, row_costs
-from cdkd_ext.tables.measured import verdict
+from cdkd_ext.tables.measured import _columns, verdict
 from cdkd_ext.tables.page import Sheet, as_json, format_table, markdown, write_table
 
 
@@ -137,3 +137,12 @@ def test_a_claim_of_a_loss_holds_below_zero() -> None:
     table = load_table(6)
     row = table.row("k4")
     assert verdict(table, row, measured(1.0, 2.0, against=estimate(-2.0, -3.0, -1.0))) == "holds"
+
+
+def test_a_column_of_nobody_is_left_out() -> None:
+    """Files have null for what was not measured, such as COCO's large people or joints without a label."""
+    assert _columns({"AP": 0.25, "AP_M": 0.5, "AP_L": None}) == {"AP": 25.0, "AP_M": 50.0}
+    assert _columns({"pckh": 30.0, "pckh_per_joint": {"hip": None, "knee": 20.0}}) == {
+        "knee": 20.0,
+        "mean": 30.0,
+    }

@@ -1,0 +1,58 @@
+"""Files and options of trainings, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cdkd_ext.cli import main
+from cdkd_ext.cli.configured import gives_output, parse_configuration, training_parser
+from cdkd_ext.data.loading import prepare_synthetic
+from cdkd_ext.errors import InputError
+from cdkd_ext.training import TrainingConfig
+from cdkd_ext.training.shared import save_students
+
+
+def test_options_in_words_may_be_longer_than_a_name_of_a_file() -> None:
+    given = {"epochs": 7, "data": {"joints": "j" * 300}}
+    words = ["--config", json.dumps(given)]
+    config, _ = parse_configuration(training_parser("train"), TrainingConfig, words)
+    assert config.epochs == 7 and config.data.joints == "j" * 300
+
+
+def test_where_a_run_is_may_stand_in_a_file(tmp_path: Path) -> None:
+    own, other = tmp_path / "own.yaml", tmp_path / "other.yaml"
+    own.write_text("output: elsewhere\n")
+    other.write_text("epochs: 3\n")
+    assert gives_output(["--epochs", "2", f"--config={own}"]) and gives_output(["--config", str(own)])
+    assert gives_output(["--output=there"]) and gives_output(["--output", "there"])
+    assert not gives_output(["--config", str(other), "--recipe", "lsp_student"])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_named(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--seed", str(seed), "--output", str(tmp_path / "run")]) == 2
+    assert f"seed: expected an integer from 0 to 4294967295, got {seed}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_students_go_on_where_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("teacher: none.safetensors\n")
+    save_students(tmp_path, 3, [str(tmp_path / "one"), str(tmp_path / "two")])
+    assert main(["distill", "--resume", str(tmp_path), "--output", str(tmp_path / "other")]) == 2
+    assert "output: expected nothing beside --resume" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_other_people_are_not_taken_for_those_that_are_drawn(tmp_path: Path) -> None:
+    folder = prepare_synthetic(tmp_path, 3)
+    assert prepare_synthetic(tmp_path, 3) == folder
+    for options in ({"count": 4}, {"count": 3, "validation": 2}, {"count": 3, "seed": 1}):
+        with pytest.raises(InputError, match=r"data.synthetic_people: expected as many of the same seed"):
+            prepare_synthetic(tmp_path, **options)
