@@ -90,7 +90,7 @@ def test_refusals(official, tmp_path, changes, message):
 def test_weights_that_know_their_joints_are_not_given_others(model, tmp_path):
     model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS)
     save_model(model, tmp_path / "ours.safetensors")
-    with pytest.raises(InputError, match="joints: expected nothing: .*ours.safetensors says .*, got mpii"):
+    with pytest.raises(InputError, match=r"joints: expected nothing: .*ours.safetensors says .*, got mpii"):
         convert_checkpoint(str(tmp_path / "ours.safetensors"), str(tmp_path / "x.safetensors"), joints="mpii")
     assert not (tmp_path / "x.safetensors").exists()
 
