@@ -92,6 +92,17 @@ def _remembered_digest(path: Path, size: int, time: int) -> str:
     return content_digest(path)
 
 
+def check_writable(argument: str, path: str | os.PathLike[str]) -> None:
+    """Check, before the work for it, that a file can be made: it is no folder, and what is above it no file.
+
+    Raises:
+        InputError: names the argument.
+    """
+    check(not Path(path).is_dir(), argument, f"the folder {path}", "a file")
+    above = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    check(above.is_dir(), argument, f"{path}, where {above} is a file", "a file in a folder")
+
+
 def write_json(value: Any, path: str | os.PathLike[str], *, indent: int | None = 1) -> None:
     """Write plain data as JSON; what was not measured (nan) becomes null, which JSON can say."""
     text = json.dumps(_without_nan(value), indent=indent, allow_nan=False)

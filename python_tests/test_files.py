@@ -13,6 +13,7 @@ from cdkd_ext import files
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.errors import InputError
 from cdkd_ext.files import (
+    check_writable,
     content_digest,
     known_digest,
     new_folder,
@@ -187,3 +188,14 @@ def test_a_file_is_read_again_when_its_time_changes(tmp_path, monkeypatch):
     assert known_digest(path) == content_digest(path) != first and read == [path, path]
     with pytest.raises(FileNotFoundError):
         known_digest(tmp_path / "b.jpg")
+
+
+def test_what_cannot_be_written_is_named_before_the_work(tmp_path):
+    check_writable("output", tmp_path / "new/folder/file.json")
+    (tmp_path / "file").write_text("")
+    check_writable("output", tmp_path / "file")
+    with pytest.raises(InputError, match="output: expected a file, got the folder"):
+        check_writable("output", tmp_path)
+    with pytest.raises(InputError, match=r"results: expected a file in a folder, got .*file is a file"):
+        check_writable("results", tmp_path / "file/below/x.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -194,6 +194,8 @@ class AdaptablePoseNetwork(AdaptableNetwork):
         spec = network.spec
         if spec.joints is None:
             fail("model", "a checkpoint that does not name its joints", "one that does")
+        expected = "one with simcc or heatmap"
+        check(spec.head in ("simcc", "heatmap"), "model", f"a checkpoint with the head {spec.head}", expected)
         self._joints = spec.joints
         kind = "simcc" if spec.head == "simcc" else "heatmap"
         description = TeacherDescription(

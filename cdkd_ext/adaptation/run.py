@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -126,12 +127,24 @@ def _said(
     folder = Path(config.data.cache) if config.data.cache else Path(config.output) / "teacher"
     with footage_progress() as progress:
         said = [
-            ask_teacher(teacher, identity, dataset.persons, folder, progress=progress)
+            _counted(ask_teacher(teacher, identity, dataset.persons, folder, progress=progress), config)
             for dataset in people.parts()
         ]
-    sure = (said[0].confidence >= SURE).any()
-    check(sure, "data", f"{len(said[0])} crops in which the teacher is sure of no joint", "images of people")
+    # without a joint to agree on, no network would be kept
+    for part, what in zip(said[:2], ("crops", "crops kept aside"), strict=True):
+        sure = (part.confidence >= SURE).any()
+        check(
+            sure, "data", f"{len(part)} {what} in which the teacher is sure of no joint", "images of people"
+        )
     return said
+
+
+def _counted(said: PseudoLabels, config: AdaptationConfig) -> PseudoLabels:
+    """What a teacher says, weighted as the options tell."""
+    options = config.teacher_options
+    used = (said.confidence > 0) & (said.confidence >= options.min_confidence)
+    confidence = np.where(used, said.confidence if options.confidence else 1.0, 0.0)
+    return replace(said, confidence=confidence.astype(said.confidence.dtype))
 
 
 def _teacher(

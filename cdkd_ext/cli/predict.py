@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _Summary:
-    parts = open_source(options.source)
+    parts = _parts(options.source, Path(options.output).resolve())
     results = follow(
         predictor,
         parts,
@@ -69,6 +69,7 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
     files = ResultFiles(
         Path(options.output),
         predictor.joints,
+        parts,
         threshold=threshold,
         drawn_from=drawn_from if options.draw else None,
     )
@@ -89,6 +90,16 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
         finally:
             summary.clear()
     return summary
+
+
+def _parts(source: str, output: Path) -> list[Part]:
+    """What a source consists of, without what earlier calls drew into a folder below it."""
+    parts, folder = open_source(source), Path(source).resolve()
+    if not folder.is_dir() or output == folder:
+        return parts
+    others = [part for part in parts if output not in Path(part.name).resolve().parents]
+    # the source may be what lies in the output's folder
+    return others if folder in output.parents else parts
 
 
 def _count(parts: Sequence[Part], every: int, limit: int | None) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cdkd_ext.cli.configured import parse_configuration, training_parser
 from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
+from cdkd_ext.errors import check
 from cdkd_ext.studies import RunReport, StudyRun, run_study
 from cdkd_ext.tables import PaperTable, Plan, load_table, measure_rows, row_costs, study_runs
 from cdkd_ext.tables.page import Sheet, format_table, write_table
@@ -42,6 +43,7 @@ def run(arguments: Sequence[str]) -> None:
     folder = Path(options.output or f"runs/tables_{'equalised' if plan.equalised else plan.scale}")
     runs = study_runs(table, plan, options.rows)
     if options.root:
+        check(Path(options.root).is_dir(), "data.root", options.root, "an existing folder")
         _check(runs)
     if options.list:
         print("\n".join(one.line(str(folder)) for one in runs))

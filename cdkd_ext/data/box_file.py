@@ -165,9 +165,12 @@ class BoxesByName:
         return [str(image) for image in self._boxes if image not in self._given]
 
 
-def _keys(name: Path) -> set[str | int]:
-    keys: set[str | int] = {*_ends(name), name.stem}
-    return keys | {int(name.stem)} if name.stem.isdecimal() else keys
+def _keys(name: Path) -> list[str | int]:
+    """What an image may be called, the whole path first; each once."""
+    numbers: list[str | int] = []
+    if name.stem.isdecimal():
+        numbers = [int(name.stem), str(int(name.stem))]
+    return list(dict.fromkeys([*_ends(name), name.stem, *numbers]))
 
 
 def _ends(path: Path) -> list[str]:

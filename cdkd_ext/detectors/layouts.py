@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext.errors import check, fail
+from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.onnx_file import TensorInfo
 
 Array = npt.NDArray[np.float32]
@@ -146,7 +146,22 @@ def candidates(
 
     Returns:
         Corners (N, 4) float32 in pixels of the input, and scores (N,) float32.
+
+    Raises:
+        InputError: the outputs are not of the layout.
     """
+    try:
+        return _read(outputs, results, size, person)
+    except (ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in results.items())
+        fail("detection.layout", f"{outputs.layout} for the outputs {shapes}", "the layout of these outputs")
+
+
+def _read(
+    outputs: Outputs, results: Mapping[str, npt.NDArray[Any]], size: tuple[int, int], person: int
+) -> Candidates:
     boxes = np.asarray(results[outputs.boxes], np.float32)
     if outputs.batched:
         boxes = boxes[0]

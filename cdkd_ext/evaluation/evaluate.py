@@ -21,7 +21,7 @@ from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation.crop_networks import predict_with
 from cdkd_ext.evaluation.metrics import Described, crop_padding, crop_resample, measure, submission
 from cdkd_ext.evaluation.progress import people_progress
-from cdkd_ext.files import write_json
+from cdkd_ext.files import check_writable, write_json
 from cdkd_ext.inference import ExportedNetwork, ForeignNetwork, Predictions, predict
 from cdkd_ext.inference.predictor import load_network, runs_as_onnx
 from cdkd_ext.joints import JointSet
@@ -162,6 +162,9 @@ def evaluate_checkpoint(
     check(data.workers >= 0, "data.workers", data.workers, "zero or more")
     expected = "a metric of labels: an evaluation asks no teacher"
     check(data.metric != "agreement", "data.metric", data.metric, expected)
+    for argument, path in (("output", output), ("results", results)):
+        if path:
+            check_writable(argument, path)
     truth = load_validation(data)
     if results and data.format == "mpii":
         # MPII's file has no ids of images and categories, which COCO's results consist of

@@ -28,6 +28,7 @@ class ForeignNetwork(CropNetwork):
         flip_test: average with what it says of the mirrored crop.
         device: "cpu", or another for a GPU where onnxruntime has one.
         threads: of onnxruntime on a CPU; None leaves the choice to it.
+        preset: the description of the file by name; None recognises it by its outputs.
 
     Attributes:
         joint_map: where the joints come from among the network's.
@@ -45,8 +46,9 @@ class ForeignNetwork(CropNetwork):
         flip_test: bool = True,
         device: torch.device | str = "cpu",
         threads: int | None = None,
+        preset: str | None = None,
     ) -> None:
-        options = TeacherOptions(flip=flip_test, threads=threads)
+        options = TeacherOptions(flip=flip_test, threads=threads, preset=preset)
         teacher = TeacherFile(str(path), options=options).load(device, joints)
         if not isinstance(teacher, ForeignTeacher):
             fail("path", path, "an ONNX file or a YAML file that describes one")

@@ -42,6 +42,7 @@ def find_people(
     Raises:
         InputError: both or neither are given, or a file cannot be read.
     """
+    check(not math.isnan(min_score), "min_score", min_score, "a number")
     given = [name for name, value in (("boxes", boxes), ("detector", detector)) if value is not None]
     expected = "one of them: a detector's ONNX file, or a file of boxes or `whole` for whole images"
     check(len(given) == 1, "boxes and detector", "both" if given else "neither", expected)
@@ -102,7 +103,7 @@ class _Named:
 def _unnamed_boxes(path: Path) -> list[ScoredBox] | None:
     """Boxes of a text of numbers alone; None for every other file."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             rows = [[value.strip() for value in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error):
         return None

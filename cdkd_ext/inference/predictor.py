@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from cdkd_ext.resampling import Resample
 
 _NO_BOXES = object()
+
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 class Predictor:
@@ -82,6 +85,8 @@ class Predictor:
         count = len(self.network.joints)
         check(len(self.joints) == count, "joints", len(self.joints), f"the model's {count} joints")
         self.padding = self.network.padding if padding is None else padding
+        good = isinstance(self.padding, (int, float)) and 0 < self.padding < math.inf
+        check(good, "padding", self.padding, "a positive number")
         self.resample = resample or self.network.resample
 
     @classmethod
@@ -206,6 +211,7 @@ def load_network(
     threads: int | None = None,
 ) -> CropNetwork:
     """Read a network in any of the forms that `Predictor.load` takes; see there for the arguments."""
+    _check_device(str(device), exists=not runs_as_onnx(path))
     if runs_as_onnx(path):
         check(precision is None, "precision", precision, "nothing for an ONNX file, which has its own")
         if Path(path).suffix.lower() == ".onnx":
@@ -221,6 +227,30 @@ def load_network(
     model = load_model(path, "path")
     flips = flip_test is not False
     return TorchNetwork(model, joints, flip_test=flips, device=device, precision=precision)
+
+
+def _check_device(device: str, *, exists: bool) -> None:
+    """Check what a device is called, and for torch that it is there; onnxruntime takes the CPU where it is not."""
+    kind, _, index = device.partition(":")
+    check(
+        kind in _DEVICES and (not index or index.isdecimal()),
+        "device",
+        device,
+        "cpu, cuda or another accelerator",
+    )
+    if exists and kind != "cpu":
+        import torch
+
+        found = torch.accelerator.current_accelerator(check_available=True)
+        there = (
+            found is not None and found.type == kind and int(index or 0) < torch.accelerator.device_count()
+        )
+        check(
+            there,
+            "device",
+            f"{device}, which this machine or this torch does not have",
+            "cpu, or one that is there",
+        )
 
 
 def runs_as_onnx(path: str | os.PathLike[str]) -> bool:

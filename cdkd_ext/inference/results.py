@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -75,18 +76,38 @@ def draw_people(result: FramePoses, joints: JointSet, *, min_score: float, numbe
 class ResultFiles:
     """Writes predictions while they come; the files appear, whole, when the block of `open` ends.
 
-    ``keypoints.json`` is in COCO's results format (an image's id is its number where its name is one, else its name),
-    ``keypoints.csv`` has a row per joint; a drawn image has its file's name, a drawn video its video's.
+    ``keypoints.json`` is in COCO's results format (an image's id is its number where its name is one and no other image's,
+    else its name), ``keypoints.csv`` has a row per joint; a drawn image has its file's name, a drawn video its video's.
 
     Args:
         folder: receives the files.
         joints: of the network.
+        parts: of the source.
         threshold: joints with a score at or below it do not count in the score of a person.
         drawn_from: joints with a smaller score are not drawn; None draws nothing.
+
+    Raises:
+        InputError: drawn files would lie among the source's.
     """
 
-    def __init__(self, folder: Path, joints: JointSet, *, threshold: float, drawn_from: float | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        joints: JointSet,
+        parts: Sequence[Part],
+        *,
+        threshold: float,
+        drawn_from: float | None,
+    ) -> None:
+        files = [Path(part.name) for part in parts if part.kind != "live"]
+        if drawn_from is not None:
+            among = folder.resolve() in {file.resolve().parent for file in files}
+            expected = "another folder than that of the source's files, which drawn ones would replace"
+            check(not among, "output", folder, expected)
         self._folder, self._joints = folder, joints
+        # an id has to be that of one image
+        counts = Counter(int(file.stem) for file in files if file.stem.isdecimal())
+        self._numbers = {number for number, count in counts.items() if count == 1}
         self._threshold, self._drawn_from = threshold, drawn_from
         self._taken: dict[str, str] = {}
         self._video: _Video | None = None
@@ -129,7 +150,7 @@ class ResultFiles:
         for person, score in enumerate(scores):
             points = np.concatenate([poses.keypoints[person], poses.scores[person][:, None]], axis=1)
             row = {
-                "image_id": _image_id(result),
+                "image_id": self._image_id(result),
                 "category_id": _PERSON,
                 "keypoints": [round(float(value), 4) for value in np.nan_to_num(points).ravel()],
                 "score": round(float(np.nan_to_num(score)), 6),
@@ -158,6 +179,11 @@ class ResultFiles:
             self._close_video()
             self._video = _Video(result.part, self._folder / self._name(result.part, ".mp4"))
         self._video.add(drawn, result.frame.number)
+
+    def _image_id(self, result: FramePoses) -> int | str:
+        name = result.frame.name
+        numbered = result.part.kind == "image" and name.stem.isdecimal()
+        return int(name.stem) if numbered and int(name.stem) in self._numbers else name.as_posix()
 
     def _name(self, part: Part, suffix: str) -> str:
         """A file name for a part of the source, which no other part has."""
@@ -222,13 +248,6 @@ class _Video:
         if self._writer is not None:
             self._writer.release()
         self._stack.close()
-
-
-def _image_id(result: FramePoses) -> int | str:
-    name = result.frame.name
-    if result.part.kind == "image" and name.stem.isdecimal():
-        return int(name.stem)
-    return name.as_posix()
 
 
 def check_folder(folder: Path) -> None:

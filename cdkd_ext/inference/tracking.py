@@ -92,6 +92,7 @@ class Tracker:
 
     def __init__(self, *, smooth: bool = False) -> None:
         self._smooth = smooth
+        self._seconds = 0.0
         self._tracks: list[_Track] = []
         self._next = 0
 
@@ -109,7 +110,10 @@ class Tracker:
             Identities (N,), and the keypoints, smoothed if they are to be.
         """
         places = np.asarray(boxes, np.float64).reshape(-1, 4)
-        self._tracks = [track for track in self._tracks if seconds - track.seconds <= _LONGEST_ABSENCE]
+        # who was in the last frame has not been absent, however long ago that was
+        earliest = min(seconds - _LONGEST_ABSENCE, self._seconds)
+        self._tracks = [track for track in self._tracks if track.seconds >= earliest]
+        self._seconds = seconds
         found = self._matched(places)
         keypoints = keypoints.copy()
         identities = np.zeros(len(places), np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from cdkd_ext.checkpoints import load_model
 from cdkd_ext.data import EvaluationSet
+from cdkd_ext.data.json_object import JsonObject
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.evaluation.crop_networks import predict_with
@@ -102,7 +102,10 @@ def predict_runs(runs: Sequence[str], *, people: int = 1000, cpu: bool = False) 
     check(people > 0, "people", people, "a positive number")
     for run in runs:
         check((Path(run) / "config.yaml").is_file(), "runs", run, "the folder of a run, with its config.yaml")
-    truth = load_validation(data_of_run(runs[0]))
+    data = data_of_run(runs[0])
+    if data.root is None:
+        fail("runs", f"{runs[0]}, a run of footage alone", "a run whose people have labels, first")
+    truth = load_validation(data)
     check(truth.metric != "none", f"{runs[0]}: data.metric", "none", "people with labels")
     everybody = len(truth.persons)
     chosen = sorted({int(i) for i in np.linspace(0, everybody - 1, min(people, everybody))})
@@ -126,7 +129,8 @@ def _run(folder: Path, name: str, truth: EvaluationSet, device: torch.device) ->
     network = TorchNetwork(load_model(folder), flip_test=options.get("flip_test", True), device=device)
     _check_joints(folder, network.joints, truth.joints)
     metrics = folder / "metrics.json"
-    history = json.loads(metrics.read_text())["epochs"] if metrics.is_file() else []
+    history: Any = JsonObject.read(metrics).value.get("epochs") if metrics.is_file() else []
+    check(isinstance(history, list), f"{metrics}: epochs", history, "a list, as runs write it")
     return _asked(name, network, truth, history, options)
 
 
@@ -175,14 +179,15 @@ def _teacher(
     runs: Sequence[Predicted], truth: EvaluationSet, device: torch.device
 ) -> tuple[Predicted | None, str]:
     """The first teacher among the runs, or why it cannot be asked."""
-    path = next((run.options["teacher"] for run in runs if run.options.get("teacher")), None)
-    if path is None:
+    options = next((run.options for run in runs if run.options.get("teacher")), None)
+    if options is None:
         return None, ""
+    path, preset = options["teacher"], (options.get("teacher_options") or {}).get("preset")
     try:
         file = TeacherFile(path)
         network: CropNetwork
         if file.is_foreign:
-            network = ForeignNetwork(path, truth.joints, device=device)
+            network = ForeignNetwork(path, truth.joints, device=device, preset=preset)
         else:
             network = TorchNetwork(file.network(), device=device)
             _check_joints(Path(path), network.joints, truth.joints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def check_shared(configs: Sequence[TrainingConfig]) -> None:
         for field in fields(first):
             got, expected = getattr(config, field.name), getattr(first, field.name)
             if field.name not in _OWN:
-                check(got == expected, f"students[{i}].{field.name}", got, f"{expected}, as of the first one")
+                name, got, expected = _differing(field.name, got, expected)
+                check(got == expected, f"students[{i}].{name}", got, f"{expected}, as of the first one")
         output = Path(config.output).resolve()
         other = outputs.setdefault(output, i)
         check(
@@ -46,6 +47,16 @@ def check_shared(configs: Sequence[TrainingConfig]) -> None:
     # its loss scale is halved after a step that overflowed, whosever it was
     fp16 = len(configs) > 1 and first.precision == "fp16"
     check(not fp16, "precision", "fp16 for several students", "no or bf16")
+
+
+def _differing(name: str, got: object, expected: object) -> tuple[str, object, object]:
+    """The option within a group by which two groups differ."""
+    while got != expected and is_dataclass(got) and is_dataclass(expected):
+        inner = next(
+            field.name for field in fields(got) if getattr(got, field.name) != getattr(expected, field.name)
+        )
+        name, got, expected = f"{name}.{inner}", getattr(got, inner), getattr(expected, inner)
+    return name, got, expected
 
 
 def save_students(folder: Path, seed: int, outputs: Sequence[str]) -> None:

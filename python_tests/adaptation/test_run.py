@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from cdkd_ext.adaptation import AdaptableModule, TrainableGraph, adapt
+from cdkd_ext.adaptation.run import _counted
 from cdkd_ext.adaptation.trainer import AdaptationTrainer
 from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.cli import main
@@ -23,6 +24,7 @@ from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import create_model
 from cdkd_ext.onnx_file import OnnxFile
 from cdkd_ext.teachers import TeacherOptions
+from cdkd_ext.teachers.pseudo_labels import PseudoLabels
 from cdkd_ext.training import InterruptedRun, NonFiniteLossError
 from python_tests.adaptation.conftest import DESCRIPTION, SIZE
 
@@ -193,6 +195,31 @@ def test_a_run_of_this_package_stays_one(config, tmp_path, head):
     assert again.spec == network.spec
     assert not torch.equal(again.final_layer.weight, network.final_layer.weight)
     assert report.teacher > 5
+
+
+@pytest.mark.parametrize("head", ["rle", "cal"])
+def test_a_checkpoint_of_another_head_is_refused(config, tmp_path, head):
+    network = create_model(
+        "hrnet_w8_small", input_size=(SIZE, SIZE), num_joints=16, joints=MPII_JOINTS, head=head
+    )
+    save_model(network, tmp_path / "ours.safetensors")
+    with pytest.raises(
+        InputError, match=f"model: expected one with simcc or heatmap, got .* the head {head}"
+    ):
+        adapt(replace(config, model=str(tmp_path / "ours.safetensors"), teacher=config.model, steps=4))
+
+
+def test_what_the_teacher_says_is_weighted_as_told(config):
+    said = PseudoLabels(np.zeros((1, 4, 2), np.float32), np.array([[0, 0.1, 0.5, 0.9]], np.float32))
+    for options, expected in (
+        (TeacherOptions(), [0, 0.1, 0.5, 0.9]),
+        (TeacherOptions(min_confidence=0.5), [0, 0, 0.5, 0.9]),
+        (TeacherOptions(min_confidence=0.5, confidence=False), [0, 0, 1, 1]),
+        (TeacherOptions(confidence=False), [0, 1, 1, 1]),
+    ):
+        found = _counted(said, replace(config, teacher_options=options)).confidence
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found[0], expected)
 
 
 def test_a_module_is_adapted_in_place(config, trained_network, tmp_path):

@@ -168,6 +168,23 @@ def test_boxes_of_images_that_do_not_come_are_said(checkpoint, folder, tmp_path,
             "argument --draw: expected true or false, got maybe",
         ),
         (["MODEL", "SOURCE", "--boxes=whole", "--output=FILE"], "output: expected a folder, got the file"),
+        (
+            ["MODEL", "SOURCE", "--boxes=whole", "--device=gpu"],
+            "device: expected cpu, cuda or another accelerator, got gpu",
+        ),
+        (
+            ["MODEL", "SOURCE", "--boxes=whole", "--device=cuda:99"],
+            "device: expected cpu, or one that is there, got cuda:99",
+        ),
+        (["MODEL", "SOURCE", "--boxes=whole", "--padding=0"], "padding: expected a positive number, got 0.0"),
+        (
+            ["MODEL", "SOURCE", "--boxes=whole", "--padding=nan"],
+            "padding: expected a positive number, got nan",
+        ),
+        (
+            ["MODEL", "SOURCE", "--boxes=whole", "--min_box_score=nan"],
+            "min_score: expected a number, got nan",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
@@ -181,6 +198,30 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"cdkd: {message}")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_drawn_files_do_not_replace_those_of_the_source(checkpoint, folder, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    words = ["predict", str(checkpoint), "--boxes=whole"]
+    for source in (folder, folder / "street.jpg", folder / "walk.avi", folder / "*.png"):
+        assert main([*words, str(source), f"--output={folder}"]) == 2
+        assert "output: expected another folder than that of the source's files" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert main([*words, str(folder), f"--output={folder}", "--draw=false"]) == 0
+    assert {path.name for path in folder.iterdir()} - {*before} == {"keypoints.csv", "keypoints.json"}
+    # what lies below the source is read, but what was drawn there
+    for _ in range(2):
+        assert main([*words, str(folder), f"--output={folder / 'drawn'}"]) == 0
+        assert "9 of 9 frames" in capsys.readouterr().out
+
+
+def test_images_of_one_number_keep_their_names(checkpoint, folder, tmp_path):
+    for name in ("a", "b"):
+        save_image(read_image(folder / "street.jpg"), folder / name / "1.png")
+    words = ["predict", str(checkpoint), str(folder), "--boxes=whole", "--draw=false"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == 0
+    ids = {row["image_id"] for row in json.loads((tmp_path / "out/keypoints.json").read_text())}
+    assert {4, f"{folder}/a/1.png", f"{folder}/b/1.png"} <= ids and 1 not in ids
 
 
 def test_help_needs_neither_torch_nor_an_extra(run_without):

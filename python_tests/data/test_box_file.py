@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cdkd_ext.data.box_file import match_boxes, read_boxes
+from cdkd_ext.data.box_file import BoxesByName, match_boxes, read_boxes
 from cdkd_ext.errors import InputError
 
 BOX = (1.0, 2.0, 30.0, 40.0)
@@ -112,6 +112,18 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 def test_names_of_images(named, index: int) -> None:
     boxes = {named: [(*BOX, 1.0)]}
     assert match_boxes(boxes, IMAGES, [], "b.csv") == {IMAGES[index]: [(*BOX, 1.0)]}
+
+
+def test_the_longest_name_is_an_image_s() -> None:
+    boxes = BoxesByName({"1.png": [(*BOX, 1.0)], "a/1.png": [(*BOX, 0.5)]}, "b.csv")
+    for name, score in (("mix/a/1.png", 0.5), ("mix/1.png", 1.0)):
+        assert boxes(Path(name)) == [(*BOX, score)]
+    assert boxes.left == []
+
+
+def test_a_number_in_lines_is_coco_s_id() -> None:
+    boxes = BoxesByName({"139": [(*BOX, 1.0)]}, "b.csv")
+    assert boxes(Path("images/000000000139.jpg")) == [(*BOX, 1.0)]
 
 
 def test_two_names_of_one_image() -> None:

@@ -308,3 +308,12 @@ def overlap(first, second, *, of_first: bool = False) -> float:
 def test_without_onnxruntime(run_without: Callable) -> None:
     done = run_without(["onnxruntime"], "import cdkd_ext.detectors; print('fine')")
     assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.mark.parametrize("layout", ["yolox", "yolo_objectness", "rows"])
+def test_a_layout_that_is_not_the_file_s_is_named(write_detector, layout: str) -> None:
+    path = write_detector({"boxes": np.zeros((1, 300, 2), np.float32)})
+    with pytest.raises(
+        InputError, match=rf"detection.layout: expected .*, got {layout} for the outputs boxes \(1, 300, 2\)"
+    ):
+        found(path, layout=layout)

@@ -36,6 +36,7 @@ def test_who_comes_new_and_who_was_away_long_gets_a_new_identity():
     assert tracker(np.array([[50, 0, 10, 20], [1, 0, 10, 20]]), points(2), 0.1)[0].tolist() == [1, 0]
     assert tracker(np.zeros((0, 4)), points(0), 0.2)[0].tolist() == []
     assert tracker(box, points(1), 0.5)[0].tolist() == [0]
+    assert tracker(np.zeros((0, 4)), points(0), 0.6)[0].tolist() == []
     assert tracker(box, points(1), 9.0)[0].tolist() == [2]
 
 
@@ -87,3 +88,13 @@ def test_a_value_that_is_not_known_is_forgotten():
     np.testing.assert_array_equal(found, [np.nan, 1.0, np.nan, 1.0])
     assert smooth(np.array([np.inf, 2.0]), 0.4).tolist() == [np.inf, 2.0]
     assert 1 < smooth(np.array([1.5, 2.0]), 0.5)[0] < 1.5
+
+
+def test_who_was_in_the_last_frame_is_known_however_long_ago_that_was():
+    tracker = Tracker()
+    keypoints = np.zeros((1, 3, 2), np.float32)
+    found = [tracker([[10, 10, 20, 40]], keypoints, seconds)[0].tolist() for seconds in (0, 7, 14)]
+    assert found == [[0], [0], [0]]
+    # an empty frame in between is an absence of seven seconds
+    tracker(np.zeros((0, 4)), keypoints[:0], 21)
+    assert tracker([[10, 10, 20, 40]], keypoints, 28)[0].tolist() == [1]

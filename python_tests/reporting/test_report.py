@@ -237,6 +237,23 @@ def test_mistakes_are_named(runs, options, message):
         write_report(**{"runs": runs, **options})
 
 
+def test_runs_that_cannot_be_shown_are_named(runs, tmp_path):
+    own = tmp_path / "run"
+    shutil.copytree(runs[0], own)
+    for content, message in (
+        ('{"epo', "metrics.json: expected valid JSON"),
+        ("{}", "metrics.json: epochs: expected a list"),
+    ):
+        (own / "metrics.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            predict_runs([str(own)])
+    (own / "config.yaml").write_text("data: {images: footage}\n")
+    with pytest.raises(
+        InputError, match=r"runs: expected a run whose people have labels, first, got .* of footage alone"
+    ):
+        predict_runs([str(own)])
+
+
 def test_runs_of_other_joints_are_refused(runs, official_data, tmp_path):
     from cdkd_ext.joints import COCO_JOINTS
 

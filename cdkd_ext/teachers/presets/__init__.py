@@ -55,8 +55,11 @@ def recognized_preset(outputs: Collection[str], source: str) -> str:
             f"the outputs {names} of a detector",
             "a pose network, whose outputs tell joints",
         )
-    expected = f"one of {', '.join(list_presets())} (--teacher_options.preset), or a YAML file that describes the network"
-    fail("teacher_options.preset", f"nothing for {source} with the outputs {names}", expected)
+    presets = ", ".join(list_presets())
+    expected = (
+        f"one of {presets} (`preset` in a YAML file beside `file`, or --teacher_options.preset of a training)"
+    )
+    fail("preset", f"nothing for {source} with the outputs {names}", expected)
 
 
 def _read(name: str) -> dict[str, Any]:
