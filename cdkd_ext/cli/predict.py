@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from cdkd_ext.cli.parsing import Parser, plain_parser
+from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
 from cdkd_ext.errors import Terminated
 from cdkd_ext.inference import Predictor
 from cdkd_ext.inference.following import TRACKING, FramePoses, Times, follow
@@ -50,6 +50,8 @@ def run(arguments: Sequence[str]) -> None:
         print(f"{options.boxes} has boxes of {len(left)} images that did not come: {shown}")
     if isinstance(summary.ended, Terminated):
         raise summary.ended
+    if summary.read_nothing:
+        raise CommandError(f"source: expected a frame that can be read, got none in {options.source}", 1)
 
 
 def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _Summary:
@@ -195,6 +197,11 @@ class _Summary:
         if sys.stderr.isatty() and time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
             self._show(self._line())
+
+    @property
+    def read_nothing(self) -> bool:
+        """Whether there were frames, and none could be read."""
+        return 0 < self._frames == len(self._broken)
 
     def clear(self) -> None:
         """Show nothing any more."""

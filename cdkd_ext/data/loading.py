@@ -106,6 +106,7 @@ def load_validation(config: DataConfig) -> EvaluationSet:
     boxes = ANNOTATED_BOXES
     if config.format == "mpii":
         check(config.boxes is None, "data.boxes", config.boxes, "nothing: MPII gives the people's places")
+        _check_mpii(config)
         head_boxes = root / config.head_boxes if config.head_boxes else None
         persons, joints = load_mpii_persons(annotations, images, head_boxes=head_boxes)
         if head_boxes:
@@ -235,6 +236,7 @@ def labelled_people(
     root = _existing_root(config)
     annotations, images = root / config.train, root / config.train_images
     if config.format == "mpii":
+        _check_mpii(config)
         train, joints = load_mpii_persons(annotations, images, min_keypoints=config.min_keypoints)
     else:
         train, joints = load_coco_persons(
@@ -254,6 +256,13 @@ def labelled_people(
             f"the joints of {annotations} ({', '.join(joints.names)})",
         )
     return _turned(train, config), joints
+
+
+def _check_mpii(config: DataConfig) -> None:
+    """Fail for options that MPII's format has no use for."""
+    for name in ("joints", "category"):
+        value = getattr(config, name)
+        check(value is None, f"data.{name}", value, "nothing: MPII's format has its own")
 
 
 def _turned(persons: list[Person], config: DataConfig) -> list[Person]:

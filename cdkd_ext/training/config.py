@@ -281,10 +281,15 @@ class SAPEConfig:
             beside: whether there are other terms.
 
         Raises:
-            InputError: the channels of the last features differ, or an option is out of range.
+            InputError: the channels of the last features differ, an option is out of range, or the term is asked for of a
+                teacher without features.
         """
         spec = _spec(teacher)
-        if not self.used(beside=beside) or spec.feature_channels == 0:
+        if not self.used(beside=beside):
+            return None
+        if spec.feature_channels == 0:
+            expected = "false for a teacher that shows no feature maps, or a description whose outputs name a feature"
+            check(not self.enabled, "sape.enabled", "true", expected)
             return None
         own, other = student.spec.feature_channels, spec.feature_channels
         check(

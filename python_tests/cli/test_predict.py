@@ -215,6 +215,14 @@ def test_drawn_files_do_not_replace_those_of_the_source(checkpoint, folder, tmp_
         assert "9 of 9 frames" in capsys.readouterr().out
 
 
+def test_a_source_of_which_nothing_can_be_read_is_no_success(checkpoint, folder, tmp_path, capsys):
+    words = ["predict", str(checkpoint), str(folder / "broken.jpg"), "--boxes=whole"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == 1
+    printed = capsys.readouterr()
+    assert "could not read 1" in printed.out
+    assert printed.err.startswith("cdkd: source: expected a frame that can be read, got none in")
+
+
 def test_images_of_one_number_keep_their_names(checkpoint, folder, tmp_path):
     for name in ("a", "b"):
         save_image(read_image(folder / "street.jpg"), folder / name / "1.png")

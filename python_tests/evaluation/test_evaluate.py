@@ -302,6 +302,8 @@ def test_what_does_not_fit_is_named(official_data, checkpoints, make, weights, o
         (mpii, {"head_boxes": None}, r"data\.head_boxes: expected the official gt_valid\.mat"),
         (mpii, {"head_boxes": "annot/none.mat"}, r"none\.mat: expected .*No such file"),
         (mpii, {"boxes": "boxes.json"}, r"data\.boxes: expected nothing"),
+        (mpii, {"joints": "coco"}, r"data\.joints: expected nothing: MPII's format has its own, got coco"),
+        (mpii, {"category": "dog"}, r"data\.category: expected nothing"),
         (mpii, {"metric": "AP"}, r"sigmas of the joints: expected OKS constants"),
         (mpii, {"format": "lsp"}, r"data\.format: expected one of 'coco', 'mpii'"),
         (coco, {"head_boxes": "x.mat"}, r"data\.head_boxes: expected nothing for COCO-format data"),

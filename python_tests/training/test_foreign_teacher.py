@@ -250,6 +250,18 @@ def test_a_task_of_ones_own_takes_it_as_it_is():
     assert output.confidence[:, head_top].eq(0).all() and output.confidence[:, 0].gt(0).all()
 
 
+def test_features_that_there_are_not_are_not_asked_for_in_silence():
+    student = create_model(
+        "hrnet_w8_small", input_size=(32, 32), num_joints=16, split_ratio=2.0, joints=MPII_JOINTS
+    )
+    teacher = ForeignTeacher.of(*network(), joints=MPII_JOINTS)
+    with pytest.raises(
+        InputError, match=r"sape.enabled: expected false for a teacher that shows no feature maps"
+    ):
+        DistillationConfig(sape=SAPEConfig(enabled=True)).terms(student, teacher)
+    assert DistillationConfig().terms(student, teacher)["sape"] is None
+
+
 def test_features_are_compared_where_they_are_described_and_agree():
     student = create_model(
         "hrnet_w8_small", input_size=(32, 32), num_joints=17, split_ratio=2.0, joints=COCO_JOINTS
