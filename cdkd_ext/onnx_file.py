@@ -77,7 +77,12 @@ class OnnxFile:
         import onnxruntime
 
         self.path = Path(path)
-        check(self.path.is_file(), str(path), "no such file", "an ONNX file")
+        check(
+            self.path.is_file(),
+            str(path),
+            "a folder" if self.path.is_dir() else "no such file",
+            "an ONNX file",
+        )
         check(threads is None or threads > 0, "threads", threads, "a positive number, or None")
         options = onnxruntime.SessionOptions()
         # what it says of an error is in the error

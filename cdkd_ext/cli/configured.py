@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from jsonargparse import ArgumentParser, Namespace
 
 from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError
-from cdkd_ext.errors import InputError, check, shortened
+from cdkd_ext.errors import InputError, check, fail, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
@@ -104,10 +104,22 @@ def parse_configuration(
     parser.add_argument("--config", action="config", help="YAML file of the options below")
     parser.add_argument("--recipe", type=str, help=f"a YAML file of the package: {', '.join(list_recipes())}")
     parser.add_class_arguments(config_class)
-    options = parse(parser, expand(arguments))
+    expanded = expand(arguments)
+    if "teacher" not in {field.name for field in fields(config_class)}:
+        _check_untaught(expanded)
+    options = parse(parser, expanded)
     config = config_class(**{field.name: options[field.name] for field in fields(config_class)})
     check_filled(config)
     return config, options
+
+
+def _check_untaught(arguments: Sequence[str]) -> None:
+    """Check that a run to go on with is none that has a teacher, whose options `cdkd train` does not know."""
+    resumed = [argument for argument in arguments if argument.startswith("--resume=")]
+    if resumed and json.loads(arguments[arguments.index("--config") + 1]).get("teacher"):
+        folder = resumed[0].partition("=")[2]
+        expected = f"the folder of a `cdkd train` run, or `cdkd distill --resume {folder}`"
+        fail("resume", f"{folder}, a run with a teacher", expected)
 
 
 def check_filled(config: Any, place: str = "") -> None:

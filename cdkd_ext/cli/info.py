@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -47,7 +48,10 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    return dict(json.loads(text))
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ArgumentTypeError(f"expected sizes by name as JSON, got {text}") from error
 
 
 def _launch_sizes(options: dict[str, Any]) -> LaunchSizes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -15,7 +16,10 @@ _HEAD = "the method; all lists every network with SimCC, and those that other me
 
 
 def _numbers(text: str) -> object:
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"expected height and width, such as [64,64], got {text}") from error
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -56,3 +56,27 @@ def test_other_people_are_not_taken_for_those_that_are_drawn(tmp_path: Path) -> 
     for options in ({"count": 4}, {"count": 3, "validation": 2}, {"count": 3, "seed": 1}):
         with pytest.raises(InputError, match=r"data.synthetic_people: expected as many of the same seed"):
             prepare_synthetic(tmp_path, **options)
+
+
+def test_a_run_with_a_teacher_goes_on_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("teacher: none.safetensors\nteacher_options: {preset: hrnet}\n")
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    expected = (
+        f"cdkd: resume: expected the folder of a `cdkd train` run, or `cdkd distill --resume {tmp_path}`"
+    )
+    assert capsys.readouterr().err.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["models", "--input_size", "foo"], "expected height and width, such as [64,64], got foo"),
+        (["info", "--sizes", "{"], "expected sizes by name as JSON, got {"),
+        (["info", "--sizes", "3"], "expected sizes by name as JSON, got 3"),
+    ],
+)
+def test_a_value_that_is_no_json_is_told(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
