@@ -106,7 +106,8 @@ class ResultFiles:
             check(not among, "output", folder, expected)
         self._folder, self._joints = folder, joints
         # an id has to be that of one image
-        counts = Counter(int(file.stem) for file in files if file.stem.isdecimal())
+        stems = (Path(part.name).stem for part in parts if part.kind == "image")
+        counts = Counter(int(stem) for stem in stems if stem.isdecimal())
         self._numbers = {number for number, count in counts.items() if count == 1}
         self._threshold, self._drawn_from = threshold, drawn_from
         self._taken: dict[str, str] = {}
