@@ -43,11 +43,11 @@ def run(arguments: Sequence[str]) -> None:
     folder = Path(options.output or f"runs/tables_{'equalised' if plan.equalised else plan.scale}")
     runs = study_runs(table, plan, options.rows)
     if options.root:
-        check(Path(options.root).is_dir(), "data.root", options.root, "an existing folder")
         _check(runs)
     if options.list:
         print("\n".join(one.line(str(folder)) for one in runs))
         return
+    check(not options.root or Path(options.root).is_dir(), "data.root", options.root, "an existing folder")
     reports = run_study(runs, folder, jobs=options.jobs) if options.root else []
     _show(table, plan, folder, options.rows, write=bool(options.root))
     _raise(reports)
