@@ -67,6 +67,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["1", "--against", "simcc_32", "hrnet_32"], "against: expected one row for each size"),
         (["1", "--data.root", "/d", "--epoch", "3"], "--epoch"),
         (["1", "--data.root", "/d", "--epochs", "many"], "epochs"),
+        (["1", "--data.root", "/none"], "data.root: expected an existing folder, got /none"),
         (["1", "--scale", "small", "--protocol", "equalised"], "protocol: expected"),
     ):
         assert main(["table", *words, "--output", str(tmp_path / "out")]) == 2
