@@ -312,12 +312,12 @@ def test_a_module_of_no_extra_is_an_error_of_the_installation(run_without):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["models", "--input_size=[64"], "--input_size: invalid"),
+        (["models", "--input_size=[64"], "--input_size: expected height and width"),
         (["models", "hrnet_w33"], "name: expected one of 'hourglass_4'"),
         (["models", "--head=offsets"], "--head: invalid choice: 'offsets'"),
         (["info", "--launch-plan", "--sizes.batch=0"], "batch: expected a positive integer, got 0"),
         (["info", "--launch-plan", '--sizes={"batches": 2}'], "sizes: expected one of 'batch'"),
-        (["info", "--launch-plan", "--sizes=2"], "--sizes: invalid"),
+        (["info", "--launch-plan", "--sizes=2"], "--sizes: expected sizes by name as JSON"),
         (["unheard-of"], "invalid choice: 'unheard-of'"),
     ],
 )

@@ -44,9 +44,7 @@ def test_a_description_names_its_file_and_may_change_a_preset(make_graph, tmp_pa
 
 def test_an_onnx_file_takes_a_preset_by_name_or_by_its_outputs(make_graph, tmp_path):
     path = str(make_graph())
-    with pytest.raises(
-        InputError, match=r"teacher_options\.preset: expected one of .* with the outputs heatmap"
-    ):
+    with pytest.raises(InputError, match=r"^preset: expected one of .* with the outputs heatmap"):
         TeacherFile(path).load()
     # three joints are not COCO's
     with pytest.raises(
