@@ -92,6 +92,12 @@ def _remembered_digest(path: Path, size: int, time: int) -> str:
     return content_digest(path)
 
 
+def check_folder(folder: Path) -> None:
+    """Fail where a folder to write into is a file."""
+    if folder.exists() and not folder.is_dir():
+        fail("output", f"the file {folder}", "a folder")
+
+
 def check_writable(argument: str, path: str | os.PathLike[str]) -> None:
     """Check, before the work for it, that a file can be made: it is no folder, and what is above it no file.
 

@@ -197,10 +197,9 @@ class AdaptablePoseNetwork(AdaptableNetwork):
         expected = "one with simcc or heatmap"
         check(spec.head in ("simcc", "heatmap"), "model", f"a checkpoint with the head {spec.head}", expected)
         self._joints = spec.joints
-        kind = "simcc" if spec.head == "simcc" else "heatmap"
         description = TeacherDescription(
-            kind=kind,  # type: ignore[arg-type]
-            outputs={"x": "x", "y": "y"} if kind == "simcc" else {"heatmap": "heatmap"},
+            kind=spec.head,  # type: ignore[arg-type]
+            outputs={"x": "x", "y": "y"} if spec.head == "simcc" else {"heatmap": "heatmap"},
             input_size=spec.input_size,
             layout="NCHW",
             output_layout="NCHW",

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -29,6 +28,7 @@ from cdkd_ext.evaluation.agreement import SURE
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
 from cdkd_ext.teachers import ForeignTeacher, TeacherOptions
+from cdkd_ext.teachers.foreign import counted_confidence
 from cdkd_ext.teachers.network import CropNetwork
 from cdkd_ext.teachers.pseudo_labels import PseudoLabels, ask_teacher
 from cdkd_ext.training.files import save_config
@@ -141,10 +141,9 @@ def _said(
 
 def _counted(said: PseudoLabels, config: AdaptationConfig) -> PseudoLabels:
     """What a teacher says, weighted as the options tell."""
-    options = config.teacher_options
-    used = (said.confidence > 0) & (said.confidence >= options.min_confidence)
-    confidence = np.where(used, said.confidence if options.confidence else 1.0, 0.0)
-    return replace(said, confidence=confidence.astype(said.confidence.dtype))
+    confidence = torch.from_numpy(said.confidence)
+    counted = counted_confidence(confidence, config.teacher_options)
+    return replace(said, confidence=counted.to(confidence.dtype).numpy())
 
 
 def _teacher(

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
 from cdkd_ext.errors import Terminated
+from cdkd_ext.files import check_folder
 from cdkd_ext.inference import Predictor
 from cdkd_ext.inference.following import TRACKING, FramePoses, Times, follow
 from cdkd_ext.inference.person_boxes import FindPeople, find_people
-from cdkd_ext.inference.results import ResultFiles, check_folder
+from cdkd_ext.inference.results import ResultFiles
 from cdkd_ext.inference.sources import Part, open_source
 from cdkd_ext.signals import signals_held
 

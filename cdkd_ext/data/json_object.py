@@ -60,6 +60,10 @@ class JsonObject:
             fail(self.prefix + key, repr(value), "0, 1, false or true")
         return bool(value)
 
+    def values(self, key: str) -> list[Any]:
+        """Return a list of anything."""
+        return list(self._get(key, list, "a list"))
+
     def objects(self, key: str) -> Iterator[JsonObject]:
         """Yield the objects of a list."""
         field = self.prefix + key

@@ -152,9 +152,9 @@ def candidates(
     """
     try:
         return _read(outputs, results, size, person)
-    except (ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (ValueError, IndexError):
         shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in results.items())
         fail("detection.layout", f"{outputs.layout} for the outputs {shapes}", "the layout of these outputs")
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext.errors import check, fail
+from cdkd_ext.errors import check
 from cdkd_ext.files import replacing
 from cdkd_ext.images import Image, save_image
 from cdkd_ext.inference.drawing import draw_poses
@@ -249,9 +249,3 @@ class _Video:
         if self._writer is not None:
             self._writer.release()
         self._stack.close()
-
-
-def check_folder(folder: Path) -> None:
-    """Fail where a folder to write into is a file."""
-    if folder.exists() and not folder.is_dir():
-        fail("output", f"the file {folder}", "a folder")

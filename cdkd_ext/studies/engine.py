@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from cdkd_ext.errors import InputError, check, one_line
+from cdkd_ext.files import check_folder
 from cdkd_ext.studies.runs import StudyRun, check_request, check_runs, run_state
 
 _LOOK = 0.1  # seconds between looks at the children
@@ -82,7 +83,7 @@ def run_study(
     check(jobs > 0, "jobs", jobs, "a positive number")
     named = check_runs(runs)
     folder = Path(folder).absolute()
-    check(folder.is_dir() or not folder.exists(), "output", folder, "a folder")
+    check_folder(folder)
     for run in named.values():
         check_request(run, folder)
     return _Study(named, folder, jobs, report).run()

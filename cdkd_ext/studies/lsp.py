@@ -17,7 +17,7 @@ from cdkd_ext.joints import JointSet
 from cdkd_ext.models import count_macs, create_model, list_models
 from cdkd_ext.studies.runs import REQUEST, LaterWords, StudyRun, run_history
 from cdkd_ext.teachers.file import TeacherFile
-from cdkd_ext.training.config import SEEDS, DistillationConfig, ModelConfig, TrainingConfig
+from cdkd_ext.training.config import DistillationConfig, ModelConfig, TrainingConfig, check_seeds
 
 SIZES = (32, 64)
 _RECIPE = "lsp_student"
@@ -139,8 +139,7 @@ class LspStudy:
             check(unique, name, list(values), "at least one, each once")
         check(self.epochs > 0, "epochs", self.epochs, "a positive number")
         check(self.views >= 0, "views", self.views, "zero or more")
-        for seed in (min(self.seeds), max(self.seeds)):
-            check(0 <= seed < SEEDS, "seeds", seed, f"integers from 0 to {SEEDS - 1}")
+        check_seeds("seeds", self.seeds)
         check(min(self.sizes) > 0, "sizes", min(self.sizes), "positive numbers of pixels")
         for model in self.models:
             check_option("models", model, list_models())

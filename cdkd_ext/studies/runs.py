@@ -146,7 +146,7 @@ def check_request(run: StudyRun, folder: Path) -> None:
     path = folder / run.name / REQUEST
     if not path.is_file():
         return
-    held = _held(path, "command", list)
+    held = JsonObject.read(path).values("command")
     if held == list(run.command):
         return
     same = next(
@@ -205,19 +205,7 @@ def run_history(run: StudyRun, folder: Path) -> list[dict[str, Any]]:
 
 def _epochs(own: Path) -> int:
     path = own / "metrics.json"
-    return len(_held(path, "epochs", list)) if path.is_file() else 0
-
-
-def _held(path: Path, name: str, kind: type) -> Any:
-    """What a run's JSON file has under a name."""
-    value = JsonObject.read(path).value.get(name)
-    check(
-        isinstance(value, kind),
-        f"{path}: {name}",
-        type(value).__name__,
-        f"a {kind.__name__}, as runs write it",
-    )
-    return value
+    return len(JsonObject.read(path).values("epochs")) if path.is_file() else 0
 
 
 def _wanted(own: Path) -> float:

@@ -150,7 +150,7 @@ def _draws(
     check(draws > 0, "draws", draws, "a positive number")
     rng = np.random.default_rng(seed)
     people, seeds = len(counted), max(len(part) for part in parts)
-    right = np.sum(np.broadcast_arrays(*parts), axis=0).astype(np.float64)
+    right = np.sum(np.broadcast_arrays(*parts), axis=0)
     # so few seeds spread less than those that there could be: the variance of S of them is (S - 1) / S of it
     stretch = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 0.0
     found = []

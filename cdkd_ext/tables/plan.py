@@ -11,7 +11,7 @@ from cdkd_ext.studies import LaterWords, StudyRun
 from cdkd_ext.studies.runs import run_metrics
 from cdkd_ext.tables.rows import PaperTable, Row, Scale
 from cdkd_ext.tables.runs import TableRun, load_runs
-from cdkd_ext.training.config import SEEDS
+from cdkd_ext.training.config import check_seeds
 
 # the same three for every system
 RATES = (0.0005, 0.0015, 0.0045)
@@ -50,8 +50,7 @@ class Plan:
     def __post_init__(self) -> None:
         distinct = len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds)
         check(distinct, "seeds", " ".join(map(str, self.seeds)) or "none", "one or more different numbers")
-        for seed in (min(self.seeds), max(self.seeds)):
-            check(0 <= seed < SEEDS, "seeds", seed, f"integers from 0 to {SEEDS - 1}")
+        check_seeds("seeds", self.seeds)
         small = self.scale == "small"
         check(not (small and self.equalised), "protocol", "equalised", "the small scale's own, which is")
         check(

@@ -259,8 +259,13 @@ def checked_confidence(said: Readout, size: tuple[int, int], options: TeacherOpt
     height, width = size
     x, y = said.keypoints.unbind(-1)
     inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    used = inside & (said.confidence >= options.min_confidence) & (said.confidence > 0)
-    return torch.where(used, said.confidence if options.confidence else 1.0, 0.0)
+    return torch.where(inside, counted_confidence(said.confidence, options), 0.0)
+
+
+def counted_confidence(confidence: Tensor, options: TeacherOptions) -> Tensor:
+    """What joints count by a teacher's confidences and the options: 0 where it is not sure enough."""
+    used = (confidence >= options.min_confidence) & (confidence > 0)
+    return torch.where(used, confidence if options.confidence else 1.0, 0.0)
 
 
 def drawn_gaussians(

@@ -195,6 +195,21 @@ def load_teacher(
     return teacher
 
 
+def load_view_teacher(
+    config: TrainingConfig, student: ModelSpec, joints: JointSet, accelerator: Accelerator
+) -> ViewTeacher:
+    """`load_teacher`, of a configuration that has one, whose outputs for views are stored.
+
+    Raises:
+        InputError: as `load_teacher`, or it is asked about people.
+    """
+    teacher = load_teacher(config, student, joints, accelerator)
+    assert teacher is not None
+    if isinstance(teacher, AskedOnce):
+        fail("teacher_options.ask", "people, of whom keypoints are kept", "views, whose outputs are stored")
+    return teacher
+
+
 def build_dataset(
     config: TrainingConfig, people: People, spec: ModelSpec, teacher: AnyTeacher | None
 ) -> PoseDataset:

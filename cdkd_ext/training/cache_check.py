@@ -18,9 +18,9 @@ from cdkd_ext.distillation import TeacherOutput, TeacherSpec
 from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation.accuracy import ACCURACY_NAMES, people_accuracy
 from cdkd_ext.evaluation.evaluate import make_accelerator
-from cdkd_ext.teachers import AskedOnce, ForeignTeacher
+from cdkd_ext.teachers import ForeignTeacher
 from cdkd_ext.teachers.compact import compact_columns, compact_output
-from cdkd_ext.training.build import ViewTeacher, load_teacher, student_spec, teacher_joints
+from cdkd_ext.training.build import ViewTeacher, load_view_teacher, student_spec, teacher_joints
 from cdkd_ext.training.config import DistillationConfig
 
 Floats = npt.NDArray[np.floating]
@@ -108,12 +108,7 @@ def check_cache(config: DistillationConfig, people: int = 300) -> CacheCheck:
         if found.val is None:
             fail("data.val", "nothing", "people to validate on, whose labels tell what is lost")
         spec = student_spec(config, found.joints)
-        teacher = load_teacher(config, spec, found.joints, accelerator)
-        assert teacher is not None
-        if isinstance(teacher, AskedOnce):
-            fail(
-                "teacher_options.ask", "people, of whom keypoints are kept", "views, whose outputs are stored"
-            )
+        teacher = load_view_teacher(config, spec, found.joints, accelerator)
         truth = _spread(found.val, people)
         crops = _crops(truth, teacher.teacher_spec, spec.padding)
         return CacheCheck(config.teacher, len(crops), _metric(truth), _compared(teacher, truth, crops))

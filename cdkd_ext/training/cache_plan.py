@@ -14,12 +14,11 @@ from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.loading import load_people
 from cdkd_ext.data.sharded_views import stored_bytes, student_columns
 from cdkd_ext.distillation import TeacherOutput
-from cdkd_ext.errors import check, fail
+from cdkd_ext.errors import check
 from cdkd_ext.evaluation.evaluate import make_accelerator
-from cdkd_ext.teachers import AskedOnce
 from cdkd_ext.teachers.compact import compact_columns
 from cdkd_ext.training.agreement import watch_people
-from cdkd_ext.training.build import AnyTeacher, build_dataset, load_teacher, student_spec, teacher_joints
+from cdkd_ext.training.build import AnyTeacher, build_dataset, load_view_teacher, student_spec, teacher_joints
 from cdkd_ext.training.config import DistillationConfig
 
 PEOPLE = {"COCO: 150,000 people": 150_000, "ten million crops": 10_000_000}
@@ -95,12 +94,7 @@ def plan_cache(config: DistillationConfig, rates: CacheRates = CacheRates()) -> 
         people = load_people(config.data, Path(folder), teacher_joints=lambda: teacher_joints(config))
         people = watch_people(config, people)
         spec = student_spec(config, people.joints)
-        teacher = load_teacher(config, spec, people.joints, accelerator)
-        assert teacher is not None
-        if isinstance(teacher, AskedOnce):
-            fail(
-                "teacher_options.ask", "people, of whom keypoints are kept", "views, whose outputs are stored"
-            )
+        teacher = load_view_teacher(config, spec, people.joints, accelerator)
         dataset = build_dataset(config, people, spec, teacher)
         samples, load = _load(dataset)
     output, ask = _ask(teacher, samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -40,7 +41,7 @@ from cdkd_ext.training.pair import (
 from cdkd_ext.training.task import DistillationTask
 
 # as many as NumPy's generators take
-SEEDS = 2**32
+_SEEDS = 2**32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +184,7 @@ class TrainingConfig:
         """
         for name in ("epochs", "batch_size", "evaluate_every"):
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
-        check(0 <= self.seed < SEEDS, "seed", self.seed, f"an integer from 0 to {SEEDS - 1}")
+        check_seeds("seed", (self.seed,))
         check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number in [0, 1)")
         check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "zero or more")
         # before people are drawn for it
@@ -508,3 +509,13 @@ def _spec(teacher: object) -> TeacherSpec:
     if spec is None:
         fail("teacher", type(teacher).__name__, "one that says what its outputs are: `teacher_spec`")
     return spec
+
+
+def check_seeds(argument: str, seeds: Sequence[int]) -> None:
+    """Check that generators take each of some seeds.
+
+    Raises:
+        InputError: names the argument.
+    """
+    for seed in seeds:
+        check(0 <= seed < _SEEDS, argument, seed, f"an integer from 0 to {_SEEDS - 1}")

@@ -65,7 +65,7 @@ def config(drawn_people):
 @pytest.fixture
 def knowing(config, monkeypatch):
     teacher = Knowing(load_validation(config.data))
-    monkeypatch.setattr(cache_check, "load_teacher", lambda *given: teacher)
+    monkeypatch.setattr(cache_check, "load_view_teacher", lambda *given: teacher)
     monkeypatch.setattr(cache_check, "student_spec", lambda *given: teacher.teacher_spec)
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_compared_is_named(config, knowing, monkeypatch):
         check_cache(replace(config, data=replace(config.data, val=None)), people=3)
     maps = Knowing(load_validation(config.data))
     maps.teacher_spec = replace(maps.teacher_spec, num_bins=None)
-    monkeypatch.setattr(cache_check, "load_teacher", lambda *given: maps)
+    monkeypatch.setattr(cache_check, "load_view_teacher", lambda *given: maps)
     with pytest.raises(
         InputError, match=r"teacher: expected one with distributions, .* got feature maps alone"
     ):
