@@ -6,3 +6,4 @@ Resample = Literal["area", "linear"]
 
 RESAMPLINGS = ("area", "linear")
 DEFAULT_RESAMPLE: Resample = "area"
+SMALLEST_CROP = 8  # pixels of a crop's height that show anything of a pose

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cdkd_ext.adaptation.networks import AdaptableModule, AdaptableNetwork, load_adaptable
     from cdkd_ext.adaptation.onnx_graph import TrainableGraph
     from cdkd_ext.adaptation.report import AdaptationReport
-    from cdkd_ext.adaptation.resolutions import Resolutions, crop_from_afar
+    from cdkd_ext.adaptation.resolutions import Resolutions
     from cdkd_ext.adaptation.run import adapt
     from cdkd_ext.adaptation.trainer import AdaptationTask
 
@@ -33,7 +33,6 @@ _LATE = {
     "TrainableGraph": "onnx_graph",
     "adapt": "run",
     "load_adaptable": "networks",
-    "crop_from_afar": "resolutions",
 }
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "Resolutions",
     "TrainableGraph",
     "adapt",
-    "crop_from_afar",
     "load_adaptable",
 ]
 

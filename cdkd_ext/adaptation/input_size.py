@@ -77,6 +77,9 @@ def _change(model: Any, name: str, shape: Sequence[int | None]) -> None:
     for dim, size in zip(images.type.tensor_type.shape.dim, shape, strict=True):
         if size is not None:
             dim.dim_value = size
+    open_sizes = {
+        output.name: [dim.dim_param for dim in output.type.tensor_type.shape.dim] for output in graph.output
+    }
     for output in graph.output:
         # they follow from the nodes
         output.type.tensor_type.ClearField("shape")
@@ -108,6 +111,10 @@ def _change(model: Any, name: str, shape: Sequence[int | None]) -> None:
         graph.output, onnx.shape_inference.infer_shapes(model).graph.output, strict=True
     ):
         output.CopyFrom(inferred)
+        # what is open keeps its name, such as "batch"
+        for dim, own in zip(output.type.tensor_type.shape.dim, open_sizes[output.name], strict=False):
+            if own and not dim.dim_value:
+                dim.dim_param = own
 
 
 def _resized(sizes: list[int], old: tuple[int, ...], new: tuple[int, ...]) -> list[int]:

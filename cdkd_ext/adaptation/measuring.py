@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cdkd_ext.adaptation.resolutions import crop_from_afar
 from cdkd_ext.data import Person, PoseDataset
 from cdkd_ext.data.crops import invert_affine, transform_points, warp_crop
+from cdkd_ext.data.far_crops import crop_from_afar
 from cdkd_ext.evaluation.accuracy import people_accuracy
 from cdkd_ext.evaluation.agreement import agreement
 from cdkd_ext.images import Image

@@ -1,61 +1,17 @@
-"""Crops of people far away: fewer pixels, enlarged to what a network takes."""
+"""Which resolutions an adaptation learns."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from cdkd_ext.data.crops import FloatArray, invert_affine, warp_crop
 from cdkd_ext.errors import check, fail
-from cdkd_ext.images import Image
+from cdkd_ext.resampling import SMALLEST_CROP
 
 FULL = "full"
-SMALLEST = 8  # pixels of a crop's height that show anything of a pose
-_MARGIN = 1
-
-
-def crop_from_afar(
-    image: Image,
-    matrix: FloatArray,
-    size: tuple[int, int],
-    height: int,
-    *,
-    shift: tuple[float, float] = (0.0, 0.0),
-    faults: Callable[[Image], Image] | None = None,
-) -> Image:
-    """Return a crop as a camera gives it of a person who is so few pixels tall, enlarged to a network's input.
-
-    Each of the few pixels is the mean over its area (`warp_crop`), enlarging is bilinear, and what lies at a place of the
-    full crop lies there in this one, too: a joint's coordinates stay the same.
-
-    Args:
-        image: RGB uint8 (H, W, 3).
-        matrix: (2, 3), from image pixels to pixels of the crop at full resolution.
-        size: (height, width) of the crop at full resolution, and of the result.
-        height: pixels of the reduced crop, whose width follows; fewer than the crop's.
-        shift: (x, y) of the grid of few pixels against the crop's edges, in few pixels: a camera knows nothing of crops.
-        faults: what else the camera does to the few pixels.
-    """
-    scale = height / size[0]
-    width = math.ceil(size[1] * scale)
-    # edges on edges; a pixel more on each side, and those that the shift uncovers
-    offset = np.array(shift) + (scale - 1) / 2 + _MARGIN
-    few = np.column_stack([np.eye(2) * scale, offset])
-    small_size = (height + 2 * _MARGIN + 1, width + 2 * _MARGIN + 1)
-    combined = np.column_stack([scale * matrix[:, :2], scale * matrix[:, 2] + offset])
-    small = warp_crop(image, combined, small_size, "area")
-    if faults is not None:
-        small = faults(small)
-    back = invert_affine(few)
-    large = cv2.warpAffine(
-        small, back, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(large, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -93,7 +49,12 @@ class Resolutions:
             fail("size", repr(size), "pixels such as 32, a range such as 24-96, or full")
         lowest = int(found[1])
         highest = int(found[2] or lowest)
-        check(SMALLEST <= lowest <= highest, "size", text, f"at least {SMALLEST} pixels, the smaller first")
+        check(
+            SMALLEST_CROP <= lowest <= highest,
+            "size",
+            text,
+            f"at least {SMALLEST_CROP} pixels, the smaller first",
+        )
         return cls(lowest, highest, full_share)
 
     def check_below(self, height: int) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cdkd_ext.adaptation.resolutions import Resolutions, crop_from_afar
+from cdkd_ext.adaptation.resolutions import Resolutions
 from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.batches import EpochBatches, Key
 from cdkd_ext.data.camera_faults import add_camera_faults
 from cdkd_ext.data.crops import transform_points, warp_crop
 from cdkd_ext.data.dataset import View, use_one_thread_in_workers
+from cdkd_ext.data.far_crops import crop_from_afar
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet

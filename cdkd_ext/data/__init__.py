@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from cdkd_ext.data.dataset import PoseDataset, View
     from cdkd_ext.data.device_crops import crops_on_device, warp_crops
+    from cdkd_ext.data.far_crops import crop_from_afar
     from cdkd_ext.data.footage import Footage, load_footage
     from cdkd_ext.data.frames import VideoFrames, extract_frames
     from cdkd_ext.data.mixed_batches import MixedBatches
@@ -58,6 +59,7 @@ __all__ = [
     "add_camera_faults",
     "build_sharded_views",
     "build_stored_crops",
+    "crop_from_afar",
     "crop_matrix",
     "crops_of_boxes",
     "crops_on_device",
@@ -99,6 +101,7 @@ _LATE = {
     "add_camera_faults": "data.camera_faults",
     "build_sharded_views": "data.sharded_views",
     "build_stored_crops": "data.stored_crops",
+    "crop_from_afar": "data.far_crops",
     "crop_matrix": "data.crops",
     "crops_of_boxes": "data.crops",
     "crops_on_device": "data.device_crops",

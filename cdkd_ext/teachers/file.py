@@ -107,6 +107,8 @@ class TeacherFile:
             return f"{file_hash(self.path)} {teacher.precision}{' tokens' if teacher.tokens else ''}"
         # how many threads compute is no matter of the outputs
         asked = {**asdict(teacher.options), "threads": None, "preset": None}
+        if teacher.options.height is None:
+            del asked["height"]  # what was asked before there was the option stays valid
         spec = asdict(teacher.teacher_spec)
         given = [asdict(teacher.description), asked, spec, teacher.joint_map.sources, teacher.drawn_for]
         told = json.dumps(given, default=str)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,6 +63,9 @@ class ForeignTeacher:
         size = input_size(self.description)
         expected = f"nothing for a network whose input is not square, {size[0]}x{size[1]}"
         check(not self.options.turns or size[0] == size[1], "teacher_options.turns", True, expected)
+        height = self.options.height
+        expected = f"less than the network's own {size[0]} pixels"
+        check(height is None or height < size[0], "teacher_options.height", height, expected)
         probe = network(torch.full((2, 3, *size), _GRAY, dtype=torch.uint8))
         _check_rows(probe, 2)
         self._reader = READERS[self.description.kind](self.description, probe)
@@ -166,6 +170,8 @@ class ForeignTeacher:
         expected = f"uint8 crops (B, 3, {size[0]}, {size[1]})"
         fits = images.dtype == torch.uint8 and images.dim() == 4 and tuple(images.shape[1:]) == (3, *size)
         check(fits, "teacher_images", f"{images.dtype} {tuple(images.shape)}", expected)
+        if self.options.height is not None:
+            images = _from_afar(images, self.options.height)
         outputs, values = self._asked(images)
         return outputs, self._best_turned(images, values) if self.options.turns else values
 
@@ -296,6 +302,17 @@ def drawn_gaussians(
         drawn = gaussians(torch.where(known, center, 0.0), sigma * bins / own, bins)
         axes.append(torch.where(known[..., None], drawn, -math.log(bins)))
     return axes[0], axes[1]
+
+
+def _from_afar(images: Tensor, height: int) -> Tensor:
+    """Crops (B, 3, H, W) uint8 as they are seen with few pixels."""
+    # OpenCV, which nothing else here needs
+    from cdkd_ext.data.far_crops import crop_from_afar
+
+    whole = np.eye(2, 3)
+    crops = images.permute(0, 2, 3, 1).cpu().numpy()
+    seen = [crop_from_afar(np.ascontiguousarray(crop), whole, crop.shape[:2], height) for crop in crops]
+    return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).contiguous().to(images.device)
 
 
 def _with_rows(values: Any, rows: Tensor, others: Any, chosen: Tensor) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdkd_ext.errors import check, check_option
+from cdkd_ext.resampling import SMALLEST_CROP
 
 TARGETS = ("marginals", "keypoints")
 ASK = ("views", "people")
@@ -24,6 +25,9 @@ class TeacherOptions:
             that it says (pseudo-labels). A network of keypoints has Gaussians in either case.
         cut: cells of a heatmap on either side of its peak that count; a map's mass far away is clutter. -1 keeps all.
         sharpen: power that the distributions are raised to; 2 halves a Gaussian's variance.
+        height: pixels of the crops that the teacher sees: they are reduced to it and enlarged again, as `cdkd adapt` shows
+            them. A network that was adapted to 32 tells a student of 32x32 crops how sure one can be of a joint from so few
+            pixels. None is full resolution.
         sigma: standard deviation of a Gaussian around a keypoint, in bins of the student.
         widen: with the targets "marginals", by how much a keypoint of score 0 has a wider Gaussian than one of score 1:
             its standard deviation is sigma * (1 + widen * (1 - score)).
@@ -42,6 +46,7 @@ class TeacherOptions:
     targets: Literal["marginals", "keypoints"] = "marginals"
     cut: int = 4
     sharpen: float = 1.0
+    height: int | None = None
     sigma: float = 1.0
     widen: float = 1.0
     flip: bool = False
@@ -59,6 +64,8 @@ class TeacherOptions:
         check_option(f"{place}.ask", self.ask, ASK)
         check_option(f"{place}.targets", self.targets, TARGETS)
         check(self.cut >= -1, f"{place}.cut", self.cut, "a number of cells, or -1 for all")
+        expected = f"at least {SMALLEST_CROP} pixels, or nothing for full resolution"
+        check(self.height is None or self.height >= SMALLEST_CROP, f"{place}.height", self.height, expected)
         for name in ("sharpen", "sigma"):
             value = getattr(self, name)
             check(0 < value < math.inf, f"{place}.{name}", value, "a positive number")

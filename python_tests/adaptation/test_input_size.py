@@ -55,6 +55,9 @@ def test_the_same_weights_see_crops_of_another_size(size, batch, tmp_path):
     file, images = OnnxFile(tmp_path / "resized.onnx", cpu=True), noise(size)
     assert file.inputs["image"].shape == (None if batch == "batch" else 1, 3, size, size)
     assert file.outputs["heatmap"].shape[1:] == (16, size // 4, size // 4)
+    for output in onnx.load(tmp_path / "resized.onnx").graph.output:
+        rows = output.type.tensor_type.shape.dim[0]
+        assert (rows.dim_param or rows.dim_value) == batch
     images = images if batch == "batch" else images[:1]
     with torch.no_grad():
         wanted = network.double()(torch.from_numpy(images).double())
