@@ -33,11 +33,13 @@ def read_boxes(
         Boxes (x, y, width, height, score) by the image's id or name; boxes without area are left out.
 
     Raises:
-        InputError: the file cannot be read, or a line or a field is wrong.
+        InputError: the file cannot be read, a line or a field is wrong, or a size is negative.
     """
     is_json = Path(path).suffix.lower() == ".json"
     found: dict[str | int, list[ScoredBox]] = {}
     for image, box in _json_boxes(path, category) if is_json else _text_boxes(path):
+        expected = "a width and a height of at least 0: x, y, w, h and not two corners"
+        check(min(box[2:4]) >= 0, f"{path}: image {image!r}", f"the box {box[:4]}", expected)
         if box[2] > 0 and box[3] > 0:
             found.setdefault(image, []).append(box)
     check(found, str(path), "none", "at least one box")

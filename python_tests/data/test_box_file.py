@@ -65,6 +65,8 @@ def test_lines_of_a_spreadsheet(tmp_path: Path) -> None:
         ("b.csv", "a.jpg,1,2,3\n", r"b\.csv: line 1: expected image,x,y,w,h or image,x,y,w,h,score, got 4 values"),
         ("b.csv", "a.jpg,1,2,3,4\na.jpg,1,2,x,4\n", r"b\.csv: line 2: expected .* finite numbers, got a\.jpg,1,2,x,4"),
         ("b.csv", "a.jpg,1,2,nan,4\n", r"b\.csv: line 1: expected .* finite numbers"),
+        ("b.csv", "a.jpg,9,9,3,-4\n", r"b\.csv: image 'a\.jpg': expected a width and a height of at least 0: .*got the box"),
+        ("b.json", [{"image_id": 1, "bbox": [9, 9, -3, 4]}], r"b\.json: image 1: expected a width and a height of at"),
         ("b.json", {"a": 1}, r"b\.json: expected a list of objects, got dict"),
         ("b.json", [{"image_id": 1, "bbox": [1, 2, 3]}], r"b\.json: \[0\]\.bbox: expected a list of 4 numbers"),
         ("b.json", [{"bbox": [1, 2, 3, 4]}], r"b\.json: \[0\]\.image_id: expected an integer or a string"),
