@@ -42,6 +42,9 @@ def train_together(
     epochs, steps = first.config.epochs, len(first.loader)
     try:
         for trainer, state in zip(trainers, states, strict=True):
+            if state is not None:
+                trainer.remember(state)
+        for trainer, state in zip(trainers, states, strict=True):
             trainer.start(state)
         quiet = not first.accelerator.is_main_process
         with lost_workers_named(), TrainingDisplay(epochs * steps, quiet=quiet) as display:

@@ -171,6 +171,10 @@ class Trainee(ABC, Generic[Config]):
         """People per second in this epoch, since the run was begun or resumed."""
         return self._clock.rate
 
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Know what is kept of a run that is about to go on: what ends it meanwhile says so."""
+        self._checkpoint = _in_words(int(state["epoch"]), state.get("progress", {}).get("steps", 0))
+
     def begin_epoch(self) -> None:
         """What follows until `finish_epoch` counts as the epoch's time."""
         self._clock = Clock(self._progress.seconds)
@@ -262,7 +266,6 @@ class Trainee(ABC, Generic[Config]):
         values = (record.get(self.metric, math.nan) for record in self.history if record["epoch"] > 0)
         self.best = max((value for value in values if math.isfinite(value)), default=None)
         self.epochs_done, kept = int(state["epoch"]), EpochProgress(**state.get("progress", {}))
-        self._checkpoint = _in_words(self.epochs_done, kept.steps)
         self._progress = kept.on(self.accelerator.device, self.loader.people_per_step, len(self.loader))
         if self.accelerator.is_main_process and self.history:
             # the process may have been killed between the state and the metrics

@@ -386,6 +386,20 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(drawn_people, tm
     same_run(tmp_path / "whole", tmp_path / "broken")
 
 
+def test_a_run_stopped_while_it_is_restored_says_what_is_kept(drawn_people, tmp_path, monkeypatch):
+    config = plain(drawn_people, tmp_path / "run", checkpoint_every=1)
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
+        stop_in_step(patch, 3)
+        train(config)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cdkd_ext.training.loop.load_optimizer", interrupted)
+    with pytest.raises(InterruptedRun, match="the checkpoint of epoch 1, step 2, is kept; go on with"):
+        train(config, resume=True)
+
+
 def test_another_batch_size_within_an_epoch_leaves_nobody_out(drawn_people, tmp_path, monkeypatch):
     config = plain(drawn_people, tmp_path / "run", batch_size=8, checkpoint_every=1)
     with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="epoch 1, step 4, is kept"):
