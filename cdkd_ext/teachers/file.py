@@ -95,6 +95,8 @@ class TeacherFile:
             InputError: a file is missing or malformed, the network is not as described, or no joint matches.
         """
         if not self.is_foreign:
+            expected = "nothing for a checkpoint of this package, which sees crops of its own size"
+            check(self.options.height is None, "teacher_options.height", self.options.height, expected)
             return FrozenTeacher(self.network(), device, self.precision)
         path, description = self.described()
         cpu = device is None or torch.device(device).type == "cpu"

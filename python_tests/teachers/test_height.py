@@ -7,8 +7,11 @@ import pytest
 import torch
 import yaml
 
+from cdkd_ext.checkpoints import save_model
 from cdkd_ext.data import crop_from_afar
 from cdkd_ext.errors import InputError
+from cdkd_ext.joints import MPII_JOINTS
+from cdkd_ext.models import create_model
 from cdkd_ext.teachers import ForeignTeacher, TeacherDescription, TeacherFile, TeacherOptions
 
 SIZE = (64, 48)
@@ -64,6 +67,15 @@ def test_the_mirror_image_is_that_of_what_is_seen(crops):
 def test_other_heights_are_refused(crops, height, message):
     with pytest.raises(InputError, match=message):
         asked(crops, height=height)
+
+
+def test_a_checkpoint_of_this_package_has_its_own_size(tmp_path):
+    network = create_model("hrnet_w8_small", input_size=(64, 64), joints=MPII_JOINTS, num_joints=16)
+    save_model(network, tmp_path / "teacher.safetensors")
+    with pytest.raises(
+        InputError, match=r"height: expected nothing for a checkpoint .* its own size, got 16"
+    ):
+        TeacherFile(str(tmp_path / "teacher.safetensors"), options=TeacherOptions(height=16)).load()
 
 
 def test_stored_answers_are_told_apart_by_it(make_graph, tmp_path):

@@ -60,10 +60,11 @@ def test_without_a_label_stored_outputs_teach_as_a_live_teacher_does(config, tmp
 
 def test_other_options_are_other_outputs(config, tmp_path):
     data = replace(config.data, views=1, cache=str(tmp_path / "cache"))
-    for number, options in enumerate(({}, {}, {"flip": True}, {"targets": "keypoints"}, {"threads": 2})):
+    kinds = ({}, {}, {"flip": True}, {"targets": "keypoints"}, {"height": 16}, {"threads": 2})
+    for number, options in enumerate(kinds):
         chosen = replace(config.teacher_options, **options)
         distill(replace(config, output=str(tmp_path / str(number)), data=data, teacher_options=chosen))
-    assert len(list((tmp_path / "cache").glob("teacher-*"))) == 3
+    assert len(list((tmp_path / "cache").glob("teacher-*"))) == 4
 
 
 def test_other_joints_are_matched_and_the_rest_is_left_out(config, write_teacher, tmp_path, capsys):
