@@ -170,7 +170,7 @@ class ForeignTeacher:
         expected = f"uint8 crops (B, 3, {size[0]}, {size[1]})"
         fits = images.dtype == torch.uint8 and images.dim() == 4 and tuple(images.shape[1:]) == (3, *size)
         check(fits, "teacher_images", f"{images.dtype} {tuple(images.shape)}", expected)
-        if self.options.height is not None:
+        if self.options.height is not None and len(images):
             images = _from_afar(images, self.options.height)
         outputs, values = self._asked(images)
         return outputs, self._best_turned(images, values) if self.options.turns else values
