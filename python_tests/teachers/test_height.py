@@ -52,6 +52,11 @@ def test_crops_lose_the_pixels_that_a_person_far_away_does_not_have(crops, call)
     assert seen.float().std() < 0.4 * crops.float().std()
 
 
+def test_no_crops_are_no_answers(crops):
+    (seen,) = asked(crops[:0], height=16)
+    assert seen.shape == (0, 3, *SIZE)
+
+
 def test_the_mirror_image_is_that_of_what_is_seen(crops):
     seen, mirror = asked(crops, height=16, flip=True)
     assert torch.equal(mirror, seen.flip(-1))
