@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from cdkd_ext.deployment.onnx_graph import set_metadata
 from cdkd_ext.deployment.whole_cells import copy_whole_cells
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import GraphProto
 
 _BATCH = 16
 # SimCC's linear layers decide between neighbouring bins, which eight bits cannot: they lose as much as all convolutions
@@ -68,23 +68,13 @@ def quantize(
 
 
 def _before_convolutions(graph: GraphProto) -> list[str]:
-    """Names of the network's convolutions and of all that one of them follows."""
-    shapes = {weights.name: tuple(weights.dims) for weights in graph.initializer}
+    """Names of the convolutions and of all that one of them follows."""
     names, needed = [], set[str]()
     for node in reversed(graph.node):
-        if _is_of_network(node, shapes) or needed.intersection(node.output):
+        if node.op_type in _CONVOLUTIONS or needed.intersection(node.output):
             names.append(node.name)
             needed.update(node.input)
     return names
-
-
-def _is_of_network(node: NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
-    """Whether a node is a convolution of a network: those of one channel are the blur in DARK's decoding."""
-    if node.op_type not in _CONVOLUTIONS:
-        return False
-    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-    # a network's weights are stored, a large blur's computed
-    return groups > 1 or shapes.get(node.input[1], (1, 1))[1] > 1
 
 
 class _Reader:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.tensor_checks import check_tensor
@@ -18,6 +18,24 @@ _SMALL_KERNELS = {
     3: (0.25, 0.5, 0.25),
     5: (0.0625, 0.25, 0.375, 0.25, 0.0625),
     7: (0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125),
+}
+
+# of DARK, central differences, of two cells for the second: what a cell (right, down) of the highest one adds to four times
+# the derivatives x, y, xx, yy and xy
+_DERIVATIVES = {
+    (0, 0): (0, 0, -2, -2, 0),
+    (1, 0): (2, 0, 0, 0, 0),
+    (-1, 0): (-2, 0, 0, 0, 0),
+    (0, 1): (0, 2, 0, 0, 0),
+    (0, -1): (0, -2, 0, 0, 0),
+    (2, 0): (0, 0, 1, 0, 0),
+    (-2, 0): (0, 0, 1, 0, 0),
+    (0, 2): (0, 0, 0, 1, 0),
+    (0, -2): (0, 0, 0, 1, 0),
+    (1, 1): (0, 0, 0, 0, 1),
+    (-1, -1): (0, 0, 0, 0, 1),
+    (1, -1): (0, 0, 0, 0, -1),
+    (-1, 1): (0, 0, 0, 0, -1),
 }
 
 
@@ -140,7 +158,7 @@ def decode_heatmaps(
     if method == "quarter":
         offset = _quarter_offset(maps, x, y)
     else:
-        offset = _taylor_offset(_log_blurred(maps, scores, blur_kernel), x, y)
+        offset = _taylor_offset(maps, scores, x, y, blur_kernel)
     cells = torch.stack([x, y], -1) + torch.where(found[..., None], offset, 0)
     cells = torch.where(scores.isnan()[..., None], math.nan, cells)
     keypoints = cells * maps.new_tensor(stride)
@@ -176,39 +194,31 @@ def _unmirror(heatmaps: Tensor, permutation: Tensor, shift: float) -> Tensor:
     return right.lerp(left, shift - whole)
 
 
-def _at(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Values (B, J) at cells x, y (B, J), which are moved inside the map where they lie outside."""
+def _around(maps: Tensor, x: Tensor, y: Tensor, steps: Sequence[tuple[int, int]]) -> Tensor:
+    """Values (B, J, n) at n steps (right, down) from cells x, y (B, J), which are moved inside the map where they lie outside."""
     h, w = maps.shape[2:]
-    place = y.clamp(0, h - 1) * w + x.clamp(0, w - 1)
-    return maps.flatten(2).gather(-1, place[..., None])[..., 0]
+    right, down = torch.tensor(steps, device=maps.device).unbind(-1)
+    columns, rows = (x[..., None] + right).clamp(0, w - 1), (y[..., None] + down).clamp(0, h - 1)
+    return maps.flatten(2).gather(-1, rows * w + columns)
 
 
 def _quarter_offset(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     h, w = maps.shape[2:]
     inside = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
-    slope = torch.stack(
-        [
-            _at(maps, x + 1, y) - _at(maps, x - 1, y),
-            _at(maps, x, y + 1) - _at(maps, x, y - 1),
-        ],
-        -1,
-    )
+    slope = _around(maps, x, y, ((1, 0), (0, 1))) - _around(maps, x, y, ((-1, 0), (0, -1)))
     return torch.where(inside[..., None], 0.25 * slope.sign(), 0)
 
 
-def _taylor_offset(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """-H⁻¹·∇ with central differences, of two cells for the second derivatives."""
+def _taylor_offset(maps: Tensor, heights: Tensor, x: Tensor, y: Tensor, kernel: int | None) -> Tensor:
+    """-H⁻¹·∇ of the logarithm of the blurred maps, which are scaled back to their heights (B, J)."""
     h, w = maps.shape[2:]
     inside = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2)
-
-    def at(right: int, down: int) -> Tensor:
-        return _at(maps, x + right, y + down)
-
-    dx = 0.5 * (at(1, 0) - at(-1, 0))
-    dy = 0.5 * (at(0, 1) - at(0, -1))
-    dxx = 0.25 * (at(2, 0) - 2 * at(0, 0) + at(-2, 0))
-    dyy = 0.25 * (at(0, 2) - 2 * at(0, 0) + at(0, -2))
-    dxy = 0.25 * (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1))
+    blurred = _blurred(maps, kernel)
+    lowered = blurred.amax((2, 3))
+    scale = torch.where(lowered > 0, heights / lowered, 1)
+    near = (_around(blurred, x, y, list(_DERIVATIVES)) * scale[..., None]).clamp(min=1e-10).log()
+    weights = near.new_tensor(list(_DERIVATIVES.values())) / 4
+    dx, dy, dxx, dyy, dxy = (near @ weights).unbind(-1)
     determinant = dxx * dyy - dxy**2
     usable = inside & (determinant != 0)
     divisor = torch.where(usable, determinant, 1)
@@ -219,11 +229,10 @@ def _taylor_offset(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(usable[..., None], offset, 0)
 
 
-def _log_blurred(maps: Tensor, heights: Tensor, kernel: int | None) -> Tensor:
-    """Logarithm of the blurred maps, scaled back to their heights (B, J)."""
-    longer = max(maps.shape[2:])
+def _blurred(maps: Tensor, kernel: int | None) -> Tensor:
+    h, w = maps.shape[2:]
     if kernel is None:
-        kernel = 3 if longer <= 32 else 11 if longer <= 64 else 17
+        kernel = 3 if max(h, w) <= 32 else 11 if max(h, w) <= 64 else 17
     check(
         isinstance(kernel, int) and kernel >= 3 and kernel % 2 == 1,
         "blur_kernel",
@@ -231,13 +240,15 @@ def _log_blurred(maps: Tensor, heights: Tensor, kernel: int | None) -> Tensor:
         "an odd number of at least 3",
     )
     weights = _gaussian_kernel(kernel, maps)
-    single = maps.flatten(0, 1)[:, None]  # (B·J, 1, h, w)
-    blurred = functional.conv2d(single, weights[None, None, None, :], padding=(0, kernel // 2))
-    blurred = functional.conv2d(blurred, weights[None, None, :, None], padding=(kernel // 2, 0))
-    blurred = blurred.view_as(maps)
-    lowered = blurred.amax((2, 3))
-    scale = torch.where(lowered > 0, heights / lowered, 1)
-    return (blurred * scale[..., None, None]).clamp(min=1e-10).log()
+    # products of matrices: convolutions of one channel leave most of a processor idle
+    return _band(weights, h) @ maps @ _band(weights, w)
+
+
+def _band(weights: Tensor, size: int) -> Tensor:
+    """The symmetric matrix (size, size) that blurs a row of cells, with zeros beyond its ends."""
+    cells = torch.arange(size, device=weights.device)
+    at = cells - cells[:, None] + len(weights) // 2
+    return torch.where((at >= 0) & (at < len(weights)), weights[at.clamp(0, len(weights) - 1)], 0)
 
 
 def _gaussian_kernel(size: int, like: Tensor) -> Tensor:
