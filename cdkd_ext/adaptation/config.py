@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from cdkd_ext.adaptation.resolutions import Resolutions
 from cdkd_ext.data import DataConfig
+from cdkd_ext.data.camera_faults import check_strength
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.teachers import TeacherOptions
 from cdkd_ext.training import OptimizerConfig
@@ -38,6 +39,8 @@ class AdaptationConfig:
             at full resolution; 0 leaves them to themselves and saves a third of the time.
         frozen: parts that do not learn: names of weights, with * for any letters.
         report_people: at most so many people are measured for the report, spread evenly.
+        report_faults: strength of camera faults with which the report measures as well, 0 to 1; 0 measures without alone, and
+            None takes `data.camera_faults`.
         flip_test: measure with the average over a crop and its mirror image.
         checkpoint_every: steps between checkpoints within a portion; 0 keeps one at the end of each.
         seed: of order and augmentation.
@@ -68,6 +71,7 @@ class AdaptationConfig:
     keep_outputs: float = 0.5
     frozen: list[str] = field(default_factory=list)
     report_people: int = 500
+    report_faults: float | None = None
     flip_test: bool = True
     checkpoint_every: int = 0
     seed: int = 0
@@ -78,6 +82,11 @@ class AdaptationConfig:
     def epochs(self) -> int:
         """Portions of the training, each of `check_every` steps."""
         return self.steps // self.check_every
+
+    @property
+    def faults_in_report(self) -> float:
+        """The strength of camera faults that the report measures as well."""
+        return self.data.camera_faults if self.report_faults is None else self.report_faults
 
     def resolutions(self) -> Resolutions:
         """What `size` and `full_share` say."""
@@ -101,6 +110,7 @@ class AdaptationConfig:
             self.input_size is None or self.input_size > 0, "input_size", self.input_size, "a positive number"
         )
         check_option("precision", self.precision, ("no", "bf16"))
+        check_strength("report_faults", self.faults_in_report)
         self.optimizer.validate()
         self.teacher_options.validate()
         stored = self.data.views > 0 or self.data.stored_crops

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.data import Person, PoseDataset
+from cdkd_ext.data.camera_faults import add_camera_faults
 from cdkd_ext.data.crops import invert_affine, transform_points, warp_crop
 from cdkd_ext.data.far_crops import crop_from_afar
 from cdkd_ext.evaluation.accuracy import people_accuracy
@@ -23,6 +24,7 @@ from cdkd_ext.teachers.pseudo_labels import PseudoLabels
 Floats = npt.NDArray[np.floating]
 HEIGHTS = (24, 32, 48, 64, 96, 128)
 _BATCH = 32
+_STREAM = 3  # of the faults that are measured
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,27 @@ class Watched:
         """(height, width) of the crops."""
         return self.dataset.size
 
-    def crop(self, index: int, height: int | None) -> Image:
-        """The crop of a person as it is seen at a resolution; None is full resolution."""
+    def crop(self, index: int, height: int | None, faults: float = 0.0) -> Image:
+        """The crop of a person as it is seen at a resolution, None the full one, with camera faults of a strength."""
         matrix, image = self.dataset.view(index, 0).matrix, self.dataset.image(index)
-        if height is None:
-            return warp_crop(image, matrix, self.size, self.dataset.resample)
-        return crop_from_afar(image, matrix, self.size, height)
+        # the same for every network and resolution
+        rng = np.random.default_rng([index, _STREAM])
 
-    def predicted(self, predict: Callable[[Tensor], Tensor], height: int | None) -> Floats:
-        """Keypoints (N, J, 2) in pixels of the crops that a function finds at a resolution."""
+        def worse(crop: Image) -> Image:
+            return add_camera_faults(crop, rng, faults)
+
+        if height is None:
+            return worse(warp_crop(image, matrix, self.size, self.dataset.resample))
+        return crop_from_afar(image, matrix, self.size, height, faults=worse)
+
+    def predicted(
+        self, predict: Callable[[Tensor], Tensor], height: int | None, faults: float = 0.0
+    ) -> Floats:
+        """Keypoints (N, J, 2) in pixels of the crops that a function finds at a resolution, with camera faults."""
         parts = []
         for start in range(0, len(self), _BATCH):
             indices = range(start, min(start + _BATCH, len(self)))
-            crops = np.stack([self.crop(index, height) for index in indices]).transpose(0, 3, 1, 2)
+            crops = np.stack([self.crop(index, height, faults) for index in indices]).transpose(0, 3, 1, 2)
             parts.append(predict(torch.from_numpy(np.ascontiguousarray(crops))).cpu().numpy())
         return np.concatenate(parts)
 
@@ -90,12 +100,14 @@ class Measured:
 
     Attributes:
         height: of the crops; None is full resolution.
+        faults: strength of the camera faults in them.
         accuracy: PCKh@0.5 or AR over the joints that the network has itself.
         agreement: with the teacher at full resolution.
         confidence: mean of the network's confidence.
     """
 
     height: int | None
+    faults: float
     accuracy: float
     agreement: float
     confidence: float
@@ -137,7 +149,12 @@ class Labels:
 
 
 def measured(
-    watched: Watched, network: ForeignTeacher, height: int | None, labels: Labels | None
+    watched: Watched,
+    network: ForeignTeacher,
+    height: int | None,
+    labels: Labels | None,
+    faults: float = 0.0,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Measured, Floats]:
     """Measure a network at a resolution.
 
@@ -146,6 +163,8 @@ def measured(
         network: says the network's own joints.
         height: of the crops.
         labels: of the same people; None measures no accuracy.
+        faults: strength of camera faults in the crops; see `cdkd_ext.data.add_camera_faults`.
+        progress: called with the number of people of each batch.
 
     Returns:
         The metrics, and the network's keypoints (N, J, 2) in pixels of the crops.
@@ -155,9 +174,11 @@ def measured(
     def predict(crops: Tensor) -> Tensor:
         said = network.predict(crops)
         confidence.append(said.confidence.cpu())
+        if progress is not None:
+            progress(len(crops))
         return said.keypoints
 
-    keypoints = watched.predicted(predict, height)
+    keypoints = watched.predicted(predict, height, faults)
     accuracy = float("nan") if labels is None else labels.accuracy(watched.in_image(keypoints))
-    values = Measured(height, accuracy, watched.agreement(keypoints), float(torch.cat(confidence).mean()))
-    return values, keypoints
+    sure = float(torch.cat(confidence).mean())
+    return Measured(height, faults, accuracy, watched.agreement(keypoints), sure), keypoints

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -36,7 +36,7 @@ class AdaptationReport:
     """What an adaptation changed.
 
     Attributes:
-        before: the unchanged network at each resolution.
+        before: the unchanged network at each resolution, then perhaps with camera faults at each.
         after: the adapted one.
         metric: "PCKh@0.5" or "AR"; None where there are no labels.
         teacher: accuracy of the teacher at full resolution.
@@ -62,7 +62,7 @@ class AdaptationReport:
             head[1:1] = [f"{self.metric} before", "after"]
         rows = [head]
         for before, after in zip(self.before, self.after, strict=True):
-            row = [shown(before.height)]
+            row = [shown(before.height) + (", faults" if before.faults else "")]
             if self.metric is not None:
                 row += [_number(before.accuracy), _number(after.accuracy)]
             row += [_number(before.agreement), _number(after.agreement)]
@@ -96,6 +96,7 @@ def measure_change(
     watched: Watched,
     labels: Labels | None,
     history: list[dict[str, Any]],
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> AdaptationReport:
     """Measure a network before and after at the resolutions of the report.
 
@@ -106,17 +107,31 @@ def measure_change(
         watched: the people.
         labels: of the same people, if they have any.
         history: of the training.
+        progress: called with what is done, and how many of how many predictions have been made.
     """
     options = TeacherOptions(flip=config.flip_test)
     pair = [ForeignTeacher(network, joints, options) for network in networks]
     heights = report_heights(watched.size, config.resolutions().watched())
     looked_at = config.resolutions().watched()[0] or min(32, watched.size[0])
+    strengths = sorted({0.0, config.faults_in_report})
+    total, done = len(pair) * len(strengths) * len(heights) * len(watched), 0
+
+    def count(people: int) -> None:
+        nonlocal done
+        done += people
+        if progress is not None:
+            progress("measuring before and after", done, total)
+
     values: list[list[Measured]] = []
     drawn = []
     for network in pair:
-        results = [measured(watched, network, height, labels) for height in heights]
+        results = [
+            measured(watched, network, height, labels, faults, count)
+            for faults in strengths
+            for height in heights
+        ]
         values.append([result for result, _ in results])
-        found = [points for height, (_, points) in zip(heights, results, strict=True) if height == looked_at]
+        found = [points for result, points in results if (result.height, result.faults) == (looked_at, 0)]
         drawn.append(found[0] if found else measured(watched, network, looked_at, None)[1])
     metric = None if labels is None else ACCURACY_NAMES[labels.metric]
     teacher = float("nan") if labels is None else labels.accuracy(watched.in_image(watched.keypoints))
@@ -128,6 +143,8 @@ def measure_change(
         name: getattr(config, name)
         for name in ("model", "teacher", "size", "full_share", "steps", "batch_size")
     }
+    if strengths[-1] > 0:
+        told["camera_faults"] = f"{config.data.camera_faults:g} learnt, {strengths[-1]:g} measured"
     return AdaptationReport(values[0], values[1], metric, teacher, len(watched), told, history, images)
 
 
@@ -169,13 +186,19 @@ def _curves(values: Sequence[Sequence[Measured]], metric: str | None) -> bytes:
     matplotlib.use("Agg")
     kinds = ([("accuracy", metric)] if metric else []) + [("agreement", "agreement with the teacher")]
     figure = Figure(figsize=(4.6 * len(kinds), 3.4), layout="constrained")
-    names = [shown(one.height) for one in values[0]]
     for place, (name, title) in enumerate(kinds):
         axes = figure.add_subplot(1, len(kinds), place + 1)
         for which, color, measurements in zip(
             ("before", "after"), ("#90a4ae", "#e65100"), values, strict=True
         ):
-            axes.plot(names, [getattr(one, name) for one in measurements], "o-", color=color, label=which)
+            for faulty, line, added in ((False, "o-", ""), (True, "o:", ", camera faults")):
+                chosen = [one for one in measurements if bool(one.faults) == faulty]
+                if chosen:
+                    heights, levels = (
+                        [shown(one.height) for one in chosen],
+                        [getattr(one, name) for one in chosen],
+                    )
+                    axes.plot(heights, levels, line, color=color, label=which + added)
         axes.set(title=title, xlabel="pixels of the crop's height", ylabel="percent")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

@@ -110,7 +110,9 @@ def adapt(
     adapted = output / network.file_name
     networks = (unchanged, network.as_saved(adapted))
     watched, labels = Watched.of(people.shown, shown), people.labels(network.joints)
-    report = measure_change(config, networks, network.joints, watched, labels, trainer.history)
+    accelerator.print(f"measuring {len(watched)} people before and after")
+    with footage_progress() as progress:
+        report = measure_change(config, networks, network.joints, watched, labels, trainer.history, progress)
     write_report(report, output)
     accelerator.print(f"{report}\n{_licence(config, adapted)}")
     return report

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 from cdkd_ext.adaptation import AdaptationConfig, adapt
 from cdkd_ext.cli.configured import check_filled, configured_parser, expand, naming_stops, parse
+from cdkd_ext.cli.memory import keep_freed_memory
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -29,5 +30,6 @@ def run(arguments: Sequence[str]) -> None:
     if options.resume:
         # not where the run says that it is: it may have been moved or copied
         config = replace(config, output=options.resume)
+    keep_freed_memory()
     with naming_stops():
         adapt(config, resume=bool(options.resume))

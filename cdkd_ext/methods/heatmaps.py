@@ -155,10 +155,8 @@ def decode_heatmaps(
     scores = flat.gather(-1, place[..., None])[..., 0]
     found = scores > 0
     x, y = torch.where(found, place % w, 0), torch.where(found, place // w, 0)
-    if method == "quarter":
-        offset = _quarter_offset(maps, x, y)
-    else:
-        offset = _taylor_offset(maps, scores, x, y, blur_kernel)
+    quarter = method == "quarter"
+    offset = _quarter_offset(maps, x, y) if quarter else _taylor_offset(maps, scores, x, y, blur_kernel)
     cells = torch.stack([x, y], -1) + torch.where(found[..., None], offset, 0)
     cells = torch.where(scores.isnan()[..., None], math.nan, cells)
     keypoints = cells * maps.new_tensor(stride)
@@ -195,7 +193,7 @@ def _unmirror(heatmaps: Tensor, permutation: Tensor, shift: float) -> Tensor:
 
 
 def _around(maps: Tensor, x: Tensor, y: Tensor, steps: Sequence[tuple[int, int]]) -> Tensor:
-    """Values (B, J, n) at n steps (right, down) from cells x, y (B, J), which are moved inside the map where they lie outside."""
+    """Values (B, J, n) at n steps (right, down) from cells x, y (B, J); those outside of the map are moved inside."""
     h, w = maps.shape[2:]
     right, down = torch.tensor(steps, device=maps.device).unbind(-1)
     columns, rows = (x[..., None] + right).clamp(0, w - 1), (y[..., None] + down).clamp(0, h - 1)
