@@ -227,6 +227,14 @@ def test_dark_does_not_leave_the_map(kernel: int) -> None:
     np.testing.assert_allclose(keypoints, expected, atol=1e-6)
 
 
+def test_dark_scales_blurred_maps_back_before_it_cuts_what_is_too_low() -> None:
+    """The released code's 1e-10 is a height of maps as high as they were."""
+    maps = 3e-10 * noisy_peaks(torch.Generator().manual_seed(0), 4, 6, 16, 16)
+    keypoints, _ = decode_heatmaps(maps, (32, 32), method="dark", blur_kernel=3)
+    expected, _ = decode_by_loops(maps.numpy(), 2.0, "dark", 3)
+    np.testing.assert_allclose(keypoints, expected, atol=1e-6)
+
+
 def test_golden_decoding() -> None:
     maps = torch.zeros(1, 1, 8, 8)
     maps[0, 0, 3, 4] = 0.9
