@@ -22,10 +22,13 @@ SCHEDULES = [0, 1, *range(2, 10)][: int(os.environ.get("CDKD_SCHEDULES", "10"))]
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder in which a variant is compiled once."""
+    """Folder in which a variant is compiled once, for all workers of a session."""
     if kernel_build.compiler() is None:
         pytest.skip("needs g++ to compile the kernels for the CPU")
-    return tmp_path_factory.mktemp("emulation")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "emulation"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

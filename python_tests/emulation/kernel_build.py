@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
@@ -63,17 +64,24 @@ def _link(variant: str, objects: dict[str, Path], library: Path) -> Path:
 
 
 @functools.cache
-def _objects(variant: str, builds: Path) -> dict[str, Path]:
-    folder = builds / variant
-    folder.mkdir()
-    files = [*SOURCES.glob("ops/*/*.cu"), *SOURCES.glob("emulation/*.cpp")]
-    return _compile(variant, SOURCES, files, folder)
+def _built(variant: str, builds: Path) -> Path:
+    """The folder of a variant's objects and library, made by the process that needs them first."""
+    folder, unfinished = builds / variant, builds / f"{variant}.unfinished"
+    with open(builds / f"{variant}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            files = [*SOURCES.glob("ops/*/*.cu"), *SOURCES.glob("emulation/*.cpp")]
+            objects = _compile(variant, SOURCES, files, unfinished)
+            _link(variant, objects, unfinished / "emulation.so")
+            unfinished.rename(folder)
+    return folder
 
 
-@functools.cache
 def build(variant: str, builds: Path) -> Path:
-    """Compile and link all kernels, once for each folder of builds; returns the library."""
-    return _link(variant, _objects(variant, builds), builds / variant / "emulation.so")
+    """Compile and link all kernels, once for each folder of builds, whoever shares it; returns the library."""
+    return _built(variant, builds) / "emulation.so"
 
 
 def build_planted(
@@ -87,7 +95,8 @@ def build_planted(
     (sources / file).write_text(text.replace(old, new))
     # it makes a small call or two: optimising takes longer than that saves
     planted = _compile(variant, sources, [sources / "ops" / kernel], folder, "-O0")
-    return _link(variant, _objects(variant, builds) | planted, folder / "emulation.so")
+    objects = {path.name: path for path in _built(variant, builds).glob("*.o")}
+    return _link(variant, objects | planted, folder / "emulation.so")
 
 
 def run_python(
