@@ -33,6 +33,7 @@ class AdaptationConfig:
         batch_size: crops per step.
         check_every: steps between measurements of the agreement with the teacher on people kept aside.
         patience: measurements without a better one after which the training ends; 0 goes on to the end.
+        keep: which weights become the adapted network: the "best" by the agreement on people kept aside, or the "last".
         watched_people: at most so many people are kept aside, and at most a tenth of all.
         sigma: standard deviation of the Gaussians around keypoints, as a share of the crop's longer side.
         keep_outputs: weight of the term that holds other outputs than those of joints to what the unchanged network gives
@@ -66,6 +67,7 @@ class AdaptationConfig:
     batch_size: int = 16
     check_every: int = 100
     patience: int = 4
+    keep: Literal["best", "last"] = "best"
     watched_people: int = 128
     sigma: float = 0.025
     keep_outputs: float = 0.5
@@ -110,6 +112,7 @@ class AdaptationConfig:
             self.input_size is None or self.input_size > 0, "input_size", self.input_size, "a positive number"
         )
         check_option("precision", self.precision, ("no", "bf16"))
+        check_option("keep", self.keep, ("best", "last"))
         check_strength("report_faults", self.faults_in_report)
         self.optimizer.validate()
         self.teacher_options.validate()

@@ -98,16 +98,19 @@ def adapt(
     trained, kept_aside, shown = _said(config, teacher, identity, people)
     remove_leftovers(*(output / name for name in (*FILES, network.file_name)))
     save_config(config, output / "config.yaml")
+    save = partial(network.save, crops=crops, metadata=_metadata(config))
     trainer = AdaptationTrainer(
         config,
         task,
         _loader(config, network, task, people.trained, trained, accelerator),
         Watched.of(people.kept_aside, kept_aside),
         accelerator,
-        partial(network.save, crops=crops, metadata=_metadata(config)),
+        save,
     )
     train_together([trainer], [state])
     adapted = output / network.file_name
+    if config.keep == "last":
+        save(adapted)
     networks = (unchanged, network.as_saved(adapted))
     watched, labels = Watched.of(people.shown, shown), people.labels(network.joints)
     accelerator.print(f"measuring {len(watched)} people before and after")

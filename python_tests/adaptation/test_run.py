@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -164,6 +165,23 @@ def test_a_training_ends_early_where_the_agreement_stalls(config, tmp_path):
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]) == 4
 
 
+def test_the_best_weights_are_kept_or_the_last(config, tmp_path, monkeypatch):
+    def kernels():
+        graph = onnx.load(tmp_path / "run/adapted.onnx").graph
+        held = {value.name: torch.tensor(onnx.numpy_helper.to_array(value)) for value in graph.initializer}
+        return [value for name, value in sorted(held.items()) if name.endswith(".weight")]
+
+    monkeypatch.setattr(AdaptationTrainer, "_measure", lambda trainer: {"agreement": -float(trainer.step)})
+    adapt(config)
+    best = kernels()
+    adapt(replace(config, keep="last"), resume=True)
+    state = torch.load(tmp_path / "run/state.pt", weights_only=False)
+    trained = [value for value in state["task"].values() if value.ndim > 1]
+    assert len(best) == len(kernels()) == 5
+    assert all(any(torch.equal(kernel, value) for value in trained) for kernel in kernels())
+    assert not any(any(torch.equal(kernel, value) for value in trained) for kernel in best)
+
+
 def test_frozen_parts_keep_their_bits(config, tmp_path):
     adapt(replace(config, frozen=["first.*", "center.weight"]))
     before, after = (
@@ -276,6 +294,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
         ({"frozen": ["*"]}, "frozen: expected something left to learn"),
         ({"teacher": "gone.onnx"}, "teacher: expected an existing file, got gone.onnx"),
         ({"precision": "fp16"}, "precision: expected one of"),
+        ({"keep": "first"}, "keep: expected one of"),
         ({"keep_outputs": -1.0}, "keep_outputs: expected zero or more"),
         ({"data": DataConfig(views=1)}, "data.views and data.stored_crops: expected neither"),
     ],
