@@ -194,10 +194,8 @@ def _curves(values: Sequence[Sequence[Measured]], metric: str | None) -> bytes:
             for faulty, line, added in ((False, "o-", ""), (True, "o:", ", camera faults")):
                 chosen = [one for one in measurements if bool(one.faults) == faulty]
                 if chosen:
-                    heights, levels = (
-                        [shown(one.height) for one in chosen],
-                        [getattr(one, name) for one in chosen],
-                    )
+                    heights = [shown(one.height) for one in chosen]
+                    levels = [getattr(one, name) for one in chosen]
                     axes.plot(heights, levels, line, color=color, label=which + added)
         axes.set(title=title, xlabel="pixels of the crop's height", ylabel="percent")
         axes.grid(alpha=0.3)
