@@ -68,8 +68,13 @@ def paper_gflops(model: PoseNetwork) -> float:
     torch's own modules alone; of PRTR all decoder layers are read, of PCT the backbone alone is counted. DistilPose's are
     those of mmcv, the same with two operations. The model comes back in the mode it was in.
     """
+    return _as_papers_print(model, _observe(model)[0])
+
+
+def _as_papers_print(model: PoseNetwork, layers: list[_Layer]) -> float:
     counter = model.spec.method.counter
-    layers, _ = _observe(model, trained=model.spec.method.name == "prtr")
+    if model.spec.method.name == "prtr":
+        layers, _ = _observe(model, trained=True)
     if model.spec.method.counts_backbone:
         head = {part for name in model.head_parts for part in model.get_submodule(name).modules()}
         layers = [layer for layer in layers if layer.module not in head]
@@ -86,7 +91,8 @@ def profile_models(specs: Iterable[ModelSpec]) -> list[ModelProfile]:
     for spec in specs:
         with torch.device("meta"):
             model = create_model(spec)
-        sizes = count_parameters(model), count_macs(model), paper_gflops(model)
+        layers, operations = _observe(model)
+        sizes = count_parameters(model), _macs(operations), _as_papers_print(model, layers)
         profiles.append(ModelProfile(spec.name, spec.head, spec.input_size, *sizes))
     return profiles
 
