@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc cmake build_backend CMakeLists.txt pyproject.toml c
 WEB_RUNTIME := onnxruntime-web@1.30.0
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test web-runtime bench gpu docs fuzz lint clean
+.PHONY: demo test test-long web-runtime bench gpu docs fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/cdkd demo --output runs/demo
@@ -18,6 +18,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory web-runtime || echo "no $(WEB_RUNTIME): the web page is not tested"
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+# sanitizers, machine code, benchmarks and fuzzing
+test-long: $(VENV)/.test
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --long -m long
 
 web-runtime: build/web/$(WEB_RUNTIME)
 

@@ -23,14 +23,21 @@ settings.register_profile("cdkd", deadline=None)
 settings.load_profile("cdkd")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make test-long` gives."""
+    parser.addoption("--long", action="store_true", help="run the tests that are marked long, too")
+
+
 def pytest_configure() -> None:
     """Let Ctrl-C interrupt what tests start: shells have commands in the background ignore it, and their children too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those that share the compiled emulation too."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and those that share the compiled emulation too; skip the long ones."""
     for item in items:
+        if item.get_closest_marker("long") and not config.getoption("long"):
+            item.add_marker(pytest.mark.skip(reason="takes long (`make test-long`, or --long)"))
         folder = "emulation"
         group = folder if folder in item.path.parts else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -102,6 +102,7 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
     assert done.returncode == 2 and "batch" in done.stderr
 
 
+@pytest.mark.long
 @needs_kernels
 def test_machine_code() -> None:
     """No spills and no local memory on any architecture; rows are loaded 16 bytes at a time."""

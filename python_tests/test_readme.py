@@ -69,7 +69,7 @@ def test_commands_that_need_other_files_have_options_that_exist(workplace, monke
             assert main(arguments) == 2
             assert capsys.readouterr().err.startswith(f"cdkd: {arguments[1]}: ")
         else:
-            with pytest.raises(SystemExit, match="^0$"):
+            with pytest.raises(SystemExit, match=r"^0$"):
                 main([*arguments, "--print_config"])
 
 

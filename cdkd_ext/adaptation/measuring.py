@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.data import Person, PoseDataset
-from cdkd_ext.data.camera_faults import add_camera_faults
-from cdkd_ext.data.crops import invert_affine, transform_points, warp_crop
-from cdkd_ext.data.far_crops import crop_from_afar
+from cdkd_ext.data.crops import invert_affine, transform_points
+from cdkd_ext.data.far_crops import crop_as_seen
 from cdkd_ext.evaluation.accuracy import people_accuracy
 from cdkd_ext.evaluation.agreement import agreement
 from cdkd_ext.images import Image
@@ -66,13 +65,7 @@ class Watched:
         matrix, image = self.dataset.view(index, 0).matrix, self.dataset.image(index)
         # the same for every network and resolution
         rng = np.random.default_rng([index, _STREAM])
-
-        def worse(crop: Image) -> Image:
-            return add_camera_faults(crop, rng, faults)
-
-        if height is None:
-            return worse(warp_crop(image, matrix, self.size, self.dataset.resample))
-        return crop_from_afar(image, matrix, self.size, height, faults=worse)
+        return crop_as_seen(image, matrix, self.size, height, self.dataset.resample, rng, faults)
 
     def predicted(
         self, predict: Callable[[Tensor], Tensor], height: int | None, faults: float = 0.0

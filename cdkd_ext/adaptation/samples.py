@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 from cdkd_ext.adaptation.resolutions import Resolutions
 from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.batches import EpochBatches, Key
-from cdkd_ext.data.camera_faults import add_camera_faults
 from cdkd_ext.data.crops import transform_points, warp_crop
 from cdkd_ext.data.dataset import View, use_one_thread_in_workers
-from cdkd_ext.data.far_crops import crop_from_afar
+from cdkd_ext.data.far_crops import crop_as_seen
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image
 from cdkd_ext.joints import JointSet
@@ -102,14 +101,16 @@ class AdaptationSamples(Dataset[dict[str, Tensor]]):
         rng = np.random.Generator(np.random.Philox(sequence))
         height = self._resolutions.draw(rng)
         shift_x, shift_y = rng.random(2)
-
-        def faults(crop: Image) -> Image:
-            return add_camera_faults(crop, rng, dataset.camera_faults)
-
-        if height is None:
-            return faults(warp_crop(image, drawn.matrix, dataset.size, dataset.resample))
-        shift = (float(shift_x), float(shift_y))
-        return crop_from_afar(image, drawn.matrix, dataset.size, height, shift=shift, faults=faults)
+        return crop_as_seen(
+            image,
+            drawn.matrix,
+            dataset.size,
+            height,
+            dataset.resample,
+            rng,
+            dataset.camera_faults,
+            shift=(float(shift_x), float(shift_y)),
+        )
 
 
 class SteadyBatches(EpochBatches):

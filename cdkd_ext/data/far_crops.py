@@ -8,8 +8,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from cdkd_ext.data.camera_faults import add_camera_faults
 from cdkd_ext.data.crops import FloatArray, invert_affine, warp_crop
 from cdkd_ext.images import Image
+from cdkd_ext.resampling import Resample
 
 _MARGIN = 1
 
@@ -51,3 +53,27 @@ def crop_from_afar(
         small, back, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(large, np.uint8)
+
+
+def crop_as_seen(
+    image: Image,
+    matrix: FloatArray,
+    size: tuple[int, int],
+    height: int | None,
+    resample: Resample,
+    rng: np.random.Generator,
+    strength: float,
+    *,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Image:
+    """Return a crop at full resolution (`height` None) or from afar, with camera faults in the pixels that the camera has.
+
+    At full resolution it is read as `warp_crop` does it, else as `crop_from_afar`; the faults are those of `add_camera_faults`.
+    """
+
+    def faults(crop: Image) -> Image:
+        return add_camera_faults(crop, rng, strength)
+
+    if height is None:
+        return faults(warp_crop(image, matrix, size, resample))
+    return crop_from_afar(image, matrix, size, height, shift=shift, faults=faults)

@@ -19,6 +19,7 @@ from bench.gpu.report import CUT_OFF, FAILED, OK, SKIPPED, Findings, read_result
 from bench.harness.agreement import difference
 
 
+@pytest.mark.long
 def test_a_dry_run_of_everything(python, tmp_path):
     text = python("-m", "bench.gpu", "--dry-run", "--output", tmp_path)
     results = {result["stage"]: result for result in json.loads((tmp_path / "report.json").read_text())}

@@ -83,7 +83,7 @@ def test_options_of_the_command_line_exist(pages, capsys):
         "cache plan",
         "study lsp",
     ):
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             main([*command.split(), "--help"])
         known |= set(re.findall(r"--([\w.]+)", capsys.readouterr().out))
     for name, page in pages.items():

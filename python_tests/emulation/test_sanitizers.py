@@ -11,6 +11,7 @@ import pytest
 OPS = [["sau_select"], ["cca_kl", "scale_rows", "simcc_kl", "simcc_decode", "projector_cosine"]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["address", "thread"])
 @pytest.mark.parametrize("ops", OPS, ids="-".join)
 def test_clean(builds: Path, variant: str, ops: list[str]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from promises import FILES
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 
 

@@ -11,6 +11,8 @@ import sys
 import pytest
 from kills import FoundError, Training, make_teacher, read_all, temporaries
 
+pytestmark = pytest.mark.long
+
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.chmod")
 
 

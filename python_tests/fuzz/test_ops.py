@@ -13,6 +13,7 @@ from sanitized import CHECKOUT
 from cdkd_ext import ops as public
 
 
+@pytest.mark.long
 def test_random_calls() -> None:
     counts = ops.run(seed=7, first=0, calls=600)
     assert counts["calls"] == 600

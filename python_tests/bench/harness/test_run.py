@@ -24,6 +24,7 @@ def options(**changed):
     return argparse.Namespace(**{**vars(parser.parse_args(["--quick", "--no-memory"])), **changed})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OPS)
 def test_one_benchmark(python, tmp_path, name):
     file = tmp_path / "samples.json"
@@ -50,6 +51,7 @@ def test_one_benchmark(python, tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["growth.png", "samples.json"]
 
 
+@pytest.mark.long
 def test_several_with_torch_compile_started_without_a_wait_policy(python, tmp_path):
     file = tmp_path / "samples.json"
     arguments = ["--quick", "--no-memory", "--only", "float32, forward", "--json", file]
