@@ -122,5 +122,10 @@ class OnnxFile:
         return dict(zip(self.outputs, results, strict=True))
 
 
+def is_cpu(device: object) -> bool:
+    """Whether a device, such as ``cpu`` or ``cpu:0``, is the CPU; without torch."""
+    return str(device).partition(":")[0] == "cpu"
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

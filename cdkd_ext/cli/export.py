@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cdkd_ext.cli.configured import configured_parser, parse
 from cdkd_ext.deployment import export_network, write_web_page
-from cdkd_ext.deployment.web import check_runtime
+from cdkd_ext.deployment.web import check_new_folder, check_runtime
 from cdkd_ext.errors import check
 
 _NAMES = ("weights", "output", "format", "precision", "flip_test", "opset", "license", "data")
@@ -25,6 +25,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(parser, arguments)
     if options.web:
         check_runtime(options.web_runtime)
+        check_new_folder(options.web)
         check(options.format == "onnx", "format", options.format, "onnx, which the page of --web runs")
     report = export_network(**{name: options[name] for name in _NAMES})
     print(report)

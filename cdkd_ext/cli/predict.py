@@ -11,13 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
-from cdkd_ext.errors import Terminated
+from cdkd_ext.errors import Terminated, check
 from cdkd_ext.files import check_folder
 from cdkd_ext.inference import Predictor
 from cdkd_ext.inference.following import TRACKING, FramePoses, Times, follow
 from cdkd_ext.inference.person_boxes import FindPeople, find_people
-from cdkd_ext.inference.results import ResultFiles
+from cdkd_ext.inference.results import TABLE, ResultFiles
 from cdkd_ext.inference.sources import Part, open_source
+from cdkd_ext.onnx_file import is_cpu
 from cdkd_ext.signals import signals_held
 
 _SHOWN = 3
@@ -33,7 +34,7 @@ def run(arguments: Sequence[str]) -> None:
         options.detector,
         min_score=options.min_box_score,
         threads=options.threads,
-        cpu=options.device == "cpu",
+        cpu=is_cpu(options.device),
     )
     predictor = Predictor.load(
         options.model,
@@ -74,6 +75,7 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
         predictor.joints,
         parts,
         threshold=threshold,
+        every=options.every,
         drawn_from=drawn_from if options.draw else None,
     )
     live = any(part.kind == "live" for part in parts)
@@ -97,12 +99,13 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
 
 def _parts(source: str, output: Path) -> list[Part]:
     """What a source consists of, without what earlier calls drew into a folder below it."""
-    parts, folder = open_source(source), Path(source).resolve()
-    if not folder.is_dir() or output == folder:
+    parts = open_source(source)
+    # the source may be what lies in the output's folder; and what is below it somebody else's
+    if Path(source).resolve() not in output.parents or not (output / TABLE).is_file():
         return parts
     others = [part for part in parts if output not in Path(part.name).resolve().parents]
-    # the source may be what lies in the output's folder
-    return others if folder in output.parents else parts
+    check(others, "source", f"{source}, with nothing but what was drawn into {output}", "images or videos")
+    return others
 
 
 def _count(parts: Sequence[Part], every: int, limit: int | None) -> int | None:

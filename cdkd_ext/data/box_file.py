@@ -74,8 +74,8 @@ def _text_boxes(path: str | os.PathLike[str]) -> Iterable[tuple[str | int, Score
     except (UnicodeDecodeError, csv.Error):
         fail(str(path), "something that is no text", f"JSON, or lines {_LINE}")
     for number, row in enumerate(rows, 1):
-        heading = number == 1 and [value.strip() for value in row[1:2]] == ["x"]
-        if row and not heading:
+        heading = number == 1 and [value.strip().lower() for value in row[1:2]] == ["x"]
+        if any(map(str.strip, row)) and not heading:
             yield _text_box(row, f"{path}: line {number}")
 
 

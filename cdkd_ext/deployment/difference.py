@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,16 @@ class Difference:
         """
         same = self.scores <= _MOST_SCORES and self.moved <= _MOST_MOVED
         check(same, str(path), str(self), "the keypoints of PyTorch")
+
+    def refuse_nan(self, path: Path) -> None:
+        """Check that there are numbers to compare: float16 ends at 65,504.
+
+        Raises:
+            InputError: there are not.
+        """
+        check(
+            not math.isnan(self.pixels + self.scores), str(path), "some that are NaN", "keypoints and scores"
+        )
 
     def __str__(self) -> str:
         """One line for people."""

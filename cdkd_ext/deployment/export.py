@@ -153,6 +153,7 @@ def export_network(
         if precision == "float32":
             difference.refuse_large(target)
         else:
+            difference.refuse_nan(target)
             before, after = others.accuracy(reference), others.accuracy(written)
             if before and after:
                 accuracy, measured = (before.metric, before.value, after.value), before.people

@@ -36,6 +36,18 @@ def check_runtime(runtime: str | os.PathLike[str] | None) -> Path:
     return Path(runtime)
 
 
+def check_new_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder of a page, which has to be new.
+
+    Raises:
+        InputError: it has something in it, or is a file.
+    """
+    target = Path(folder)
+    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    check(empty, "web", f"{target}, which is there", "a new or empty folder")
+    return target
+
+
 def write_web_page(
     model: str | os.PathLike[str], folder: str | os.PathLike[str], runtime: str | os.PathLike[str] | None
 ) -> Path:
@@ -56,9 +68,7 @@ def write_web_page(
     """
     source = check_runtime(runtime)
     network = ExportedNetwork(OnnxFile(model, cpu=True))
-    target = Path(folder)
-    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
-    check(empty, "web", f"{target}, which is there", "a new or empty folder")
+    target = check_new_folder(folder)
     page = files("cdkd_ext.deployment").joinpath("page.html").read_text(encoding="utf-8")
     description = json.dumps(_described(network)).replace("<", "\\u003c")
     with new_folder(target) as temporary:

@@ -142,6 +142,8 @@ class Detector:
         names = _literal(self._file.metadata.get("names"))
         if self.options.person is not None:
             return self.options.person
+        if isinstance(names, (list, tuple)):
+            names = dict(enumerate(names))
         if isinstance(names, dict):
             found = [number for number, name in names.items() if str(name).lower() == "person"]
             expected = "a class called person, or its number (person)"

@@ -86,8 +86,11 @@ def _numbers(values: Any) -> npt.NDArray[np.float64] | None:
 
 
 def _on_host(values: Any) -> Any:
-    """Tensors as arrays."""
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+    """Tensors as arrays, with numbers of types that numpy does not have in double precision."""
+    if not hasattr(values, "detach"):
+        return values
+    tensor = values.detach().cpu()
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _described(values: Any) -> str:

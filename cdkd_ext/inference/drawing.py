@@ -80,7 +80,7 @@ def _draw_onto(
     thickness: int,
 ) -> None:
     chosen = np.asarray(np.isfinite(keypoints).all(1) & drawn)
-    fixed = np.round(np.nan_to_num(keypoints).clip(-1e4, 1e4) * (1 << _SHIFT)).astype(int).tolist()
+    fixed = np.round(np.nan_to_num(keypoints).clip(-1e6, 1e6) * (1 << _SHIFT)).astype(int).tolist()
     for first, second in joints.edges:
         if chosen[first] and chosen[second]:
             color = _color(joints.names[first], joints.names[second])

@@ -100,6 +100,8 @@ def follow(
     check(every > 0, "every", every, "a positive number")
     check(frames is None or frames > 0, "frames", frames, "a positive number, or nothing")
     parts = open_source(source) if isinstance(source, (str, int, os.PathLike)) else source
+    known = isinstance(parts, Sequence) and all(isinstance(part, Part) for part in parts)
+    check(known, "source", type(source).__name__, "a path, a camera's number or a stream's address")
     return _followed(predictor, parts, people, every, frames, tracking, times or Times())
 
 

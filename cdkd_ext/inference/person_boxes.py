@@ -17,6 +17,7 @@ from cdkd_ext.errors import check
 from cdkd_ext.inference.sources import SourceFrame
 
 WHOLE = "whole"
+_LONG = {"width": "w", "height": "h"}
 # boxes (N, 5): x, y, width, height and score
 FindPeople = Callable[[SourceFrame], npt.NDArray[np.float64]]
 
@@ -104,11 +105,13 @@ def _unnamed_boxes(path: Path) -> list[ScoredBox] | None:
     """Boxes of a text of numbers alone; None for every other file."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [[value.strip() for value in row] for row in csv.reader(file) if row]
+            rows = [[value.strip() for value in row] for row in csv.reader(file)]
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
-    scored = bool(rows) and rows[0] == ["x", "y", "w", "h", "score"]
-    if scored or (rows and rows[0] == ["x", "y", "w", "h"]):
+    rows = [row for row in rows if any(row)]
+    heading = [_LONG.get(name, name) for name in map(str.lower, rows[0])] if rows else []
+    scored = heading == ["x", "y", "w", "h", "score"]
+    if scored or heading == ["x", "y", "w", "h"]:
         rows = rows[1:]
     if not rows or not all(len(row) == 4 + scored for row in rows):
         return None

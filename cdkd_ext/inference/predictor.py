@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from cdkd_ext.data.crops import crops_of_boxes
 from cdkd_ext.detectors import Detector
 from cdkd_ext.errors import check
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.inference.boxes import boxes_and_scores
-from cdkd_ext.inference.crop_network import CropNetwork
+from cdkd_ext.inference.crop_network import Array, CropNetwork
 from cdkd_ext.inference.exported_network import ExportedNetwork, is_exported
 from cdkd_ext.inference.following import FramePoses, Tracking, follow
 from cdkd_ext.inference.person_boxes import WHOLE, find_people
 from cdkd_ext.inference.poses import Poses
 from cdkd_ext.joints import JointSet
-from cdkd_ext.onnx_file import OnnxFile
+from cdkd_ext.onnx_file import OnnxFile, is_cpu
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cdkd_ext.resampling import Resample
 
 _NO_BOXES = object()
+_TOGETHER = 64  # crops
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -145,6 +147,8 @@ class Predictor:
                 it is named by its index.
         """
         if boxes is _NO_BOXES:
+            followed = isinstance(image, (str, int, os.PathLike))
+            check(followed, "boxes", "nothing", "those of the people in the image; only a source needs none")
             return self.follow(image)
         pixels = _pixels(image)
         places, box_scores = boxes_and_scores(boxes)
@@ -152,6 +156,13 @@ class Predictor:
             return Poses(
                 np.zeros((0, len(self.joints), 2), np.float32), np.zeros((0, len(self.joints)), np.float32)
             )
+        # a crowd's crops need not fit into memory all at once
+        parts = [self._at(pixels, places[at : at + _TOGETHER]) for at in range(0, len(places), _TOGETHER)]
+        keypoints, scores = map(np.concatenate, zip(*parts, strict=True))
+        return Poses(keypoints, scores, box_scores)
+
+    def _at(self, pixels: Image, places: npt.NDArray[np.float64]) -> tuple[Array, Array]:
+        """Keypoints and scores of the people in some boxes."""
         crops, to_image = crops_of_boxes(
             pixels,
             places,
@@ -160,8 +171,7 @@ class Predictor:
             self.resample,
             unbiased=self.network.unbiased_crop,
         )
-        keypoints, scores = self.network(crops, to_image.astype(np.float32))
-        return Poses(keypoints, scores, box_scores)
+        return self.network(crops, to_image.astype(np.float32))
 
     def follow(
         self,
@@ -215,7 +225,7 @@ def load_network(
     if runs_as_onnx(path):
         check(precision is None, "precision", precision, "nothing for an ONNX file, which has its own")
         if Path(path).suffix.lower() == ".onnx":
-            file = OnnxFile(path, threads=threads, cpu=str(device) == "cpu")
+            file = OnnxFile(path, threads=threads, cpu=is_cpu(device))
             if is_exported(file):
                 return ExportedNetwork(file, flip_test=flip_test)
         from cdkd_ext.inference.foreign_network import ForeignNetwork

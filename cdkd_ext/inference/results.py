@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cdkd_ext.errors import check
+from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import replacing
 from cdkd_ext.images import Image, save_image
 from cdkd_ext.inference.drawing import draw_poses
@@ -23,6 +23,7 @@ from cdkd_ext.inference.following import FramePoses
 from cdkd_ext.inference.sources import Part
 from cdkd_ext.joints import JointSet
 
+TABLE = "keypoints.csv"
 COLUMNS = ("source", "frame", "person", "joint", "x", "y", "score")
 _PERSON = 1  # COCO's category
 
@@ -84,6 +85,7 @@ class ResultFiles:
         joints: of the network.
         parts: of the source.
         threshold: joints with a score at or below it do not count in the score of a person.
+        every: of videos, cameras and streams every n-th frame comes.
         drawn_from: joints with a smaller score are not drawn; None draws nothing.
 
     Raises:
@@ -97,11 +99,14 @@ class ResultFiles:
         parts: Sequence[Part],
         *,
         threshold: float,
+        every: int,
         drawn_from: float | None,
     ) -> None:
         files = [Path(part.name) for part in parts if part.kind != "live"]
         if drawn_from is not None:
-            among = folder.resolve() in {file.resolve().parent for file in files}
+            # a file may be a link into another folder
+            folders = {path for file in files for path in (file.resolve().parent, file.parent.resolve())}
+            among = folder.resolve() in folders
             expected = "another folder than that of the source's files, which drawn ones would replace"
             check(not among, "output", folder, expected)
         self._folder, self._joints = folder, joints
@@ -109,7 +114,7 @@ class ResultFiles:
         stems = (Path(part.name).stem for part in parts if part.kind == "image")
         counts = Counter(int(stem) for stem in stems if stem.isdecimal())
         self._numbers = {number for number, count in counts.items() if count == 1}
-        self._threshold, self._drawn_from = threshold, drawn_from
+        self._threshold, self._every, self._drawn_from = threshold, every, drawn_from
         self._taken: dict[str, str] = {}
         self._video: _Video | None = None
 
@@ -122,9 +127,11 @@ class ResultFiles:
         """
         with ExitStack() as stack:
             texts = []
-            for name in ("keypoints.json", "keypoints.csv"):
+            for name in ("keypoints.json", TABLE):
                 temporary = stack.enter_context(replacing(self._folder / name))
-                texts.append(stack.enter_context(temporary.open("w", encoding="utf-8", newline="")))
+                # names of files need not be text
+                file = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                texts.append(stack.enter_context(file))
             self._json: TextIO = texts[0]
             self._table = csv.writer(texts[1], lineterminator="\n")
             self._table.writerow(COLUMNS)
@@ -178,7 +185,8 @@ class ResultFiles:
             return
         if self._video is None or self._video.part is not result.part:
             self._close_video()
-            self._video = _Video(result.part, self._folder / self._name(result.part, ".mp4"))
+            path = self._folder / self._name(result.part, ".mp4")
+            self._video = _Video(result.part, path, self._every, drawn)
         self._video.add(drawn, result.frame.number)
 
     def _image_id(self, result: FramePoses) -> int | str:
@@ -203,49 +211,47 @@ class ResultFiles:
 class _Video:
     """A video that is being written; its rate is that of its source, less the frames that are passed over."""
 
-    def __init__(self, part: Part, path: Path) -> None:
+    def __init__(self, part: Part, path: Path, every: int, image: Image) -> None:
         self.part = part
-        self._path = path
+        self._every = every
+        self._size = (image.shape[1], image.shape[0])
+        self._last: tuple[Image, int] | None = None
         self._stack = ExitStack()
-        self._writer: cv2.VideoWriter | None = None
-        self._first: tuple[Image, int] | None = None
-        self._size = (0, 0)
+        temporary = self._stack.enter_context(replacing(path))
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer = cv2.VideoWriter(str(temporary), code, _mpeg4_rate(part.rate / every), self._size)
+        try:
+            opened = self._writer.isOpened()
+            check(opened, str(path), "no codec for MP4", "an OpenCV that writes videos")
+        except InputError as error:
+            self.discard(error)
+            raise
 
     def add(self, image: Image, number: int) -> None:
-        """Append a frame."""
-        if self._first is None:
-            # the second frame's number tells how many are passed over
-            self._first, self._size = (image, number), (image.shape[1], image.shape[0])
-            return
-        if self._writer is None:
-            self._start(number - self._first[1])
+        """Append a frame; for frames that were lost before it the last one stays."""
+        if self._last is not None:
+            before, last = self._last
+            for _ in range((number - last) // self._every - 1):
+                self._write(before)
         self._write(image)
-
-    def _start(self, step: int) -> None:
-        assert self._first is not None
-        temporary = self._stack.enter_context(replacing(self._path))
-        rate = self.part.rate / max(step, 1)
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(temporary), code, rate, self._size)
-        check(self._writer.isOpened(), str(self._path), "no codec for MP4", "an OpenCV that writes videos")
-        self._write(self._first[0])
+        self._last = image, number
 
     def _write(self, image: Image) -> None:
-        assert self._writer is not None
         if image.shape[1::-1] != self._size:
             image = np.asarray(cv2.resize(image, self._size), np.uint8)
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def discard(self, error: BaseException) -> None:
         """Leave nothing of the video, for what ended it too early."""
-        if self._writer is not None:
-            self._writer.release()
+        self._writer.release()
         self._stack.__exit__(type(error), error, error.__traceback__)
 
     def close(self) -> None:
         """End the video, which then appears."""
-        if self._first is not None and self._writer is None:
-            self._start(1)
-        if self._writer is not None:
-            self._writer.release()
+        self._writer.release()
         self._stack.close()
+
+
+def _mpeg4_rate(rate: float) -> float:
+    """The nearest frames per second that MPEG-4 has: a fraction of numbers below 65,536, which OpenCV makes of decimals."""
+    return max(round(rate, 2 if rate < 655 else 1), 0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,16 +52,18 @@ class Part:
     """One image, video, camera or stream of a source.
 
     Attributes:
-        name: the file, ``camera-0``, or the address.
+        name: the file, ``camera-0``, or the address, without a password.
         kind: "image", "video", or "live" for what has no end.
         frames: how many there are, as far as is known.
         rate: frames per second; 0 for an image.
+        address: of what is live, as it was given: the camera's number, or the address.
     """
 
     name: str
     kind: str
     frames: int | None
     rate: float
+    address: str | int = ""
 
 
 def open_source(source: str | int | os.PathLike[str]) -> list[Part]:
@@ -77,7 +80,8 @@ def open_source(source: str | int | os.PathLike[str]) -> list[Part]:
     if text.isdecimal() and not Path(text).exists():
         return [_live(f"camera-{text}", int(text))]
     if "://" in text:
-        return [_live(text, text)]
+        # whoever reads the results need not know the way in
+        return [_live(re.sub(r"(?<=://)[^/]*@", "", text), text)]
     files = list(footage_files(text, "source"))
     check(files, "source", f"{text}, without any", "images or videos")
     parts = [_part(file) for file in files]
@@ -101,7 +105,7 @@ def _live(name: str, address: str | int) -> Part:
     with _capture(address) as capture:
         if capture is None:
             fail("source", f"{name}, which cannot be opened", _LIVE)
-        return Part(name, "live", None, _rate(capture))
+        return Part(name, "live", None, _rate(capture), address)
 
 
 def _rate(capture: cv2.VideoCapture) -> float:
@@ -144,8 +148,7 @@ def read_frames(part: Part, *, every: int = 1) -> Iterator[SourceFrame]:
 
 
 def _live_frames(part: Part, every: int) -> Iterator[SourceFrame]:
-    number = part.name.removeprefix("camera-")
-    with _capture(part.name if number == part.name else int(number)) as capture:
+    with _capture(part.address) as capture:
         if capture is None:
             fail("source", f"{part.name}, which can be opened no more", _LIVE)
         came = False
@@ -174,18 +177,27 @@ def _image_frame(path: Path) -> SourceFrame:
 def _captured(part: Part, capture: cv2.VideoCapture, every: int) -> Iterator[SourceFrame]:
     """The frames of a video."""
     number = lost = 0
+    missed: list[int] = []  # since the last that came
     while lost < _MOST_LOST:
-        if not capture.grab():
-            # a video tells how many frames it has; behind a broken one there may be more
-            if part.frames is None or number >= part.frames:
-                return
+        if capture.grab():
+            yield from (_lost(part, other) for other in missed if other % every == 0)
+            missed.clear()
+            if number % every == 0:
+                image = _retrieved(capture)
+                lost = lost + 1 if image is None else 0
+                yield _lost(part, number) if image is None else _read(part, number, number / part.rate, image)
+        # a video tells how many frames it has; behind a broken one there may be more
+        elif part.frames is not None and number < part.frames:
             lost += 1
-            yield _lost(part, number)
-        elif number % every == 0:
-            image = _retrieved(capture)
-            lost = lost + 1 if image is None else 0
-            yield _lost(part, number) if image is None else _read(part, number, number / part.rate, image)
+            missed.append(number)
+        else:
+            break
         number += 1
+    if missed:
+        # the number of frames is some formats' guess, from the length of what may be sound
+        name = frame_name(part, missed[0])
+        error = f"{part.name}: ended after {missed[0]} of about {part.frames} frames"
+        yield SourceFrame(part.name, missed[0], name, missed[0] / part.rate, None, error)
 
 
 def _captured_live(part: Part, capture: cv2.VideoCapture, every: int) -> Iterator[SourceFrame]:

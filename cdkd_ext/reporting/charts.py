@@ -23,6 +23,8 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e3e3e3",
+    # a run may be called anything
+    "text.parse_math": False,
 }
 
 
@@ -72,7 +74,7 @@ def line_chart(
         for line in lines:
             dots: dict[str, Any] = {"marker": "o", "markersize": 4} if len(line.x) < 20 else {}
             color = COLORS[line.color % len(COLORS)]
-            axes.plot(line.x, line.y, label=line.name, color=color, linewidth=2, **dots)
+            axes.plot(line.x, line.y, color=color, linewidth=2, **dots)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if from_zero:
@@ -81,7 +83,11 @@ def line_chart(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if mark is not None:
             axes.axvline(mark, color="#888888", linestyle="--", linewidth=1)
-        figure.legend(loc="outside lower left", ncols=3, frameon=False)
+        # without handles, names that begin with _ would be left out
+        handles = axes.lines[: len(lines)]
+        figure.legend(
+            handles, [line.name for line in lines], loc="outside lower left", ncols=3, frameon=False
+        )
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Title": title})
     return _embedded(file.getvalue(), title)

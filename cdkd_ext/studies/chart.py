@@ -14,7 +14,15 @@ from cdkd_ext.files import replacing
 from cdkd_ext.reporting.charts import COLORS
 from cdkd_ext.studies.rows import RowResult
 
-_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    # a network's file may be called anything
+    "text.parse_math": False,
+}
 _STUDENT, _SHELF = COLORS[0], COLORS[1]
 
 
@@ -30,7 +38,7 @@ def draw_chart(rows: Sequence[RowResult], path: Path) -> None:
     heights = [max(sum(row.size == size for row in measured), 2) + 1 for size in sizes]
     costs = {row.macs for row in measured if row.macs and not row.shelf}
     below = [14] if len(costs) > 1 else []
-    with matplotlib.rc_context({**_STYLE, "grid.color": "#e3e3e3"}):
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 0.36 * sum(heights + below) + 1), layout="constrained")
         grid = figure.add_gridspec(len(sizes) + len(below), 1, height_ratios=[*heights, *below])
         shared = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 
 import cv2
@@ -16,7 +17,7 @@ from cdkd_ext.checkpoints import save_model
 from cdkd_ext.cli import main
 from cdkd_ext.errors import InputError, Terminated
 from cdkd_ext.images import read_image, save_image
-from cdkd_ext.inference import Predictor
+from cdkd_ext.inference import Predictor, sources
 from cdkd_ext.inference.results import ResultFiles
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
@@ -213,6 +214,92 @@ def test_drawn_files_do_not_replace_those_of_the_source(checkpoint, folder, tmp_
     for _ in range(2):
         assert main([*words, str(folder), f"--output={folder / 'drawn'}"]) == 0
         assert "9 of 9 frames" in capsys.readouterr().out
+
+
+def test_nobody_elses_files_are_replaced(checkpoint, folder, tmp_path, capsys):
+    words = ["predict", str(checkpoint), "--boxes=whole"]
+    # photographs of one's own below the source
+    for name in ("frames", "more"):
+        save_image(read_image(folder / "street.jpg"), folder / name / "street.jpg")
+    before = (folder / "frames/street.jpg").read_bytes()
+    assert main([*words, str(folder), f"--output={folder / 'frames'}"]) == 2
+    assert "output: expected another folder" in capsys.readouterr().err
+    # links beside which drawn files would lie
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/street.jpg").symlink_to(folder / "street.jpg")
+    assert main([*words, str(tmp_path / "links"), f"--output={tmp_path / 'links'}"]) == 2
+    assert "output: expected another folder" in capsys.readouterr().err
+    assert (tmp_path / "links/street.jpg").is_symlink()
+    assert (folder / "frames/street.jpg").read_bytes() == before
+
+
+def test_drawn_files_alone_are_no_source(checkpoint, folder, tmp_path, capsys):
+    words = ["predict", str(checkpoint), "--boxes=whole"]
+    output = tmp_path / "outer/drawn"
+    assert main([*words, str(folder / "street.jpg"), f"--output={output}"]) == 0
+    assert main([*words, str(tmp_path / "outer"), f"--output={output}"]) == 2
+    assert "source: expected images or videos, got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", [119.471, 239.7625, 29.97, 25.0])
+def test_a_drawn_video_has_its_sources_rate(checkpoint, tmp_path, rate):
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), rate, (64, 48))
+    for _ in range(6):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    words = ["predict", str(checkpoint), str(tmp_path / "a.avi"), "--boxes=whole"]
+    assert main([*words, f"--output={tmp_path / 'out'}", "--every=3"]) == 0
+    video = cv2.VideoCapture(str(tmp_path / "out/a.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(rate / 3, abs=0.006)
+    video.release()
+
+
+def test_a_drawn_video_stays_where_frames_are_lost(checkpoint, tmp_path, monkeypatch):
+    """Lost frames repeat the one before, so that the rest comes when it should."""
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48))
+    for number in range(8):
+        writer.write(np.full((48, 64, 3), 30 * number, np.uint8))
+    writer.release()
+    retrieve = sources._retrieved
+    numbers = iter(range(8))
+    monkeypatch.setattr(
+        sources, "_retrieved", lambda capture: None if next(numbers) in (1, 2, 5) else retrieve(capture)
+    )
+    words = ["predict", str(checkpoint), str(tmp_path / "a.avi"), "--boxes=whole", "--min_joint_score=2"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == 0
+    video = cv2.VideoCapture(str(tmp_path / "out/a.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == 25
+    shown = [round(video.read()[1].mean() / 30) for _ in range(8)]
+    assert shown == [0, 0, 0, 3, 4, 4, 6, 7] and not video.read()[0]
+    video.release()
+
+
+def test_a_name_that_is_no_text_loses_nothing(checkpoint, folder, tmp_path, capsys):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / "latin").mkdir()
+    try:
+        (tmp_path / "latin" / name).write_bytes((folder / "street.jpg").read_bytes())
+        (tmp_path / "latin" / os.fsdecode(b"torn\xe9.jpg")).write_bytes(b"nothing")
+    except OSError:
+        pytest.skip("a file system of text alone")
+    assert (
+        main(
+            [
+                "predict",
+                str(checkpoint),
+                str(tmp_path / "latin"),
+                "--boxes=whole",
+                f"--output={tmp_path / 'out'}",
+            ]
+        )
+        == 0
+    )
+    assert "torn\\udce9.jpg" in capsys.readouterr().out
+    assert rows_of(tmp_path / "out/keypoints.csv")[0]["source"].endswith("caf\\udce9.jpg")
+    (row,) = json.loads((tmp_path / "out/keypoints.json").read_text())
+    assert row["image_id"].endswith(name)
+    assert (tmp_path / "out/caf_.jpg").is_file()
 
 
 def test_a_source_of_which_nothing_can_be_read_is_no_success(checkpoint, folder, tmp_path, capsys):

@@ -151,6 +151,10 @@ def test_the_file_names_its_classes(write_detector) -> None:
     metadata = {"names": "{0: 'cat', 1: 'Person', 2: 'car'}", "task": "detect", "imgsz": "[64, 64]"}
     path = write_detector({"output0": rows.T[None].copy()}, (1, 3, "h", "w"), metadata=metadata)
     assert_people(path, "yolo")
+    metadata["names"] = "['cat', 'person', 'car']"
+    assert_people(
+        write_detector({"output0": rows.T[None].copy()}, (1, 3, "h", "w"), metadata=metadata), "yolo"
+    )
     path = write_detector({"output0": rows.T[None].copy()}, name="silent.onnx")
     assert len(found(path)[0]) == 0
     assert_people(path, "yolo", person=1)

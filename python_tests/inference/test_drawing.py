@@ -82,3 +82,14 @@ def test_saved_images_keep_their_colours_and_bad_suffixes_are_refused(tmp_path):
     with pytest.raises(InputError, match="suffix of an image format"):
         save_image(image, tmp_path / "red.nonsense")
     assert [path.name for path in tmp_path.iterdir()] == ["red.png"]
+
+
+def test_an_image_may_be_wide():
+    image = np.zeros((60, 33_000, 3), np.uint8)
+    keypoints = np.zeros((16, 2))
+    keypoints[:] = np.linspace([31_000, 10], [32_000, 50], 16)
+    columns = np.flatnonzero(draw_pose(image, keypoints, MPII_JOINTS, drawn=np.ones(16, bool)).any((0, 2)))
+    assert abs(columns.min() - 31_000) < 5 and abs(columns.max() - 32_000) < 5
+    # nor does a joint far outside disturb the others
+    keypoints[0] = 1e30
+    assert draw_pose(image, keypoints, MPII_JOINTS, drawn=np.ones(16, bool)).any()

@@ -38,9 +38,9 @@ def test_boxes_come_by_the_images_names(tmp_path):
         people(frame("b/7.png"))
 
 
-@pytest.mark.parametrize("heading", ["", "x,y,w,h\n"])
+@pytest.mark.parametrize("heading", ["", "x,y,w,h\n", "X,Y,W,H\n", "x,y,width,height\n", "\n"])
 def test_boxes_without_names_are_in_every_frame(tmp_path, heading):
-    (tmp_path / "boxes.csv").write_text(heading + "1,2,3,4\n 5, 6, 7, 8.5\n")
+    (tmp_path / "boxes.csv").write_text(heading + "1,2,3,4\n 5, 6, 7, 8.5\n \n")
     people = find_people(tmp_path / "boxes.csv")
     for name in ("a.jpg", "b.jpg"):
         assert people(frame(name)).tolist() == [[1, 2, 3, 4, 1], [5, 6, 7, 8.5, 1]]

@@ -101,6 +101,7 @@ PLACES = [(80.0, 40.0, 160.0, 160.0), (100.0, 60.0, 120.0, 120.0)]
         (PLACES, [1, 1]),
         (np.array(PLACES), [1, 1]),
         (torch.tensor(PLACES), [1, 1]),
+        (torch.tensor(PLACES, dtype=torch.bfloat16), [1, 1]),
         (list(torch.tensor(PLACES)), [1, 1]),
         (tuple(map(list, PLACES)), [1, 1]),
         ((box for box in PLACES), [1, 1]),
@@ -214,6 +215,34 @@ def test_a_path_is_read_upright(tmp_path):
 def test_what_is_no_picture_is_named(image, message, boxes):
     with pytest.raises(InputError, match=message):
         Predictor(BrightestPixel(), COCO_JOINTS)(image, boxes)
+
+
+@pytest.mark.parametrize("image", [np.zeros((5, 5, 3), np.uint8), ["a.jpg"], None])
+def test_boxes_are_missed_at_once(image):
+    with pytest.raises(
+        InputError, match=r"boxes: expected those of the people in the image; .*, got nothing"
+    ):
+        Predictor(BrightestPixel(), COCO_JOINTS)(image)
+    with pytest.raises(InputError, match="source: expected a path, a camera's number or a stream's address"):
+        Predictor(BrightestPixel(), COCO_JOINTS).follow(image)
+
+
+def test_a_crowd_is_predicted_in_parts():
+    sizes = []
+
+    class Recorded(BrightestPixel):
+        def forward(self, images):
+            sizes.append(len(images))
+            return super().forward(images)
+
+    image = picture_with_a_spot(100, 120)
+    boxes = [(20 + i / 10, 20, 160, 200) for i in range(150)]
+    predictor = Predictor(Recorded(), COCO_JOINTS, flip_test=False)
+    poses = predictor(image, boxes)
+    assert sizes == [64, 64, 22]
+    one_by_one = [predictor(image, box) for box in boxes[62:66]]
+    np.testing.assert_array_equal(poses.keypoints[62:66], [pose.keypoints[0] for pose in one_by_one])
+    assert poses.keypoints.shape == (150, 17, 2) and len(poses.scores) == len(poses.box_scores) == 150
 
 
 class LightMap(nn.Module):

@@ -81,7 +81,48 @@ def test_a_video_that_is_cut_off_says_which_frames_are_lost(tmp_path):
     lost = [frame for frame in frames if frame.error]
     read = [frame for frame in frames if frame.error is None]
     assert 5 <= len(read) < 20 and len(read) + len(lost) <= 20
-    assert all("cannot be decoded" in frame.error for frame in lost)
+    assert all("cannot be decoded" in frame.error or "ended after" in frame.error for frame in lost)
+
+
+@pytest.mark.parametrize(
+    ("frames", "every", "lost"),
+    [
+        # sound is longer than the picture
+        ("1" * 50, 1, {50: "ended after 50 of about 60 frames"}),
+        ("1" * 50, 10, {50: "ended after 50 of about 60 frames"}),
+        ("1" * 60, 1, {}),
+        ("111001x1" + "1" * 52, 1, {n: f"/{n:06d}.jpg: cannot be decoded" for n in (3, 4, 6)}),
+        ("111001x1" + "1" * 52, 2, {n: f"/{n:06d}.jpg: cannot be decoded" for n in (4, 6)}),
+        ("111001x1" + "1" * 52, 5, {}),
+        # nothing comes any more
+        ("11" + "0" * 58, 1, {2: "ended after 2 of about 60 frames"}),
+    ],
+)
+def test_frames_that_are_lost_are_those_that_were_asked_for(tmp_path, captures, frames, every, lost):
+    """Of a video that says that it has 60: 1 comes, 0 cannot be grabbed, x not decoded."""
+    path = tmp_path / "clip.mkv"
+    path.touch()
+    kinds = {"1": lambda number: shot(number, 3), "0": lambda _: None, "x": lambda _: "torn"}
+    captures.scripts[str(path)] = [kinds[kind](number) for number, kind in enumerate(frames)]
+    captures.get = lambda _, name: 60 if name == cv2.CAP_PROP_FRAME_COUNT else 10
+    found = frames_of(path, every)
+    numbers = [frame.number for frame in found]
+    assert numbers == sorted(set(numbers))
+    read = [number for number, kind in enumerate(frames) if kind == "1" and number % every == 0]
+    assert [frame.number for frame in found if frame.error is None] == read
+    assert all(int(frame.image.mean()) == frame.number for frame in found if frame.error is None)
+    errors = {frame.number: frame.error for frame in found if frame.error}
+    assert errors.keys() == lost.keys()
+    assert all(error.endswith(lost[number]) for number, error in errors.items())
+
+
+def test_the_way_into_a_camera_is_nobody_elses(captures, clock):
+    address = "rtsp://user:p@ss@camera.local:554/street"
+    captures.scripts[address] = [shot(1, 3)]
+    (part,) = open_source(address)
+    assert part.name == "rtsp://camera.local:554/street"
+    (frame,) = read_frames(part)
+    assert frame.source == part.name and frame.name.as_posix() == "rtsp-camera.local:554/street/000000.jpg"
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ def test_costs_are_drawn_where_students_differ_in_them(macs, panels, tmp_path, m
     rows = [
         row("labels", 40.0, macs=macs[0] and macs[0] * 10**6),
         row("taught", 42.0, macs=macs[1] and macs[1] * 10**6),
-        row("thunder", 35.0, shelf=True),
+        row("a$x^{$_", 35.0, shelf=True),
     ]
     draw_chart(rows, tmp_path / "chart.png")
     assert read_image(tmp_path / "chart.png").shape[1] == 1100
     (figure,) = drawn
     assert len(figure.axes) == panels
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["thunder", "taught", "labels"]
+    assert names == ["a$x^{$_", "taught", "labels"]
 
 
 def recording(save, drawn):
