@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ _TYPES = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
+_EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])", re.S)
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
@@ -120,6 +123,20 @@ class OnnxFile:
         except Exception as error:
             fail(str(self.path), _one_line(error), "inputs " + ", ".join(map(str, self.inputs.values())))
         return dict(zip(self.outputs, results, strict=True))
+
+
+def onnx_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of an ONNX file with the weights that it keeps in other files (external data)."""
+    path = Path(path)
+    content = path.read_bytes()
+    digest = hashlib.sha256(content)
+    # protobuf: the text "location", then a text of at most 127 bytes
+    named = {content[at.end() : at.end() + at[1][0]] for at in _EXTERNAL.finditer(content)}
+    for name in sorted(named):
+        other = path.parent / os.fsdecode(name) if b"\0" not in name else path
+        if other != path and other.is_file():
+            digest.update(other.read_bytes())
+    return digest.hexdigest()
 
 
 def is_cpu(device: object) -> bool:

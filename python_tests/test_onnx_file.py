@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cdkd_ext.errors import InputError
-from cdkd_ext.onnx_file import OnnxFile
+from cdkd_ext.onnx_file import OnnxFile, onnx_digest
 
 
 @pytest.fixture
@@ -88,3 +89,24 @@ except ModuleNotFoundError as error:
     assert done.stdout == "onnxruntime is missing; an ONNX file needs `pip install 'cdkd-ext[onnx]'`\n", (
         done.stderr
     )
+
+
+def test_a_digest_is_of_all_the_weights(doubled: Path, tmp_path: Path) -> None:
+    content = doubled.read_bytes()
+    assert onnx_digest(doubled) == hashlib.sha256(content).hexdigest()
+    onnx = pytest.importorskip("onnx")
+    from onnx import numpy_helper
+
+    digests = set()
+    for value in (2.0, 3.0):
+        weight = numpy_helper.from_array(np.full((64, 64), value, np.float32), "weight")
+        node = onnx.helper.make_node("MatMul", ["x", "weight"], ["y"])
+        x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 64]) for name in "xy")
+        model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [x], [y], [weight]))
+        path = tmp_path / "split.onnx"
+        onnx.save(model, path, save_as_external_data=True, location="split.onnx.data", size_threshold=0)
+        assert (tmp_path / "split.onnx.data").stat().st_size == 4 * 64 * 64
+        digests.add((hashlib.sha256(path.read_bytes()).hexdigest(), onnx_digest(path)))
+        (tmp_path / "split.onnx.data").unlink()
+    # one graph, two networks
+    assert len({graph for graph, _ in digests}) == 1 and len(digests) == 2

@@ -83,6 +83,8 @@ def adapt(
         "nothing for a network of one's own",
     )
     options = TeacherOptions(preset=config.preset)
+    there = network is not None or Path(config.model).exists()
+    check(there, "model", config.model, "an existing file")
     network = network or load_adaptable(config.model, options, config.input_size)
     network = network.to(accelerator.device)
     config.resolutions().check_below(network.input_size[0])

@@ -149,6 +149,7 @@ class AdaptationTrainer(Trainee[AdaptationConfig]):
         """Take a state, or measure the unchanged network."""
         if state is not None:
             self._restore(state)
+            self._end_if_stalled()
         else:
             self.history.append({"epoch": 0, "step": 0, **self._measure()})
 
@@ -164,10 +165,9 @@ class AdaptationTrainer(Trainee[AdaptationConfig]):
         self._next_epoch(epoch)
         if self._is_best(record):
             self._save(self.output / self.task.network.file_name)
-        if self._stalled():
-            self.epochs_done = self.config.epochs
         self._write(self.epochs_done)
         self._write_metrics()
+        self._end_if_stalled()
         return record
 
     def _say_if_shaken(self) -> None:
@@ -179,6 +179,11 @@ class AdaptationTrainer(Trainee[AdaptationConfig]):
                 f"the agreement fell from {before:.1f} to {after:.1f}: a tenth of the learning rate "
                 f"(--optimizer.learning_rate {rate / 10:g}) keeps more of what the network knows"
             )
+
+    def _end_if_stalled(self) -> None:
+        # not in what is written: with another `patience` the run may go on from there
+        if self._stalled():
+            self.epochs_done = self.config.epochs
 
     def _stalled(self) -> bool:
         """Whether the agreement has not risen for as many measurements as `patience` says."""

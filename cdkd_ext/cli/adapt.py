@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from cdkd_ext.adaptation import AdaptationConfig, adapt
-from cdkd_ext.cli.configured import check_filled, configured_parser, expand, naming_stops, parse
+from cdkd_ext.cli.configured import check_filled, configured_parser, expand, gives_output, naming_stops, parse
 from cdkd_ext.cli.memory import keep_freed_memory
 
 
@@ -27,9 +27,9 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(parser, expand(given))
     config = AdaptationConfig(**{field.name: options[field.name] for field in fields(AdaptationConfig)})
     check_filled(config)
-    if options.resume:
+    if options.resume and not gives_output(arguments):
         # not where the run says that it is: it may have been moved or copied
         config = replace(config, output=options.resume)
     keep_freed_memory()
     with naming_stops():
-        adapt(config, resume=bool(options.resume))
+        adapt(config, resume=options.resume or False)

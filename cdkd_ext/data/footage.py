@@ -23,6 +23,7 @@ from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.files import known_digest, write_json
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
+from cdkd_ext.onnx_file import onnx_digest
 
 _logger = logging.getLogger(__name__)
 _PLACE = "{file}"  # in what is kept of a broken image, whose copy may lie elsewhere
@@ -145,9 +146,9 @@ def _file_of_seen(config: DataConfig, folder: Path) -> Path:
     """Where to keep what was seen: a file for each detector with its options."""
     if not config.detector:
         return folder / "images.json"
-    digest = hashlib.sha256(Path(config.detector).read_bytes())
-    digest.update(json.dumps(asdict(config.detection), sort_keys=True).encode())
-    return folder / f"boxes-{digest.hexdigest()[:12]}.json"
+    asked = json.dumps(asdict(config.detection), sort_keys=True)
+    digest = hashlib.sha256(f"{onnx_digest(config.detector)} {asked}".encode()).hexdigest()
+    return folder / f"boxes-{digest[:12]}.json"
 
 
 def _people(

@@ -36,7 +36,7 @@ class SharedImages(Dataset[dict[str, list[dict[str, torch.Tensor]]]]):
 
     def __init__(self, datasets: Sequence[PoseDataset]) -> None:
         check(len(datasets) > 0, "datasets", "none", "at least one")
-        _check_alike(datasets)
+        check_alike(datasets)
         self.datasets = list(datasets)
 
     def __len__(self) -> int:
@@ -95,7 +95,12 @@ def _without_images(source: Any, keys: Sequence[Key]) -> Batch:
     return source.labels(keys) if isinstance(source, StoredCrops) else source.batch(keys)
 
 
-def _check_alike(datasets: Sequence[PoseDataset]) -> None:
+def check_alike(datasets: Sequence[PoseDataset]) -> None:
+    """Check that data sets show the same people in the same regions, in crops of one shape.
+
+    Raises:
+        InputError: the people, their augmentation, the seed, the padding or the crops' aspect ratio differ.
+    """
     first = datasets[0]
     for i, other in enumerate(datasets[1:], 1):
         same = len(other) == len(first) and all(map(operator.is_, other.persons, first.persons))

@@ -84,11 +84,11 @@ class AdversarialScalar(nn.Module):
         self.theta = nn.Parameter(torch.tensor(float(theta)))
 
     @classmethod
-    def between_half_and_twice(cls, value: float) -> Self:
+    def between_half_and_twice(cls, value: float, *, ramp: float = 1.0) -> Self:
         """A scalar that starts at `value` and stays between its half and its double."""
         check(0 < value < math.inf, "value", value, "a positive number")
         # sigmoid(-log 2) = 1/3 of the way from value/2 to 2·value is value
-        return cls(value / 2, value * 2, theta=-math.log(2))
+        return cls(value / 2, value * 2, theta=-math.log(2), ramp=ramp)
 
     def xi(self, progress: float) -> float:
         """Strength of the reversal at `progress`, the share of the training done."""

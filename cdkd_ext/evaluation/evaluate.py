@@ -273,7 +273,11 @@ def _device(cpu: bool) -> torch.device:
 
 
 def make_accelerator(cpu: bool, precision: str = "no") -> Accelerator:
-    """The processes, their device and precision."""
+    """The processes, their device and precision.
+
+    Raises:
+        InputError: the device does not have the precision.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, is_initialized
 
@@ -282,11 +286,9 @@ def make_accelerator(cpu: bool, precision: str = "no") -> Accelerator:
         AcceleratorState._reset_state()
     # without a GPU, Accelerate joins several processes only if it is told to stay on the CPU
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu or not torch.accelerator.is_available())
-    if (
-        precision == "bf16"
-        and accelerator.device.type == "cpu"
-        and fast_precision(accelerator.device) != "bfloat16"
-    ):
+    on_cpu = accelerator.device.type == "cpu"
+    check(precision != "fp16" or not on_cpu, "precision", "fp16 on a CPU", "no or bf16, or a GPU")
+    if precision == "bf16" and on_cpu and fast_precision(accelerator.device) != "bfloat16":
         accelerator.print(
             "precision bf16: this processor has no instructions for it and takes several times as long as in float32"
         )

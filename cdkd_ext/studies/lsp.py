@@ -17,7 +17,7 @@ from cdkd_ext.joints import JointSet
 from cdkd_ext.models import count_macs, create_model, list_models
 from cdkd_ext.studies.runs import REQUEST, LaterWords, StudyRun, run_history
 from cdkd_ext.teachers.file import TeacherFile
-from cdkd_ext.training.config import DistillationConfig, ModelConfig, TrainingConfig, check_seeds
+from cdkd_ext.training.config import PRECISIONS, DistillationConfig, ModelConfig, TrainingConfig, check_seeds
 
 SIZES = (32, 64)
 _RECIPE = "lsp_student"
@@ -140,6 +140,7 @@ class LspStudy:
         check(self.epochs > 0, "epochs", self.epochs, "a positive number")
         check(self.views >= 0, "views", self.views, "zero or more")
         check_seeds("seeds", self.seeds)
+        check_option("precision", self.precision, PRECISIONS)
         check(min(self.sizes) > 0, "sizes", min(self.sizes), "positive numbers of pixels")
         for model in self.models:
             check_option("models", model, list_models())

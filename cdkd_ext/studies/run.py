@@ -13,7 +13,7 @@ from cdkd_ext.studies.lsp import LspStudy, name_of
 from cdkd_ext.studies.report import StudyReport, make_report, write_report
 from cdkd_ext.studies.results import collect
 from cdkd_ext.studies.runs import StudyRun, run_history, run_state
-from cdkd_ext.studies.shelf import measure_shelf
+from cdkd_ext.studies.shelf import check_shelf, measure_shelf
 
 # of one core, where nothing was measured yet
 _MACS_PER_SECOND = 20e9
@@ -51,6 +51,8 @@ def lsp_study(
     files = _shelf_files(plan, shelf)
     people, truth = _people(plan, folder)
     runs = plan.runs(len(people.train), people.joints)
+    # not after hours of training
+    check_shelf(files, truth)
     reports = run_study(runs, folder, jobs=jobs, report=report) if train else []
     off_shelf = measure_shelf(
         files, truth, [*plan.sizes, None], folder / "shelf", threads=jobs, report=report

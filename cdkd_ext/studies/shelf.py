@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,20 @@ class ShelfResult:
     height: int | None
     hits: JointHits
     unknown: tuple[str, ...]
+
+
+def check_shelf(files: Mapping[str, str], truth: EvaluationSet) -> None:
+    """Check that networks can be asked about people.
+
+    Args:
+        files: as of `measure_shelf`.
+        truth: the people.
+
+    Raises:
+        InputError: a file is missing or malformed, or no joint matches.
+    """
+    for file in files.values():
+        _load(file, truth.joints, TeacherOptions(flip=True))
 
 
 def measure_shelf(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,22 @@ from cdkd_ext.errors import check, fail
 from cdkd_ext.teachers.foreign import ForeignTeacher, checked_confidence, drawn_gaussians
 from cdkd_ext.teachers.pseudo_labels import Progress, ask_teacher
 from cdkd_ext.teachers.readers import Readout
+
+
+@dataclass
+class _Labels:
+    """What a teacher said of people: keypoints (N, J, 2), confidence (N, J), and its joints' permutation of mirroring."""
+
+    keypoints: Tensor
+    confidence: Tensor
+    flip: Tensor
+
+    def move(self, device: torch.device) -> None:
+        """Put all onto a device, where they stay."""
+        if self.keypoints.device != device:
+            self.keypoints, self.confidence, self.flip = (
+                values.to(device) for values in (self.keypoints, self.confidence, self.flip)
+            )
 
 
 class AskedOnce:
@@ -48,8 +66,16 @@ class AskedOnce:
     ) -> None:
         self.network = teacher
         self.joint_map = teacher.joint_map
-        spec = teacher.teacher_spec
-        self.teacher_spec = TeacherSpec(
+        joints, count = teacher.teacher_spec.joints, teacher.teacher_spec.num_joints
+        assert joints is not None
+        self._labels = _Labels(
+            torch.empty(0, count, 2), torch.empty(0, count), torch.tensor(joints.flip_permutation)
+        )
+        self.teacher_spec = self._spec(input_size, num_bins)
+
+    def _spec(self, input_size: tuple[int, int], num_bins: tuple[int, int] | None) -> TeacherSpec:
+        spec = self.network.teacher_spec
+        return TeacherSpec(
             input_size=input_size,
             num_joints=spec.num_joints,
             joints=spec.joints,
@@ -57,12 +83,12 @@ class AskedOnce:
             padding=spec.padding,
             resample=spec.resample,
         )
-        assert spec.joints is not None
-        self._flip = torch.tensor(spec.joints.flip_permutation)
-        self._keypoints, self._confidence = (
-            torch.empty(0, spec.num_joints, 2),
-            torch.empty(0, spec.num_joints),
-        )
+
+    def for_student(self, input_size: tuple[int, int], num_bins: tuple[int, int] | None) -> AskedOnce:
+        """The same for another student of the same people, who are not asked about again."""
+        other = copy.copy(self)
+        other.teacher_spec = self._spec(input_size, num_bins)
+        return other
 
     def ask(
         self,
@@ -74,7 +100,7 @@ class AskedOnce:
     ) -> None:
         """Ask about people, whose places are the indices of `output`; see `ask_teacher` for the arguments and errors."""
         labels = ask_teacher(self.network, identity, persons, folder, progress=progress)
-        self._keypoints, self._confidence = (
+        self._labels.keypoints, self._labels.confidence = (
             torch.from_numpy(values) for values in (labels.keypoints, labels.confidence)
         )
 
@@ -88,17 +114,15 @@ class AskedOnce:
         Raises:
             InputError: nobody was asked about.
         """
-        check(len(self._keypoints) > 0, "index", "people before `ask`", "people who were asked about")
-        if self._keypoints.device != to_image.device:
-            self._keypoints, self._confidence, self._flip = (
-                values.to(to_image.device) for values in (self._keypoints, self._confidence, self._flip)
-            )
-        keypoints, confidence = self._keypoints[index], self._confidence[index]
+        labels = self._labels
+        check(len(labels.keypoints) > 0, "index", "people before `ask`", "people who were asked about")
+        labels.move(to_image.device)
+        keypoints, confidence = labels.keypoints[index], labels.confidence[index]
         (a, b), (c, d) = (row.unbind(-1) for row in to_image[:, :, :2].unbind(1))
         determinant = (a * d - b * c)[:, None]
         mirrored = determinant < 0
-        keypoints = torch.where(mirrored[..., None], keypoints[:, self._flip], keypoints)
-        confidence = torch.where(mirrored, confidence[:, self._flip], confidence)
+        keypoints = torch.where(mirrored[..., None], keypoints[:, labels.flip], keypoints)
+        confidence = torch.where(mirrored, confidence[:, labels.flip], confidence)
         x, y = (keypoints - to_image[:, None, :, 2]).unbind(-1)
         inverse = [value[:, None] / determinant for value in (d, -b, -c, a)]
         points = [inverse[0] * x + inverse[1] * y, inverse[2] * x + inverse[3] * y]
@@ -124,11 +148,11 @@ class TaughtSamples:
 
     Args:
         samples: what `EpochLoader` takes.
-        teacher: that was asked about the same people.
+        teachers: that were asked about the same people, one for each of the students.
     """
 
-    def __init__(self, samples: Any, teacher: AskedOnce) -> None:
-        self._samples, self._teacher = samples, teacher
+    def __init__(self, samples: Any, *teachers: AskedOnce) -> None:
+        self._samples, self._teachers = samples, teachers
         if hasattr(samples, "batch"):
             self.batch = samples.batch
 
@@ -139,13 +163,14 @@ class TaughtSamples:
         return self._samples[key]
 
     def on_device(self, batch: Batch) -> Batch:
-        """Add the teacher's output; of several students' parts to the first, which speaks for all."""
+        """Add the teacher's output, for each of several students in his own bins."""
         if hasattr(self._samples, "on_device"):
             batch = self._samples.on_device(batch)
         if STUDENTS not in batch:
-            return self._taught(batch)
-        first, *others = batch[STUDENTS]
-        return {**batch, STUDENTS: [self._taught(first), *others]}
+            return _taught(batch, self._teachers[0])
+        parts = zip(batch[STUDENTS], self._teachers, strict=True)
+        return {**batch, STUDENTS: [_taught(part, teacher) for part, teacher in parts]}
 
-    def _taught(self, part: Batch) -> Batch:
-        return {**part, "teacher_output": self._teacher.output(part["index"], part["to_image"])}
+
+def _taught(part: Batch, teacher: AskedOnce) -> Batch:
+    return {**part, "teacher_output": teacher.output(part["index"], part["to_image"])}

@@ -15,7 +15,7 @@ from cdkd_ext.errors import check
 from cdkd_ext.files import read_yaml
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelSpec, PoseNetwork
-from cdkd_ext.onnx_file import OnnxFile
+from cdkd_ext.onnx_file import OnnxFile, onnx_digest
 from cdkd_ext.teachers.description import TeacherDescription
 from cdkd_ext.teachers.foreign import ForeignTeacher
 from cdkd_ext.teachers.frozen import FrozenTeacher
@@ -114,7 +114,7 @@ class TeacherFile:
         spec = asdict(teacher.teacher_spec)
         given = [asdict(teacher.description), asked, spec, teacher.joint_map.sources, teacher.drawn_for]
         told = json.dumps(given, default=str)
-        return f"{file_hash(self.described()[0])} {told}"
+        return f"{onnx_digest(self.described()[0])} {told}"
 
     def described(self) -> tuple[Path, TeacherDescription]:
         """The ONNX file of a network that is not of this package, and its description.

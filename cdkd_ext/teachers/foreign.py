@@ -224,6 +224,11 @@ class ForeignTeacher:
         return Readout(keypoints, confidence)
 
     @property
+    def draws(self) -> bool:
+        """Whether all targets are Gaussians in the student's own classes."""
+        return self._draws
+
+    @property
     def drawn_for(self) -> tuple[int, int] | None:
         """The student's classes (x, y) that Gaussians are as wide as; None where none are drawn."""
         return self._student_bins if self._draws or not self.joint_map.is_identity else None

@@ -20,7 +20,7 @@ from cdkd_ext.data.loading import People, training_set
 from cdkd_ext.data.mirrored_views import MirroredViews
 from cdkd_ext.data.mixed_batches import MixedBatches
 from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
-from cdkd_ext.data.shared_samples import SharedBatches, SharedImages
+from cdkd_ext.data.shared_samples import SharedBatches, SharedImages, check_alike
 from cdkd_ext.data.stored_crops import StoredCrops, build_stored_crops
 from cdkd_ext.distillation import TeacherOutput, mirror_output
 from cdkd_ext.distillation.mirroring import check_mirrors
@@ -155,7 +155,7 @@ def build_task(
     if config.model.weights:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
-    teacher = shared
+    teacher = _for_another(shared, spec)
     if shared is None or isinstance(shared, FrozenTeacher):
         # loaded in any case: what it draws, the projectors are drawn after
         loaded = load_teacher(config, spec, people.joints, accelerator)
@@ -168,6 +168,22 @@ def build_task(
     learns = asked is not None or terms["cca"] is not None
     check(learns, "cca.enabled", "false, for a teacher that is asked about people", "true")
     return DistillationTask(student, asked, label_loss=label_loss, **terms), teacher
+
+
+def _for_another(teacher: AnyTeacher | None, student: ModelSpec) -> AnyTeacher | None:
+    """A teacher that was loaded for one student, for another.
+
+    Raises:
+        InputError: it says the same to all, and draws it for the first one's classes.
+    """
+    places = student.method.places(student)
+    if isinstance(teacher, AskedOnce):
+        return teacher.for_student(student.input_size, places)
+    if isinstance(teacher, ForeignTeacher) and teacher.draws:
+        got = f"Gaussians over {teacher.drawn_for} classes beside a student of {places}"
+        expected = "`ask: people`, or students of as many classes each"
+        check(places in (None, teacher.drawn_for), "teacher_options", got, expected)
+    return teacher
 
 
 def load_teacher(
@@ -190,6 +206,8 @@ def load_teacher(
     if isinstance(teacher, ForeignTeacher):
         accelerator.print(f"joints of {file.path}: {teacher.joint_map}")
         return AskedOnce(teacher, student.input_size, places) if once else teacher
+    # before it is asked: what is stored tells which outputs there are
+    teacher.tokens = config.uses_tokens()
     check_joints("teacher", file.path, teacher.spec.joints, joints)
     check(not once, "teacher_options.ask", "people, for a checkpoint of this package", "views")
     return teacher
@@ -245,13 +263,17 @@ def ask_about_people(
 
 
 def build_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: ViewTeacher | None, accelerator: Accelerator
+    config: TrainingConfig,
+    dataset: PoseDataset,
+    teacher: ViewTeacher | None,
+    accelerator: Accelerator,
+    features: bool = False,
 ) -> FixedViews:
-    """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet."""
+    """Store the run's fixed views and its teacher's outputs for them, where they are not stored yet; see `build_samples`."""
     cache, views, workers = cache_folder(config), config.data.views, config.data.workers
     file = config.teacher_file()
     if config.data.teacher_cache == "compact" or config.data.view_images == "jpeg":
-        return _build_sharded_views(config, dataset, teacher, accelerator)
+        return _build_sharded_views(config, dataset, teacher, accelerator, features)
     with accelerator.main_process_first():
         stored = build_student_views(dataset, views, cache, workers=workers)
         if file is None or teacher is None:
@@ -262,7 +284,11 @@ def build_views(
 
 
 def _build_sharded_views(
-    config: TrainingConfig, dataset: PoseDataset, teacher: ViewTeacher | None, accelerator: Accelerator
+    config: TrainingConfig,
+    dataset: PoseDataset,
+    teacher: ViewTeacher | None,
+    accelerator: Accelerator,
+    features: bool,
 ) -> FixedViews:
     """As `build_views`, in shards: all processes of the run fill them together."""
     cache, views, workers = cache_folder(config), config.data.views, config.data.workers
@@ -273,7 +299,7 @@ def _build_sharded_views(
         return FixedViews(stored)
     identity = file.identity(teacher)
     if config.data.teacher_cache == "compact":
-        features = config.uses_features()
+        features = features or config.uses_features()
         outputs = build_compact_outputs(
             dataset, views, cache, teacher, identity, features=features, workers=workers
         )
@@ -289,6 +315,7 @@ def build_samples(
     teacher: ViewTeacher | None,
     accelerator: Accelerator,
     shared: ViewTeacher | None = None,
+    features: bool = False,
 ) -> PoseDataset | FixedViews | StoredCrops:
     """Where the run's samples come from: fixed views, stored crops, or the images themselves.
 
@@ -298,9 +325,10 @@ def build_samples(
         teacher: whose outputs for fixed views are stored with them.
         accelerator: the processes.
         shared: whose outputs for fixed views come from another student's samples.
+        features: keep the teacher's feature maps for another student.
     """
     if config.data.views:
-        views = build_views(config, dataset, teacher, accelerator)
+        views = build_views(config, dataset, teacher, accelerator, features)
         return (
             views.with_mirrored(_mirrored(config, dataset, teacher or shared))
             if config.data.mirror_views
@@ -394,7 +422,7 @@ def build_loader(
     configs: Sequence[TrainingConfig],
     datasets: Sequence[PoseDataset],
     order: EpochBatches,
-    teacher: AnyTeacher | None,
+    teachers: Sequence[AnyTeacher | None],
     accelerator: Accelerator,
 ) -> EpochLoader:
     """This process's batches in their order, of fixed views where the run has them.
@@ -403,17 +431,17 @@ def build_loader(
         configs: of the run, or of several that share all that concerns the data.
         datasets: of the runs.
         order: of the batches.
-        teacher: whose outputs for fixed views are stored.
+        teachers: of the runs; the first one's outputs for fixed views are stored.
         accelerator: the processes.
     """
-    config = configs[0]
+    config, teacher = configs[0], teachers[0]
     on_gpu = accelerator.device.type == "cuda"
     # stored views are read faster than another process could send them; but this one has a GPU to keep busy
     workers = config.data.workers if on_gpu or not config.data.views else 0
     if isinstance(teacher, AskedOnce):
         samples: Any = _shared_samples(configs, datasets, None, accelerator)
         ask_about_people(config, datasets[0], teacher, accelerator)
-        samples = TaughtSamples(samples, teacher)
+        samples = TaughtSamples(samples, *(own for own in teachers if isinstance(own, AskedOnce)))
     else:
         samples = _shared_samples(configs, datasets, teacher, accelerator)
     return EpochLoader(samples, order, workers=workers, pin_memory=on_gpu)
@@ -429,14 +457,16 @@ def _shared_samples(
     data = configs[0].data
     if len(configs) == 1:
         return build_samples(configs[0], datasets[0], teacher, accelerator)
+    check_alike(datasets)
     if not data.views and not data.stored_crops:
         return SharedImages(datasets)
     # the first one's teacher outputs are for all; without a folder of its own the cache is the first run's
     cached = [replace(config, output=configs[0].output) for config in configs]
+    features = any(config.uses_features() for config in configs)
     teachers = [teacher, *([None] * (len(datasets) - 1))]
     return SharedBatches(
         [
-            build_samples(config, dataset, own, accelerator, teacher)
+            build_samples(config, dataset, own, accelerator, teacher, features)
             for config, dataset, own in zip(cached, datasets, teachers, strict=True)
         ]
     )

@@ -101,7 +101,7 @@ def plan_cache(config: DistillationConfig, rates: CacheRates = CacheRates()) -> 
     return CachePlan(
         bytes=_bytes(samples, output),
         views=views,
-        people=({} if config.data.root is None else {"this data set": len(dataset)}) | PEOPLE,
+        people=({"this data set": len(dataset)} if config.data.root or config.data.images else {}) | PEOPLE,
         load=rates.load or load,
         teacher=rates.teacher or ask,
         workers=config.data.workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
@@ -40,6 +41,7 @@ from cdkd_ext.training.pair import (
 )
 from cdkd_ext.training.task import DistillationTask
 
+PRECISIONS = ("no", "bf16", "fp16")
 # as many as NumPy's generators take
 _SEEDS = 2**32
 
@@ -222,7 +224,7 @@ class TrainingConfig:
             check_option("data.resample", self.data.resample, RESAMPLINGS)
         self.optimizer.validate()
         check_option("simcc_score", self.simcc_score, ("min", "max", "mean"))
-        check_option("precision", self.precision, ("no", "bf16", "fp16"))
+        check_option("precision", self.precision, PRECISIONS)
 
     def teacher_file(self) -> TeacherFile | None:
         """The file of the network that teaches, if there is one."""
@@ -230,6 +232,10 @@ class TrainingConfig:
 
     def uses_features(self) -> bool:
         """Whether the student learns from the teacher's feature maps."""
+        return False
+
+    def uses_tokens(self) -> bool:
+        """Whether the student learns from the tokens of the teacher's transformer."""
         return False
 
     def terms(self, student: DescribedNetwork, teacher: object) -> dict[str, Any]:
@@ -417,13 +423,20 @@ class TemperatureConfig:
         return ETHT(self.tau_min, self.tau_max, self.theta, ramp=self.ramp, detach_scale=self.detach_scale)
 
     def build_alpha(self, weight: float) -> float | AdversarialScalar:
-        """α, fixed or learnt, from its value at the start."""
-        learnt = self.learn_weights or self.learn_alpha
-        return AdversarialScalar.between_half_and_twice(weight) if learnt else weight
+        """α, fixed or learnt, from its value at the start.
+
+        Raises:
+            InputError: it is learnt, and 0.
+        """
+        return self._learnt("sape.weight", weight) if self.learn_weights or self.learn_alpha else weight
 
     def build_beta(self, weight: float) -> float | AdversarialScalar:
         """β, as `build_alpha`."""
-        return AdversarialScalar.between_half_and_twice(weight) if self.learn_weights else weight
+        return self._learnt("cca.weight", weight) if self.learn_weights else weight
+
+    def _learnt(self, option: str, weight: float) -> AdversarialScalar:
+        check(weight > 0, option, weight, "a positive number where it is learnt (temperature)")
+        return AdversarialScalar.between_half_and_twice(weight, ramp=self.ramp)
 
     def build_optimizer(self, task: DistillationTask) -> torch.optim.Optimizer | None:
         """Plain SGD of what is learnt against the loss: Adam would normalise the reversal's ξ away."""
@@ -467,6 +480,8 @@ class DistillationConfig(TrainingConfig):
         check_option("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS)
         check(self.teacher, "teacher", "nothing", "the path of a checkpoint (--teacher FILE)")
         self.teacher_options.validate()
+        rate = self.temperature.learning_rate
+        check(0 <= rate < math.inf, "temperature.learning_rate", rate, "a finite number of at least 0")
         check(self.watched_people > 0, "watched_people", self.watched_people, "a positive number")
         check(
             self.uses_features() or self._has_others(),
@@ -482,6 +497,10 @@ class DistillationConfig(TrainingConfig):
     def uses_features(self) -> bool:
         """Whether the student learns from the teacher's feature maps."""
         return self.sape.used(beside=self._has_others())
+
+    def uses_tokens(self) -> bool:
+        """Whether the student learns from the tokens of the teacher's transformer."""
+        return self.teaching.enabled
 
     def _has_others(self) -> bool:
         """Whether there are terms beside SAPE's."""

@@ -158,7 +158,8 @@ def _train(
     specs = [
         student_spec(config, people.joints, source) for config, source in zip(configs, sources, strict=True)
     ]
-    tasks, teacher = _build_tasks(configs, people, specs, accelerator)
+    tasks, teachers = _build_tasks(configs, people, specs, accelerator)
+    teacher = teachers[0]
     for task, spec, source, state in zip(tasks, specs, sources, states, strict=True):
         if source is not None and state is not None:
             check_fits(state, source, spec, task.state_dict())
@@ -173,7 +174,7 @@ def _train(
         _begin_folders(configs, sources)
         if folder is not None:
             save_students(folder, seed, [config.output for config in configs])
-    loader = build_loader(drawn, datasets, order, teacher, accelerator)
+    loader = build_loader(drawn, datasets, order, teachers, accelerator)
     validations = [
         build_validation(config, people, spec, accelerator, teacher, cache_folder(first))
         for config, spec in zip(configs, specs, strict=True)
@@ -187,7 +188,8 @@ def _train(
     with tf32(first.tf32):
         records = train_together(trainers, states, teacher if len(trainers) > 1 else None)
     for output, record in zip(outputs, records, strict=True):
-        metrics = describe(record) if people.val is not None or METRIC in record else "not validated"
+        # a run may go on to an epoch after which it was not validated
+        metrics = describe(record) if "people" in record else "not validated"
         accelerator.print(f"{metrics}; checkpoints in {output}")
     return records
 
@@ -203,15 +205,16 @@ def _read_as(config: TrainingConfig, people: People) -> str:
 
 def _build_tasks(
     configs: Sequence[TrainingConfig], people: People, specs: Sequence[ModelSpec], accelerator: Accelerator
-) -> tuple[list[DistillationTask], AnyTeacher | None]:
-    """Each run's student with its losses, from its own seed, and the teacher of all."""
+) -> tuple[list[DistillationTask], list[AnyTeacher | None]]:
+    """Each run's student with its losses, from its own seed, and what all have one teacher say to it."""
     tasks: list[DistillationTask] = []
-    teacher: AnyTeacher | None = None
+    teachers: list[AnyTeacher | None] = []
     for config, spec in zip(configs, specs, strict=True):
         set_seed(config.seed)
-        task, teacher = build_task(config, people, spec, accelerator, teacher)
+        task, teacher = build_task(config, people, spec, accelerator, teachers[0] if teachers else None)
         tasks.append(task)
-    return tasks, teacher
+        teachers.append(teacher)
+    return tasks, teachers
 
 
 def _begin_folders(configs: Sequence[TrainingConfig], sources: Sequence[Path | None]) -> None:

@@ -163,6 +163,10 @@ def test_a_training_ends_early_where_the_agreement_stalls(config, tmp_path):
     # and is over
     adapt(replace(config, optimizer=optimizer, steps=40, patience=2), resume=True)
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]) == 4
+    # with more patience it goes on from there
+    adapt(replace(config, optimizer=optimizer, steps=24, patience=0), resume=True)
+    history = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]
+    assert [record["step"] for record in history] == [0, 4, 8, 12, 16, 20, 24]
 
 
 def test_the_best_weights_are_kept_or_the_last(config, tmp_path, monkeypatch):
@@ -269,6 +273,10 @@ def test_the_command_adapts_and_goes_on(config, pose_file, drawn_people, tmp_pat
     assert main(["adapt", "--resume", str(tmp_path / "moved"), "--steps", "6"]) == 0
     assert json.loads((tmp_path / "moved/metrics.json").read_text())["epochs"][-1]["step"] == 6
     assert json.loads((tmp_path / "cli/metrics.json").read_text())["epochs"][-1]["step"] == 4
+    words = ["adapt", "--resume", str(tmp_path / "cli"), "--output", str(tmp_path / "new"), "--steps", "6"]
+    assert main(words) == 2
+    assert "resume: expected" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert json.loads((tmp_path / "cli/metrics.json").read_text())["epochs"][-1]["step"] == 4
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(config):
@@ -284,6 +292,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
             {"model": ""},
             "model: expected an ONNX file, a YAML file that describes one, or a run, got nothing",
         ),
+        ({"model": "gone.onnx"}, "model: expected an existing file, got gone.onnx"),
         ({"size": "64"}, "size: expected less than the network's own 64 pixels, got 64"),
         ({"size": "tiny"}, "size: expected pixels"),
         ({"steps": 9}, "steps: expected a multiple of check_every, 4, got 9"),

@@ -243,6 +243,9 @@ def test_a_difference_counts_what_moved(exported, heatmap):
     assert found.scores == pytest.approx(0.03) and "5 crops of tests" in str(found)
     with pytest.raises(InputError):
         found.refuse_large(exported.path)
+    found.refuse_nan(exported.path)
+    with pytest.raises(InputError, match="expected keypoints and scores, got some that are NaN"):
+        Difference.between(Still(0.0), Still(np.nan), crops, "tests").refuse_nan(exported.path)
     # what the same function in other steps does not keep either says nothing
     found = Difference.between(Still(0.0), Still(0.05), crops, "tests", rounded=[Still(0.0), Still(0.02)])
     assert (found.pixels, found.moved) == (pytest.approx(0.05), 0)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cdkd_ext.cli import main
 from cdkd_ext.deployment import write_web_page
 from cdkd_ext.deployment.crop_decoder import CropDecoder
 from cdkd_ext.deployment.export import described
@@ -75,7 +76,7 @@ def test_the_folder_has_all_that_the_page_asks_for(model, runtime, tmp_path):
     assert (page.parent / "model.onnx").read_bytes() == model.read_bytes()
 
 
-def test_mistakes_are_named(model, runtime, tmp_path, make_graph):
+def test_mistakes_are_named(model, runtime, tmp_path, make_graph, capsys):
     with pytest.raises(
         InputError, match="web_runtime: expected the folder dist of the npm package onnxruntime-web"
     ):
@@ -84,6 +85,9 @@ def test_mistakes_are_named(model, runtime, tmp_path, make_graph):
         write_web_page(make_graph(), tmp_path / "site", runtime)
     with pytest.raises(InputError, match="web: expected a new or empty folder"):
         write_web_page(model, runtime, runtime)
+    # not after minutes of exporting
+    assert main(["export", "none", f"--web={runtime}", f"--web_runtime={runtime}"]) == 2
+    assert "web: expected a new or empty folder" in capsys.readouterr().err
     (runtime / RUNTIME_FILES[0]).unlink()
     with pytest.raises(InputError, match=f"without {RUNTIME_FILES[0]}"):
         write_web_page(model, tmp_path / "site", runtime)

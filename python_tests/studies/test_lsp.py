@@ -238,6 +238,13 @@ def test_mistakes_are_named(drawn_people: Path, teacher: str, tmp_path: Path) ->
         plan_of(drawn_people, teacher, models=("small",))
     with pytest.raises(InputError, match="shelf: expected an existing file"):
         lsp_study(plan_of(drawn_people, teacher), str(tmp_path), shelf=["none.onnx"])
+    with pytest.raises(InputError, match="precision: expected one of 'no', 'bf16', 'fp16', got 'fp8'"):
+        plan_of(drawn_people, teacher, precision="fp8")
+    # before anything is trained
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"broken\.onnx: expected an ONNX file that onnxruntime can run"):
+        lsp_study(plan_of(drawn_people, teacher), str(tmp_path), shelf=[str(tmp_path / "broken.onnx")])
+    assert not list(tmp_path.glob("*/log.txt"))
     with pytest.raises(InputError, match=r"data\.root: expected an existing folder"):
         plan_text(plan_of(tmp_path / "none", teacher), str(tmp_path))
     assert main(["study", "coco"]) == 2 and main(["study", "lsp"]) == 2

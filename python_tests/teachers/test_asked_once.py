@@ -126,8 +126,19 @@ def test_samples_are_taught_on_the_device(people, tmp_path):
     alone = samples.on_device(batch)["teacher_output"]
     expected = teacher.output(batch["index"], batch["to_image"])
     torch.testing.assert_close(alone.logits_x, expected.logits_x)
-    both = samples.on_device({"students": [batch, batch]})["students"]
-    assert "teacher_output" in both[0] and "teacher_output" not in both[1]
+    # another student's crops are twice as large, with as many times as many classes
+    other = teacher.for_student((2 * SIDE, 2 * SIDE), (2 * BINS[0], 2 * BINS[1]))
+    to_image = batch["to_image"].clone()
+    to_image[:, :, :2] /= 2
+    larger = {**batch, "to_image": to_image}
+    first, second = TaughtSamples(dataset(people), teacher, other).on_device({"students": [batch, larger]})[
+        "students"
+    ]
+    torch.testing.assert_close(first["teacher_output"].logits_x, expected.logits_x)
+    assert second["teacher_output"].logits_x.shape[-1] == 2 * BINS[0]
+    torch.testing.assert_close(second["teacher_output"].confidence, expected.confidence)
+    best = second["teacher_output"].logits_x.argmax(-1) / 2 - expected.logits_x.argmax(-1)
+    assert best[expected.confidence > 0].abs().max() <= 1
 
 
 @pytest.mark.gpu

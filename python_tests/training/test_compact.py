@@ -15,6 +15,7 @@ from cdkd_ext.training import (
     ModelConfig,
     SAPEConfig,
     TrainingConfig,
+    distill_students,
     prepare_views,
     train,
 )
@@ -74,6 +75,16 @@ def test_students_of_several_sizes_share_one_compact_pass(drawn_people, tmp_path
         config.sape.enabled = False
         assert train(config)["cca"] > 0
     assert sum(asked) == 48
+
+
+def test_features_are_kept_for_whoever_uses_them(drawn_people, tmp_path, teacher):
+    data = DataConfig(
+        root=str(drawn_people), workers=0, views=1, cache=str(tmp_path / "cache"), teacher_cache="compact"
+    )
+    first, second = (distilled(tmp_path / name, teacher, data, epochs=1) for name in ("a", "b"))
+    first.sape = SAPEConfig(enabled=False)
+    records = distill_students([first, second])
+    assert "sape" not in records[0] and records[1]["sape"] > 0
 
 
 @pytest.mark.parametrize(("field", "value"), [("teacher_cache", "sparse"), ("view_images", "png")])

@@ -116,12 +116,24 @@ def test_one_answer_serves_views_of_all_kinds_and_students_of_all_sizes(config, 
             )
             for side in (32, 64)
         ]
-        small, large = distill_students(sizes)
-        alone = distill(replace(sizes[0], output=str(tmp_path / f"{name}_alone")))
-        assert alone["cca"] == pytest.approx(small["cca"], rel=1e-5)
-        assert large["cca"] > 0
+        for together, own in zip(distill_students(sizes), sizes, strict=True):
+            alone = distill(replace(own, output=f"{own.output}_alone"))
+            assert alone["cca"] == pytest.approx(together["cca"], rel=1e-4) and alone["cca"] > 0
     assert len(list((tmp_path / "cache").glob("keypoints-*.npz"))) == 1
     assert not list((tmp_path / "cache").glob("teacher-*"))
+
+
+def test_what_is_drawn_for_one_student_is_not_taken_for_another_s(config, tmp_path):
+    drawn = replace(config, teacher_options=replace(config.teacher_options, targets="keypoints"))
+    sizes = [
+        replace(drawn, output=str(tmp_path / str(side)), model=replace(STUDENT, input_size=(side, side)))
+        for side in (32, 64)
+    ]
+    got = r"Gaussians over \(64, 64\) classes beside a student of \(128, 128\)"
+    with pytest.raises(InputError, match=f"teacher_options: expected `ask: people`, .*, got {got}"):
+        distill_students(sizes)
+    same = replace(sizes[1], model=replace(STUDENT, input_size=(64, 64), split_ratio=1.0))
+    assert len(distill_students([sizes[0], same])) == 2
 
 
 HEATMAPS = replace(STUDENT, name="lowres_small", head="heatmap", decoding="dark")
@@ -150,8 +162,8 @@ def test_keypoints_teach_heatmaps_what_labels_at_their_places_teach(config, tmp_
     asked.ask("teacher", persons, tmp_path)
     to_image = torch.tensor([[[4.0, 0.0, 10.0], [0.0, 4.0, 5.0]]])
     # on cells, of two pixels, where a Gaussian is 1 high
-    keypoints = 2 * ((asked._keypoints - to_image[:, None, :, 2]) / 8).round()
-    asked._keypoints = 4 * keypoints + to_image[:, None, :, 2]
+    keypoints = 2 * ((asked._labels.keypoints - to_image[:, None, :, 2]) / 8).round()
+    asked._labels.keypoints = 4 * keypoints + to_image[:, None, :, 2]
     index = torch.tensor([0])
     keypoints, said = keypoints[index], asked.output(index, to_image)
     task = DistillationTask(

@@ -166,6 +166,22 @@ def test_fewer_epochs_than_done_change_nothing(drawn_people, run):
     assert main(["train", "--resume", str(run)]) == 0
 
 
+def test_a_run_may_end_without_a_validation(drawn_people, tmp_path, monkeypatch, capsys):
+    configuration = replace(plain(drawn_people, tmp_path), epochs=4, evaluate_every=3)
+    trained = Trainer.finish_epoch
+
+    def stopped(self, epoch):
+        trained(self, epoch)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun):
+        patch.setattr(Trainer, "finish_epoch", stopped)
+        train(configuration)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path), "--epochs=1"]) == 0
+    assert f"not validated; checkpoints in {tmp_path}" in capsys.readouterr().out
+
+
 def test_other_joints_are_refused(drawn_people, run, tmp_path):
     data = shutil.copytree(drawn_people, tmp_path / "data")
     for split in ("train", "val"):

@@ -21,6 +21,7 @@ from cdkd_ext.evaluation import evaluate_checkpoint
 from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
 from cdkd_ext.models import create_model
 from cdkd_ext.training import (
+    CCAConfig,
     DistillationConfig,
     InterruptedRun,
     ModelConfig,
@@ -30,9 +31,11 @@ from cdkd_ext.training import (
     Trainer,
     TrainingConfig,
     distill,
+    prepare_views,
     train,
 )
 from cdkd_ext.training.build import build_dataset, student_spec
+from cdkd_ext.training.config import TeachingConfig
 
 STUDENT = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), split_ratio=2.0)
 TEACHER = ModelConfig(name="hrnet_w8_small", input_size=(64, 64), split_ratio=2.0)
@@ -428,6 +431,7 @@ def test_a_teacher_of_other_joints_is_refused(drawn_people, tmp_path):
     [
         ({"epochs": 0}, "epochs: expected a positive number, got 0"),
         ({"batch_size": -1}, "batch_size: expected"),
+        ({"precision": "fp16", "cpu": True}, "precision: expected no or bf16, or a GPU, got fp16 on a CPU"),
         ({"optimizer": OptimizerConfig(learning_rate=0.0)}, r"optimizer\.learning_rate: expected"),
         ({"model": ModelConfig(name="hrnet_w8_small", input_size=(33, 32))}, "input_size: expected"),
         ({"model": ModelConfig(name="resnet9000")}, "name: expected one of"),
@@ -507,3 +511,33 @@ def test_the_two_commands_of_the_package(drawn_people, tmp_path, teacher):
     record = distill(distilled(drawn_people, tmp_path, teacher, epochs=1))
     assert record["cca"] > 0
     assert distill(distilled(drawn_people, tmp_path, teacher, epochs=1), resume=True) == record
+
+
+def test_what_is_stored_of_a_teacher_is_what_its_student_asks_for(drawn_people, tmp_path):
+    """`cdkd cache build` stores for the very run that follows."""
+    teacher = create_model(
+        "hrnet_w8_small",
+        input_size=(32, 32),
+        num_joints=16,
+        joints=MPII_JOINTS,
+        head="tokenpose_b",
+        depth=1,
+        patch=2,
+    )
+    save_model(teacher, tmp_path / "teacher.safetensors")
+    data = DataConfig(root=str(drawn_people), workers=0, views=1, cache=str(tmp_path / "cache"))
+    student = ModelConfig(name="hrnet_w8_small", input_size=(32, 32), head="distilpose", depth=1)
+    config = DistillationConfig(
+        output=str(tmp_path / "run"),
+        teacher=str(tmp_path / "teacher.safetensors"),
+        model=student,
+        data=data,
+        cca=CCAConfig(enabled=False),
+        teaching=TeachingConfig(enabled=True),
+        epochs=1,
+        batch_size=16,
+    )
+    prepare_views(config)
+    before = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    distill(config)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == before

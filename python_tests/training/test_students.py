@@ -12,9 +12,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from cdkd_ext.checkpoints import save_model
 from cdkd_ext.cli import main
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import InputError
+from cdkd_ext.joints import MPII_JOINTS
+from cdkd_ext.models import create_model
 from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training import (
     DistillationConfig,
@@ -180,6 +183,22 @@ def test_what_they_share(
 def test_fp16_has_one_loss_scale(drawn_people: Path, tmp_path: Path, teacher: Path) -> None:
     with pytest.raises(InputError, match="precision: expected no or bf16, got fp16 for several students"):
         distill_students(students(drawn_people, tmp_path, teacher, precision="fp16"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"views": 1}, {"stored_crops": True}])
+def test_they_share_a_padding(
+    drawn_people: Path, tmp_path: Path, teacher: Path, changes: dict[str, Any]
+) -> None:
+    """What is stored for one of them would show the others' people at other places."""
+    spec = replace(SMALL.spec(MPII_JOINTS), padding=1.6)
+    save_model(create_model(spec), tmp_path / "start.safetensors")
+    configs = students(drawn_people, tmp_path / "runs", teacher, epochs=1)[:2]
+    for config in configs:
+        for name, value in changes.items():
+            setattr(config.data, name, value)
+    started = replace(SMALL, weights=str(tmp_path / "start.safetensors"))
+    with pytest.raises(InputError, match=r"datasets\[1\]\.padding: expected 1.25.*, got 1.6"):
+        distill_students([configs[0], replace(configs[1], model=started)], seed=5)
 
 
 def test_the_command(

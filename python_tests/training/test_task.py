@@ -123,6 +123,15 @@ def test_what_the_distill_command_learns_against_the_loss(options, learnt):
     assert [isinstance(terms[name], AdversarialScalar) for name in ("alpha", "beta", "tau")] == learnt
 
 
+def test_all_that_is_learnt_against_the_loss_has_one_ramp():
+    temperature = TemperatureConfig(adversarial=True, learn_weights=True, ramp=0.5)
+    terms = DistillationConfig(temperature=temperature).terms(network(), FrozenTeacher(network(64)))
+    strengths = [terms[name].xi(0.25) for name in ("alpha", "beta", "tau")]
+    assert strengths == pytest.approx([0.5] * 3)
+    with pytest.raises(InputError, match=r"sape\.weight: expected a positive number where it is learnt"):
+        temperature.build_alpha(0.0)
+
+
 def test_one_loop_trains_student_and_projectors_and_leaves_the_teacher():
     student, teacher = network(), network(64)
     before = copy.deepcopy(teacher.state_dict())
