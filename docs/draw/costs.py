@@ -25,7 +25,7 @@ _PANELS = (
         (
             _Network("Lightning", 271, 30.2, _AS_IT_IS),
             _Network("Thunder", 1220, 35.4, _AS_IT_IS, "end"),
-            _Network("lowres_base", 41, 42.8, _SCRATCH),
+            _Network("lowres_base", 41, 43.7, _SCRATCH),
             _Network("Lightning at 128", 120, 51.9, _ADAPTED, "end"),
             _Network("at 160", 188, 55.2, _ADAPTED, "end"),
             _Network("at 192", 271, 56.5, _ADAPTED, "below"),
@@ -37,7 +37,7 @@ _PANELS = (
         (
             _Network("Lightning", 271, 51.1, _AS_IT_IS),
             _Network("Thunder", 1220, 55.2, _AS_IT_IS, "end"),
-            _Network("lowres_base", 164, 57.3, _SCRATCH, "end"),
+            _Network("lowres_base", 164, 58.1, _SCRATCH),
             _Network("Lightning at 128", 120, 56.9, _ADAPTED, "end"),
             _Network("at 160", 188, 60.5, _ADAPTED, "end"),
             _Network("at 192", 271, 62.7, _ADAPTED, "end"),
@@ -47,7 +47,7 @@ _PANELS = (
 )
 _KINDS = (
     ("off the shelf, as it is", _AS_IT_IS),
-    ("from scratch, labels and teacher", _SCRATCH),
+    ("from scratch, with labels", _SCRATCH),
     ("adapted, no labels", _ADAPTED),
 )
 _WIDTH, _HEIGHT, _TOP, _PANEL = 430, 300, 70, 400
@@ -59,7 +59,7 @@ def costs() -> Drawing:
     drawing = Drawing(
         2 * _WIDTH + 60, _TOP + _HEIGHT + 70, "PCKh of the limbs' joints against multiply-accumulates"
     )
-    for x, (name, color) in zip((66, 280, 580), _KINDS, strict=True):
+    for x, (name, color) in zip((66, 280, 520), _KINDS, strict=True):
         drawing.dot(x, 26, 6, fill=color)
         drawing.text(x + 14, 31, name, anchor="start", fill=INK)
     for number, (title, networks) in enumerate(_PANELS):
