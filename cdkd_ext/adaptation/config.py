@@ -119,3 +119,7 @@ class AdaptationConfig:
         stored = self.data.views > 0 or self.data.stored_crops
         expected = "neither: the teacher's keypoints are stored whatever the views"
         check(not stored, "data.views and data.stored_crops", "one of them", expected)
+        expected = "nothing: an adaptation learns from nobody's labels"
+        for name in ("labelled_fraction", "unlabelled_share", "mirror_views"):
+            value = getattr(self.data, name)
+            check(value == getattr(DataConfig, name), f"data.{name}", value, expected)

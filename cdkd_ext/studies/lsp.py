@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import check, check_option, fail
@@ -312,8 +312,7 @@ class LspStudy:
         ]
         if own:
             fail(f"options: {self.options}", ", ".join(own), "options that the study itself does not set")
-        known = {field.name for field in fields(DistillationConfig)}
-        unknown = [str(name) for name in content if name not in known]
+        unknown = _unknown(content, DistillationConfig)
         check(not unknown, f"options: {self.options}", ", ".join(unknown), "options of `cdkd distill`")
         plain = {field.name for field in fields(TrainingConfig)}
         chosen = {name: value for name, value in content.items() if taught or name in plain}
@@ -347,3 +346,15 @@ def _equal_time(key: str, pair: Sequence[str], seeds: Sequence[int], epochs: int
 
 def _history(folder: Path, name: str) -> list[dict[str, float]]:
     return run_history(StudyRun(name=name, row=name, command=("train",)), folder)
+
+
+def _unknown(content: Mapping[str, Any], kind: type, section: str = "") -> list[str]:
+    """Options, nested ones as ``section.name``, that a configuration does not have."""
+    types, found = get_type_hints(kind), []
+    names = {field.name for field in fields(kind)}
+    for name, value in content.items():
+        if name not in names:
+            found.append(f"{section}{name}")
+        elif isinstance(value, Mapping) and is_dataclass(types[name]):
+            found += _unknown(value, types[name], f"{section}{name}.")
+    return found

@@ -105,8 +105,7 @@ def teacher_joints(config: TrainingConfig) -> JointSet | None:
 def student_spec(config: TrainingConfig, joints: JointSet, run: Path | None = None) -> ModelSpec:
     """The description of the student, with what its crops are like.
 
-    Their padding is the configured one, else the weights', else the teacher's; how they are resampled is what is
-    configured, else as in the run that goes on, else as of the weights.
+    What is not configured of them is as in the run that goes on, else as of the weights; the padding else the teacher's.
 
     Args:
         config: the run.
@@ -117,14 +116,16 @@ def student_spec(config: TrainingConfig, joints: JointSet, run: Path | None = No
         InputError: an option of the network is out of range, or a checkpoint cannot be read.
     """
     weights, teacher = config.model.weights, config.teacher_file()
-    started = load_model(weights, "model.weights").spec if weights and describes_itself(weights) else None
+    started = None
+    if run is not None and (run / "last.safetensors").is_file():
+        started = read_spec(run / "last.safetensors", "resume")
+    elif weights and describes_itself(weights):
+        started = load_model(weights, "model.weights").spec
     padding, resample = config.data.padding, config.data.resample
     if padding is None and started is not None:
         padding = started.padding
     if padding is None:
         padding = DEFAULT_PADDING if teacher is None else teacher.padding()
-    if resample is None and run is not None and (run / "last.safetensors").is_file():
-        resample = read_spec(run / "last.safetensors", "resume").resample
     if resample is None:
         resample = DEFAULT_RESAMPLE if started is None else started.resample
     return config.model.spec(joints, padding, resample)
@@ -136,6 +137,7 @@ def build_task(
     spec: ModelSpec,
     accelerator: Accelerator,
     shared: AnyTeacher | None = None,
+    resumed: bool = False,
 ) -> tuple[DistillationTask, AnyTeacher | None]:
     """Create the student with its losses, and load the teacher if there is one.
 
@@ -147,12 +149,13 @@ def build_task(
         spec: of the student.
         accelerator: the devices.
         shared: a teacher that was loaded from the same file, to be asked in place of another copy.
+        resumed: the weights will be those of a run that goes on, whatever it began with.
 
     Raises:
         InputError: a checkpoint cannot be read, its joints are not the data's, or the networks do not fit.
     """
     student = create_model(spec)
-    if config.model.weights:
+    if config.model.weights and not resumed:
         report = load_checkpoint(student, config.model.weights, backbone_only=config.model.backbone_only)
         accelerator.print(report)
     teacher = _for_another(shared, spec)

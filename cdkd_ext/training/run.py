@@ -158,7 +158,7 @@ def _train(
     specs = [
         student_spec(config, people.joints, source) for config, source in zip(configs, sources, strict=True)
     ]
-    tasks, teachers = _build_tasks(configs, people, specs, accelerator)
+    tasks, teachers = _build_tasks(configs, people, specs, sources, accelerator)
     teacher = teachers[0]
     for task, spec, source, state in zip(tasks, specs, sources, states, strict=True):
         if source is not None and state is not None:
@@ -204,14 +204,19 @@ def _read_as(config: TrainingConfig, people: People) -> str:
 
 
 def _build_tasks(
-    configs: Sequence[TrainingConfig], people: People, specs: Sequence[ModelSpec], accelerator: Accelerator
+    configs: Sequence[TrainingConfig],
+    people: People,
+    specs: Sequence[ModelSpec],
+    sources: Sequence[Path | None],
+    accelerator: Accelerator,
 ) -> tuple[list[DistillationTask], list[AnyTeacher | None]]:
     """Each run's student with its losses, from its own seed, and what all have one teacher say to it."""
     tasks: list[DistillationTask] = []
     teachers: list[AnyTeacher | None] = []
-    for config, spec in zip(configs, specs, strict=True):
+    for config, spec, source in zip(configs, specs, sources, strict=True):
         set_seed(config.seed)
-        task, teacher = build_task(config, people, spec, accelerator, teachers[0] if teachers else None)
+        first = teachers[0] if teachers else None
+        task, teacher = build_task(config, people, spec, accelerator, first, resumed=source is not None)
         tasks.append(task)
         teachers.append(teacher)
     return tasks, teachers

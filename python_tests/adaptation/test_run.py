@@ -306,6 +306,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
         ({"keep": "first"}, "keep: expected one of"),
         ({"keep_outputs": -1.0}, "keep_outputs: expected zero or more"),
         ({"data": DataConfig(views=1)}, "data.views and data.stored_crops: expected neither"),
+        ({"data": DataConfig(labelled_fraction=0.5)}, r"data\.labelled_fraction: expected nothing.*got 0\.5"),
+        ({"data": DataConfig(mirror_views=True)}, r"data\.mirror_views: expected nothing: an adaptation"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_no_folder(config, tmp_path, changes, message):

@@ -191,6 +191,9 @@ def test_a_file_of_options_is_for_those_whom_it_concerns(
     file.write_text("optimizr: {learning_rate: 0.1}\nema_decay: 0.9\n")
     with pytest.raises(InputError, match=r"options.yaml: expected options of `cdkd distill`, got optimizr"):
         plan_of(drawn_people, teacher, options=str(file)).runs(16, MPII_JOINTS)
+    file.write_text("optimizer: {learning_rat: 0.1}\ncca: {weight: 3}\nteacher_options: {asks: views}\n")
+    with pytest.raises(InputError, match=r"got optimizer\.learning_rat, teacher_options\.asks"):
+        plan_of(drawn_people, teacher, options=str(file)).runs(16, MPII_JOINTS)
     file.write_text("data: 3\n")
     with pytest.raises(InputError, match=r"options.yaml: data: expected a mapping of options, got 3"):
         plan_of(drawn_people, teacher, options=str(file))

@@ -166,6 +166,17 @@ def test_fewer_epochs_than_done_change_nothing(drawn_people, run):
     assert main(["train", "--resume", str(run)]) == 0
 
 
+def test_what_a_run_began_with_need_not_stay(drawn_people, finished, tmp_path):
+    start = Path(shutil.copy(finished / "last.safetensors", tmp_path / "start.safetensors"))
+    began = replace(plain(drawn_people, tmp_path / "run"), model=replace(MODEL, weights=str(start)))
+    train(began)
+    whole = shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    train(replace(began, output=str(whole), epochs=2), resume=True)
+    start.unlink()
+    train(replace(began, epochs=2), resume=True)
+    assert content(tmp_path / "run")["last.safetensors"] == content(whole)["last.safetensors"]
+
+
 def test_a_run_may_end_without_a_validation(drawn_people, tmp_path, monkeypatch, capsys):
     configuration = replace(plain(drawn_people, tmp_path), epochs=4, evaluate_every=3)
     trained = Trainer.finish_epoch
