@@ -34,13 +34,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those that share the compiled emulation too; skip the long ones."""
+    """Skip the tests that take long, unless they are asked for."""
     for item in items:
         if item.get_closest_marker("long") and not config.getoption("long"):
             item.add_marker(pytest.mark.skip(reason="takes long (`make test-long`, or --long)"))
-        folder = "emulation"
-        group = folder if folder in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(tryfirst=True)

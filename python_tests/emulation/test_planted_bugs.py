@@ -15,6 +15,8 @@ from kernel_values import normal
 from cdkd_ext.emulation import cca_kl, scale_rows, simcc_decode, simcc_kl
 from cdkd_ext.emulation.library import Emulation, EmulationError
 
+pytestmark = pytest.mark.long
+
 
 @dataclass(frozen=True)
 class Bug:

@@ -13,6 +13,8 @@ import pytest
 
 from cdkd_ext.emulation.library import Emulation, EmulationError
 
+pytestmark = pytest.mark.long
+
 # what is changed, the file, its text and the new one; the kernels compiled anew, the call, the build and what it says
 BUGS = {
     "missing barrier before a stage is multiplied": (
