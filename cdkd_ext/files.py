@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -99,7 +100,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_writable(argument: str, path: str | os.PathLike[str]) -> None:
-    """Check, before the work for it, that a file can be made: it is no folder, and what is above it no file.
+    """Check, before the work for it, that a file can be made: it is no folder, and what is above it a folder to write into.
 
     Raises:
         InputError: names the argument.
@@ -107,6 +108,11 @@ def check_writable(argument: str, path: str | os.PathLike[str]) -> None:
     check(not Path(path).is_dir(), argument, f"the folder {path}", "a file")
     above = next(folder for folder in Path(path).absolute().parents if folder.exists())
     check(above.is_dir(), argument, f"{path}, where {above} is a file", "a file in a folder")
+    try:
+        # no permission tells of a disk that takes nothing
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        fail(argument, f"{path}: {error.strerror}", "a file in a folder that can be written")
 
 
 def write_json(value: Any, path: str | os.PathLike[str], *, indent: int | None = 1) -> None:

@@ -108,13 +108,15 @@ def encode_image(image: Image, suffix: str, *, jpeg_quality: int = 95) -> bytes:
         jpeg_quality: 0 to 100; other formats do not look at it.
 
     Raises:
-        InputError: OpenCV knows no such format.
+        InputError: OpenCV knows no such format, or the format does not hold as large an image.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if suffix.lower() in (".jpg", ".jpeg") else []
     try:
-        encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
+        done, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     except cv2.error:
         fail("suffix", repr(suffix), "a suffix of an image format, such as .png or .jpg")
+    # formats have a largest size
+    check(done, "image", f"{image.shape}", f"an image that {suffix} can hold")
     return encoded.tobytes()
 
 

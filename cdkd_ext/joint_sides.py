@@ -79,6 +79,11 @@ def split_side(name: str) -> tuple[str | None, str]:
     return None, name
 
 
+def kind_of(name: str) -> str:
+    """What a joint is, without its side and as the field spells it: ``Left Hip`` is a ``hip``, ``Head-Top`` a ``head_top``."""
+    return re.sub(r"[\s.-]+", "_", split_side(name)[1].strip().lower())
+
+
 def _mirrored_name(name: str) -> str | None:
     """The name with the other sides, or None if it has none."""
     tokens = _TOKEN.findall(name)

@@ -317,6 +317,18 @@ def test_a_module_of_no_extra_is_an_error_of_the_installation(run_without):
         (["models", "--head=offsets"], "--head: invalid choice: 'offsets'"),
         (["info", "--launch-plan", "--sizes.batch=0"], "batch: expected a positive integer, got 0"),
         (["info", "--launch-plan", '--sizes={"batches": 2}'], "sizes: expected one of 'batch'"),
+        (["predict", "a", "b", "--evry", "3"], "--evry 3; perhaps --every is meant"),
+        (["train", "--epoch", "1"], "--epoch 1; perhaps --epochs is meant"),
+        (["table", "1", "--scale", "small", "--data.rot", "x"], "perhaps --data.root is meant"),
+        (["export", "student.onnx"], "weights: expected an existing checkpoint, got student.onnx"),
+        (
+            ["info", "--launch-plan", '--sizes={"batch": "x"}'],
+            "sizes.batch: expected a value of type int, got 'x'",
+        ),
+        (
+            ["info", "--launch-plan", '--sizes={"joints": 1.5}'],
+            "sizes.joints: expected a value of type int, got 1.5",
+        ),
         (["info", "--launch-plan", "--sizes=2"], "--sizes: expected sizes by name as JSON"),
         (["unheard-of"], "invalid choice: 'unheard-of'"),
     ],

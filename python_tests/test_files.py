@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -199,3 +200,14 @@ def test_what_cannot_be_written_is_named_before_the_work(tmp_path):
     with pytest.raises(InputError, match=r"results: expected a file in a folder, got .*file is a file"):
         check_writable("results", tmp_path / "file/below/x.json")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_takes_nothing_is_named_before_the_work(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(
+        InputError, match=r"output: expected a file in a folder that can be written, got .*: Read-only"
+    ):
+        check_writable("output", tmp_path / "new/file.json")

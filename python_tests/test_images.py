@@ -139,6 +139,14 @@ def test_an_unknown_format_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("suffix", "width"), [(".jpg", 66_000), (".webp", 20_000)])
+def test_formats_have_a_largest_size(suffix: str, width: int) -> None:
+    with pytest.raises(
+        InputError, match=rf"image: expected an image that \{suffix} can hold, got \(4, {width}, 3\)"
+    ):
+        encode_image(np.zeros((4, width, 3), np.uint8), suffix)
+
+
 def turned_jpeg(tag: int) -> bytes:
     """The image as a JPEG with an EXIF orientation tag."""
     entry = b"\x12\x01\x03\x00\x01\x00\x00\x00" + bytes([tag, 0, 0, 0])

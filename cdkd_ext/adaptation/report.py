@@ -76,8 +76,20 @@ class AdaptationReport:
             f"(confidence from {SURE:g}), within a twentieth of the crop"
         )
         if self.metric is None:
-            return text + "; there are no labels, and these people decided which weights were kept"
-        return f"{text}; the teacher's own {self.metric} is {_number(self.teacher)}"
+            text += "; there are no labels, and these people decided which weights were kept"
+        else:
+            text += f"; the teacher's own {self.metric} is {_number(self.teacher)}"
+        return text + self._warning()
+
+    def _warning(self) -> str:
+        """What to say where the network was better before; empty where it was not."""
+        agreements = [record["agreement"] for record in self.history if "agreement" in record]
+        if len(agreements) < 2 or max(agreements[1:]) > agreements[0]:
+            return ""
+        return (
+            ". KEEP THE OLD FILE: on the people kept aside no adapted weights agree with the teacher as much as the unchanged "
+            f"ones ({agreements[0]:.1f} before, at best {max(agreements[1:]):.1f} after)"
+        )
 
     def __str__(self) -> str:
         """The table as text."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cdkd_ext.checkpoints.foreign import export_checkpoint, load_checkpoint
-from cdkd_ext.checkpoints.native import load_model, save_model
+from cdkd_ext.checkpoints.native import describes_itself, load_model, save_model
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import named_joints
 from cdkd_ext.models import ModelOptions, create_model
@@ -23,8 +23,8 @@ def convert_checkpoint(
     """Write the weights of a network as another code base names them; return what was read and written.
 
     Args:
-        weights: a checkpoint of this package, or the folder of a run; with `model` one of any code base that
-            `load_checkpoint` reads.
+        weights: a checkpoint of this package, or the folder of a run, of which `model` and `joints` can only say the same;
+            with these one of any code base that `load_checkpoint` reads.
         output: the new file; for "cdkd" a .safetensors file.
         layout: "cdkd" describes its network and joints, which training, distilling and evaluating need;
             "official" and "mmpose" are those of `export_checkpoint`.
@@ -39,18 +39,24 @@ def convert_checkpoint(
     check(
         layout != "cdkd" or target.suffix == ".safetensors", "output", output, "a file ending in .safetensors"
     )
-    if model is None:
-        described = Path(weights).is_dir() or Path(weights).suffix == ".safetensors"
-        check(
-            described,
-            "model",
-            f"nothing for {weights}",
-            "the network of the weights, which a .pth file does not describe",
-        )
-        check(joints is None, "joints", joints, f"nothing: {weights} says what its joints are")
+    check(Path(weights).exists(), "weights", weights, "an existing checkpoint")
+    if Path(weights).is_dir() or describes_itself(weights):
         network = load_model(weights)
+        misfit = None if model is None else network.spec.misfit(model)
+        if misfit is not None:
+            expected = f"{getattr(network.spec, misfit)} as {weights} says, or no model options"
+            fail(f"model.{misfit}", getattr(model, misfit), expected)
+        own = network.spec.joints
+        same = joints is None or (own is not None and own.names == named_joints(joints).names)
+        check(same, "joints", joints, f"nothing: {weights} says what its joints are")
         report = f"{weights}: {network.name}"
     else:
+        if model is None:
+            fail(
+                "model",
+                f"nothing for {weights}",
+                "the network of the weights, which the file does not describe",
+            )
         if joints is None:
             fail("joints", "nothing", "the joints of the weights: coco, mpii or a YAML file")
         # the code bases that they come from sample bilinearly

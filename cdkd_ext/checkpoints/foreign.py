@@ -176,6 +176,8 @@ def export_checkpoint(model: PoseNetwork, path: str | os.PathLike[str], *, layou
         tensors = {_published_name(model, name): value for name, value in tensors.items()}
     content: dict[str, Any] = tensors
     if layout == "mmpose":
+        known = model.name.startswith(("hrnet_", "resnet"))
+        check(known, "layout", "'mmpose'", f"'official' for {model.name}, which mmpose does not have")
         check_option("head", model.head, ("simcc", "heatmap"))
         check(
             model.channels_per_joint == 1, "layout", "'mmpose'", "'official' for several channels per joint"

@@ -78,6 +78,8 @@ def read_spec(path: str | os.PathLike[str], argument: str = "weights") -> ModelS
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         hint = "" if path.suffix == ".safetensors" else "; `cdkd convert` makes one of other weights"
+        if path.suffix in (".onnx", ".pt2"):
+            hint = "; a file that was exported is none"
         raise InputError(f"{argument}: {path} is no complete safetensors file ({error}){hint}") from error
     if _KEY not in metadata:
         fail(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError
+from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError, with_suggestions
 from cdkd_ext.errors import InputError, check, fail, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
@@ -40,7 +40,8 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         raise
     # jsonargparse lets some of what damaged YAML raises through, whatever it is
     except Exception as error:
-        raise InputError(shortened(" ".join(str(error).split()) or type(error).__name__)) from error
+        message = shortened(" ".join(str(error).split()) or type(error).__name__)
+        raise InputError(with_suggestions(message, parser._option_string_actions)) from error
 
 
 def run_training(name: str, config_class: type[TrainingConfig], arguments: Sequence[str]) -> None:

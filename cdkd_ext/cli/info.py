@@ -11,7 +11,7 @@ from typing import Any
 from cdkd_ext.cli.parsing import plain_parser
 from cdkd_ext.emulation.inspection import inspect_library, kernel_table
 from cdkd_ext.emulation.launch_plan import LaunchSizes, plan_launches, plan_table
-from cdkd_ext.errors import check_option
+from cdkd_ext.errors import check, check_option
 from cdkd_ext.info import describe_installation
 
 _SIZES = "sizes."
@@ -60,8 +60,15 @@ def _launch_sizes(options: dict[str, Any]) -> LaunchSizes:
         value = options[_SIZES + field.name]
         if value is not None:
             chosen[field.name] = value
-    for name in chosen:
-        check_option("sizes", name, [field.name for field in fields(LaunchSizes)])
+    kinds = {field.name: type(field.default) for field in fields(LaunchSizes)}
+    for name, value in chosen.items():
+        check_option("sizes", name, kinds)
+        check(
+            type(value) is kinds[name],
+            f"sizes.{name}",
+            repr(value),
+            f"a value of type {kinds[name].__name__}",
+        )
     return LaunchSizes(**chosen)
 
 

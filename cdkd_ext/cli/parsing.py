@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import signal
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import NamedTuple, NoReturn
 
 from cdkd_ext.errors import InputError
@@ -111,11 +113,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting."""
-        raise InputError(message)
+        raise InputError(with_suggestions(message, self._option_string_actions))
 
     def knows(self, option: str) -> bool:
         """Whether an option is one of the parser's."""
         return option in self._option_string_actions
+
+
+def with_suggestions(message: str, options: Iterable[str]) -> str:
+    """What a parser says of unknown arguments, with the options that look most like them."""
+    known, found = list(options), []
+    for word in message.split():
+        if word.startswith("--"):
+            found += get_close_matches(word.partition("=")[0], known, 1)
+    unknown = "unrecognized arguments" in message.lower()
+    return (
+        f"{message}; perhaps {' and '.join(dict.fromkeys(found))} is meant" if unknown and found else message
+    )
 
 
 def plain_parser(name: str) -> Parser:

@@ -50,7 +50,8 @@ def run(arguments: Sequence[str]) -> None:
     if left and options.frames is None and options.every == 1:
         shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
         print(f"{options.boxes} has boxes of {len(left)} images that did not come: {shown}")
-    if isinstance(summary.ended, Terminated):
+    # Ctrl-C is how one ends a camera's or a stream's frames
+    if summary.ended is not None and not (summary.live and not isinstance(summary.ended, Terminated)):
         raise summary.ended
     if summary.read_nothing:
         raise CommandError(f"source: expected a frame that can be read, got none in {options.source}", 1)
@@ -69,7 +70,10 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
     )
     threshold = predictor.network.score_threshold
     drawn_from = threshold if options.min_joint_score is None else options.min_joint_score
-    summary = _Summary(times, _count(parts, options.every, options.frames))
+    live = any(part.kind == "live" for part in parts)
+    summary = _Summary(
+        times, _count(parts, options.every, options.frames), drawn_from if options.draw else None, live
+    )
     files = ResultFiles(
         Path(options.output),
         predictor.joints,
@@ -78,7 +82,6 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
         every=options.every,
         drawn_from=drawn_from if options.draw else None,
     )
-    live = any(part.kind == "live" for part in parts)
     # a camera is let go before the files are finished
     with files.open() as written, closing(results):
         try:
@@ -88,9 +91,7 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
                     written.add(result)
                     summary.add(result)
         except KeyboardInterrupt as error:
-            # Ctrl-C is how one ends a camera's or a stream's
-            if not live:
-                raise
+            # what came is kept
             summary.ended = error
         finally:
             summary.clear()
@@ -182,12 +183,13 @@ class _Summary:
     """Counts frames, people and what could not be read, and shows in a terminal how it goes.
 
     Attributes:
-        ended: what ended a camera's or a stream's frames, if somebody did.
+        live: whether the frames have no end of their own.
+        ended: what ended them before it, if somebody did.
     """
 
-    def __init__(self, times: Times, total: int | None) -> None:
-        self._times, self._total = times, total
-        self._frames = self._people = 0
+    def __init__(self, times: Times, total: int | None, drawn_from: float | None, live: bool) -> None:
+        self._times, self._total, self._drawn_from, self.live = times, total, drawn_from, live
+        self._frames = self._people = self._drawn = 0
         self._broken: list[str] = []
         self._shown = 0.0
         self.ended: KeyboardInterrupt | None = None
@@ -196,6 +198,8 @@ class _Summary:
         """Count a frame that has been dealt with."""
         self._frames += 1
         self._people += len(result.boxes)
+        if self._drawn_from is not None:
+            self._drawn += int((result.poses.scores >= self._drawn_from).any(1).sum())
         if result.frame.error is not None:
             self._broken.append(result.frame.error)
         if sys.stderr.isatty() and time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
@@ -232,4 +236,9 @@ class _Summary:
             more = ", ..." if len(self._broken) > _SHOWN else ""
             names = "; ".join(self._broken[:_SHOWN])
             lines.append(f"could not read {len(self._broken)} ({names}{more})")
+        if self._drawn_from is not None and 0 == self._drawn < self._people:
+            least = f"--min_joint_score {self._drawn_from:g}"
+            lines.append(
+                f"no joint of the {self._people} people has a score of {least} or more, so nobody is drawn"
+            )
         return "\n".join(lines)

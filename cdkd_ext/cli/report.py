@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cdkd_ext.cli.configured import configured_parser, parse
 from cdkd_ext.reporting import write_report
 
-_NAMES = ("runs", "output", "people", "cases", "cpu")
+_NAMES = ("runs", "output", "data", "people", "cases", "cpu")
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     folder = Path(options.output or f"runs/tables_{'equalised' if plan.equalised else plan.scale}")
     runs = study_runs(table, plan, options.rows)
-    if options.root:
+    if options.root or words:
         _check(runs)
     if options.list:
         print("\n".join(one.line(str(folder)) for one in runs))
@@ -64,7 +64,9 @@ def _divided(arguments: Sequence[str], parser: Parser) -> tuple[list[str], list[
             own.append(argument)
             continue
         value = value if equals else next(rest, "")
-        words += [name, str(Path(value).absolute()) if name in _PATHS and Path(value).exists() else value]
+        # every run has a folder of its own; a cache need not be there yet
+        path = name == "--data.cache" or (name in _PATHS and Path(value).exists())
+        words += [name, str(Path(value).absolute()) if path else value]
     return own, words
 
 

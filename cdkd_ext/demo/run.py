@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdkd_ext.checkpoints.native import read_spec
 from cdkd_ext.data import DataConfig
 from cdkd_ext.data.loading import load_validation, prepare_synthetic
 from cdkd_ext.demo.arms import ALONE, DISTILLED, TENTH_ALONE, TENTH_DISTILLED, Training
@@ -18,6 +19,7 @@ from cdkd_ext.demo.teacher import TEACHER
 from cdkd_ext.deployment import export_network
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.extras import missing_extra
+from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.reporting import write_report as write_page
 from cdkd_ext.studies import StudyRun, run_study
 
@@ -61,6 +63,14 @@ def run_demo(config: DemoConfig) -> Path:
     check(config.seeds >= 2, "seeds", config.seeds, "at least 2, so that there is a spread")
     teacher = Path(config.teacher).absolute() if config.teacher else TEACHER
     check(teacher.is_file(), "teacher", teacher, "an existing checkpoint")
+    joints = read_spec(teacher, "teacher").joints
+    drawn = joints is not None and joints.names == MPII_JOINTS.names
+    check(
+        drawn,
+        "teacher",
+        f"{teacher}, of other joints",
+        "a checkpoint with the joints of drawn people, MPII's",
+    )
     output = Path(config.output).absolute()
     processes = config.processes or os.cpu_count() or 1
     count, others = config.synthetic_people, config.validation_people

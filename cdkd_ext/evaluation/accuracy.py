@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cdkd_ext.data import Person
 from cdkd_ext.errors import check, check_option
-from cdkd_ext.evaluation.pckh import pckh
+from cdkd_ext.evaluation.pckh import counts_in_mean, pckh
 from cdkd_ext.joints import JointSet
 
 OKS_THRESHOLDS = np.arange(0.5, 1.0, 0.05)
@@ -45,7 +45,8 @@ def people_accuracy(
     annotated = np.stack([person.annotated for person in persons]) * counted > 0
     if metric == "pckh":
         sizes = np.array([person.head_size for person in persons])
-        if not ((sizes > 0) & annotated.any(axis=1)).any():
+        measured = np.isfinite(sizes) & (sizes > 0)
+        if not (annotated & counts_in_mean(joints.names))[measured].any():
             return float("nan")
         return pckh(keypoints, targets, annotated, sizes, joint_names=joints.names).mean
     areas = np.array([person.area for person in persons])

@@ -22,7 +22,16 @@ from cdkd_ext.evaluation.crop_networks import predict_with
 from cdkd_ext.evaluation.metrics import Described, crop_padding, crop_resample, measure, submission
 from cdkd_ext.evaluation.progress import people_progress
 from cdkd_ext.files import check_writable, write_json
-from cdkd_ext.inference import ExportedNetwork, ForeignNetwork, Predictions, predict
+from cdkd_ext.inference import (
+    CropNetwork,
+    ExportedNetwork,
+    ForeignNetwork,
+    MappedNetwork,
+    Predictions,
+    TorchNetwork,
+    predict,
+)
+from cdkd_ext.inference.mapped_network import for_joints
 from cdkd_ext.inference.predictor import load_network, runs_as_onnx
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import ModelOptions, ModelSpec, PoseNetwork, create_model
@@ -153,7 +162,7 @@ def evaluate_checkpoint(
 
     Returns:
         The metrics of `measure`, and "weights", "model", "input_size", "padding", "resample", "camera_faults",
-        "flip_test" and "simcc_score"; of anybody's network also "joints", which come from which.
+        "flip_test" and "simcc_score"; of a network of other joints also "joints", which come from which.
 
     Raises:
         InputError: a file is missing or malformed, the joints differ, or the network is not known.
@@ -228,10 +237,36 @@ def _asked_checkpoint(
         "flip_test": flips,
         "simcc_score": simcc_score if network.spec.method.has_classes else None,
     }
+    own = network.spec.joints
+    if own is not None and own.names != joints.names:
+        check(
+            simcc_score == "min",
+            "simcc_score",
+            simcc_score,
+            "min for a network of other joints than the data's",
+        )
+        return _asked_by_name(
+            TorchNetwork(network, flip_test=flips, device=device), joints, accelerator, told
+        )
     predict = partial(
         predict_people, network, flip_test=flips, simcc_score=simcc_score, accelerator=accelerator
     )
     return _Asked(network.spec, predict, told)
+
+
+def _asked_by_name(
+    network: CropNetwork, joints: JointSet, accelerator: Accelerator | None, told: dict[str, Any]
+) -> _Asked:
+    """A network whose joints are matched with the data's by name where they are others."""
+    network = for_joints(network, joints)
+    if isinstance(network, MappedNetwork):
+        told = {**told, "joints": str(network.joint_map)}
+
+    def predict_share(truth: EvaluationSet, **options: Any) -> Predictions:
+        rank, processes = _share(accelerator)
+        return _of_all(predict_with(network, truth, rank=rank, processes=processes, **options), processes)
+
+    return _Asked(network, predict_share, told)
 
 
 def _asked_file(
@@ -250,7 +285,6 @@ def _asked_file(
     network = load_network(weights, joints, flip_test=flip_test, device=device)
     told: dict[str, Any] = {"model": Path(weights).stem, "simcc_score": None}
     if isinstance(network, ExportedNetwork):
-        check_joints("weights", weights, network.joints, joints)
         spec = ModelSpec.from_dict(network.metadata["model"], weights)
         _check_options(spec, given, weights)
         told = {"model": spec.name, "simcc_score": simcc_score if spec.method.has_classes else None}
@@ -259,12 +293,7 @@ def _asked_file(
         if given is not None:
             fail("model", given.name, f"nothing beside {weights}, which says what network it is")
         told |= {"flip_test": network.flip_test, "joints": str(network.joint_map)}
-
-    def predict_share(truth: EvaluationSet, **options: Any) -> Predictions:
-        rank, processes = _share(accelerator)
-        return _of_all(predict_with(network, truth, rank=rank, processes=processes, **options), processes)
-
-    return _Asked(network, predict_share, told)
+    return _asked_by_name(network, joints, accelerator, told)
 
 
 def _device(cpu: bool) -> torch.device:
@@ -310,10 +339,15 @@ def _load_network(weights: str, given: ModelOptions | None, joints: JointSet) ->
     check(path.exists(), "weights", path, "an existing checkpoint")
     if describes_itself(path):
         model = load_model(path)
-        check_joints("weights", weights, model.spec.joints, joints)
+        check(
+            model.spec.joints is not None,
+            f"weights: joints of {weights}",
+            "unknown",
+            "a checkpoint that names them",
+        )
         _check_options(model.spec, given, weights)
-        if given is not None:
-            # how heatmaps are read is no matter of the weights
+        if given is not None and given.decoding != ModelOptions.decoding:
+            # how heatmaps are read is no matter of the weights, but the default is nobody's choice
             model.spec = replace(model.spec, decoding=given.decoding)
         return model
     if given is None:

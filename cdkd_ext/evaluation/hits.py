@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from cdkd_ext.data import Person
 from cdkd_ext.errors import check
-from cdkd_ext.evaluation.pckh import LEFT_OUT_OF_MEAN, within
+from cdkd_ext.evaluation.pckh import counts_in_mean, within
 from cdkd_ext.files import replacing
-from cdkd_ext.joint_sides import split_side
+from cdkd_ext.joint_sides import kind_of
 from cdkd_ext.joints import JointSet
 
 LIMBS = ("ankle", "knee", "hip", "wrist", "elbow", "shoulder")
@@ -77,7 +77,7 @@ class JointHits:
 
     def _chosen(self, joints: Sequence[str] | None) -> list[int]:
         if joints is None:
-            return [j for j, name in enumerate(self.names) if name not in LEFT_OUT_OF_MEAN]
+            return np.flatnonzero(counts_in_mean(self.names)).tolist()
         for name in joints:
             check(name in self.names, "joints", name, f"names among {', '.join(self.names)}")
         return [self.names.index(name) for name in joints]
@@ -119,4 +119,4 @@ def joint_hits(
 
 def limb_joints(joints: JointSet) -> tuple[str, ...]:
     """The names of the joints of arms and legs: ankles, knees, hips, wrists, elbows and shoulders, where there are such."""
-    return tuple(name for name in joints.names if split_side(name)[1] in LIMBS)
+    return tuple(name for name in joints.names if kind_of(name) in LIMBS)

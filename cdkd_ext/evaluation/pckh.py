@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.errors import check
-from cdkd_ext.joint_sides import split_side
+from cdkd_ext.joint_sides import kind_of, split_side
 from cdkd_ext.joints import MPII_JOINTS
 
 # the field leaves these out of the mean, since the head's length says little about them
@@ -89,7 +89,7 @@ def pckh(
     score = np.full(len(joint_names), np.nan)
     np.divide(100.0 * right.sum(axis=0), count, out=score, where=count > 0)
 
-    in_mean = np.array([name not in LEFT_OUT_OF_MEAN for name in joint_names]) & (count > 0)
+    in_mean = counts_in_mean(joint_names) & (count > 0)
     check(in_mean.any(), "annotated", "no joint", "at least one annotated joint that counts in the mean")
     groups = _joint_groups(joint_names)
     return PckhResult(
@@ -113,13 +113,19 @@ def within(
     return np.asarray(distance <= threshold)
 
 
+def counts_in_mean(joint_names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which joints are part of the mean: all but pelvis and thorax, however these are spelt."""
+    return np.array([kind_of(name) not in LEFT_OUT_OF_MEAN for name in joint_names], bool)
+
+
 def _joint_groups(joint_names: Sequence[str]) -> dict[str, list[int]]:
     """Indices of the joints behind each entry of a result, in the order of the field's tables."""
     groups: dict[str, list[int]] = {}
     for j, name in enumerate(joint_names):
-        if name not in _IN_NO_GROUP:
-            kind = split_side(name)[1]
-            groups.setdefault("head" if kind == "head_top" else kind, []).append(j)
+        kind = kind_of(name)
+        if kind not in _IN_NO_GROUP:
+            known = "head" if kind == "head_top" else kind
+            groups.setdefault(known if known in _TABLE_ORDER else split_side(name)[1], []).append(j)
     order = [name for name in _TABLE_ORDER if name in groups]
     return {name: groups[name] for name in order + [name for name in groups if name not in order]}
 

@@ -13,6 +13,7 @@ from cdkd_ext.data import DataConfig, EvaluationSet, PoseDataset
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import check
 from cdkd_ext.evaluation.accuracy import ACCURACY_NAMES, people_accuracy
+from cdkd_ext.files import check_writable
 from cdkd_ext.images import Image, save_image
 from cdkd_ext.inference.drawing import draw_pose, enlarge, enlarge_points, tile
 from cdkd_ext.teachers import ForeignTeacher, TeacherFile, TeacherOptions
@@ -96,6 +97,7 @@ def check_teacher(
     """
     check(people > 0, "people", people, "a positive number")
     check(output.lower().endswith(".png"), "output", output, "the name of a PNG file")
+    check_writable("output", output)
     file = TeacherFile(teacher, options=teacher_options)
     expected = (
         "an ONNX file or a YAML file that describes one; `cdkd eval` measures checkpoints of this package"

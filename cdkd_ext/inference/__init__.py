@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cdkd_ext.inference.exported_network import ExportedNetwork
     from cdkd_ext.inference.following import FramePoses
     from cdkd_ext.inference.foreign_network import ForeignNetwork
+    from cdkd_ext.inference.mapped_network import MappedNetwork
     from cdkd_ext.inference.poses import Poses
     from cdkd_ext.inference.prediction import Predictions, predict, predict_crops
     from cdkd_ext.inference.predictor import Predictor
@@ -28,6 +29,7 @@ __all__ = [
     "ExportedNetwork",
     "ForeignNetwork",
     "FramePoses",
+    "MappedNetwork",
     "OneEuroFilter",
     "Poses",
     "Predictions",
@@ -52,6 +54,7 @@ _LATE = {
     "ForeignNetwork": "inference.foreign_network",
     "ExportedNetwork": "inference.exported_network",
     "FramePoses": "inference.following",
+    "MappedNetwork": "inference.mapped_network",
     "OneEuroFilter": "inference.tracking",
     "Poses": "inference.poses",
     "Predictions": "inference.prediction",

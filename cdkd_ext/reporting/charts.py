@@ -80,7 +80,7 @@ def line_chart(
         if from_zero:
             axes.set_ylim(bottom=0)
         if whole:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if mark is not None:
             axes.axvline(mark, color="#888888", linestyle="--", linewidth=1)
         # without handles, names that begin with _ would be left out

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import torch
 
 from cdkd_ext.checkpoints import load_model
-from cdkd_ext.data import EvaluationSet
+from cdkd_ext.data import DataConfig, EvaluationSet
 from cdkd_ext.data.json_object import JsonObject
 from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.evaluation.crop_networks import predict_with
-from cdkd_ext.inference import CropNetwork, ForeignNetwork, TorchNetwork
-from cdkd_ext.joints import JointSet
+from cdkd_ext.inference import CropNetwork, ForeignNetwork, MappedNetwork, TorchNetwork
+from cdkd_ext.inference.mapped_network import for_joints
 from cdkd_ext.models import count_macs, count_parameters
 from cdkd_ext.resampling import Resample
 from cdkd_ext.teachers import TeacherFile
@@ -87,24 +87,25 @@ class RunsOnPeople:
         return self.runs if self.teacher is None else [*self.runs, self.teacher]
 
 
-def predict_runs(runs: Sequence[str], *, people: int = 1000, cpu: bool = False) -> RunsOnPeople:
+def predict_runs(
+    runs: Sequence[str], *, data: DataConfig | None = None, people: int = 1000, cpu: bool = False
+) -> RunsOnPeople:
     """Ask the networks of runs, and their teacher, about the validation people of the first run.
 
     Args:
-        runs: folders of runs, whose networks have the same joints.
+        runs: folders of runs; joints that the people's labels do not have are matched with these by name.
+        data: other people with labels; None takes those of the first run.
         people: at most so many, spread evenly over the validation people.
         cpu: stay on the CPU where there is a GPU.
 
     Raises:
-        InputError: a run cannot be read, the first one has no validation people, or joints differ.
+        InputError: a run cannot be read, the first one has no validation people, or no joint matches.
     """
     check(runs, "runs", "none", "the folder of at least one run")
     check(people > 0, "people", people, "a positive number")
     for run in runs:
         check((Path(run) / "config.yaml").is_file(), "runs", run, "the folder of a run, with its config.yaml")
-    data = data_of_run(runs[0])
-    if data.root is None:
-        fail("runs", f"{runs[0]}, a run of footage alone", "a run whose people have labels, first")
+    data = _people(runs[0]) if data is None or data == DataConfig() else data
     truth = load_validation(data)
     check(truth.metric != "none", f"{runs[0]}: data.metric", "none", "people with labels")
     everybody = len(truth.persons)
@@ -118,6 +119,20 @@ def predict_runs(runs: Sequence[str], *, people: int = 1000, cpu: bool = False) 
     return RunsOnPeople(truth, everybody, asked, teacher, left_out)
 
 
+def _people(run: str) -> DataConfig:
+    """The data of a run, where it was trained on people with labels."""
+    data = data_of_run(run)
+    if data.root is None:
+        fail(
+            "runs", f"{run}, a run of footage alone", "a run whose people have labels, first, or --data.root"
+        )
+    expected = f"the folder of {run}'s people, which its config.yaml names, or --data.root"
+    check(
+        Path(data.root).is_dir(), "data.root", f"{data.root} in {Path.cwd()}, where there is none", expected
+    )
+    return data
+
+
 def _names(runs: Sequence[str]) -> list[str]:
     """The folders' names; with those above them where two are alike."""
     names = [Path(run).absolute().name for run in runs]
@@ -126,8 +141,10 @@ def _names(runs: Sequence[str]) -> list[str]:
 
 def _run(folder: Path, name: str, truth: EvaluationSet, device: torch.device) -> Predicted:
     options = read_config(folder)
-    network = TorchNetwork(load_model(folder), flip_test=options.get("flip_test", True), device=device)
-    _check_joints(folder, network.joints, truth.joints)
+    network = for_joints(
+        TorchNetwork(load_model(folder), flip_test=options.get("flip_test", True), device=device),
+        truth.joints,
+    )
     metrics = folder / "metrics.json"
     history = JsonObject.read(metrics).values("epochs") if metrics.is_file() else []
     return _asked(name, network, truth, history, options)
@@ -159,6 +176,8 @@ def _asked(
 def _described(network: CropNetwork) -> str:
     height, width = network.input_size
     size = f"{height}×{width} pixels"
+    if isinstance(network, MappedNetwork):
+        return f"{_described(network.network)}; joints by name: {network.joint_map}"
     if not isinstance(network, TorchNetwork):
         return size
     model = network.model
@@ -166,12 +185,6 @@ def _described(network: CropNetwork) -> str:
     return (
         f"{model.name}, {size}, {parameters / 1e6:.2f} M parameters, {macs / 1e6:.1f} M multiply-accumulates"
     )
-
-
-def _check_joints(folder: Path, joints: JointSet, expected: JointSet) -> None:
-    if joints.names != expected.names:
-        got, wanted = ", ".join(joints.names), ", ".join(expected.names)
-        fail(f"runs: joints of {folder}", got, f"those of the first run's people ({wanted})")
 
 
 def _teacher(
@@ -188,8 +201,7 @@ def _teacher(
         if file.is_foreign:
             network = ForeignNetwork(path, truth.joints, device=device, preset=preset)
         else:
-            network = TorchNetwork(file.network(), device=device)
-            _check_joints(Path(path), network.joints, truth.joints)
+            network = for_joints(TorchNetwork(file.network(), device=device), truth.joints)
     except (InputError, ModuleNotFoundError) as error:
         return None, str(error)
     asked = _asked("teacher", network, truth)

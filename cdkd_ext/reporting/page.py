@@ -13,8 +13,9 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
+from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import check
-from cdkd_ext.files import replacing
+from cdkd_ext.files import check_writable, replacing
 from cdkd_ext.reporting.accuracy import Accuracy, Yardstick
 from cdkd_ext.reporting.cases import chosen_cases, draw_case
 from cdkd_ext.reporting.charts import COLORS, Line, line_chart
@@ -38,6 +39,7 @@ def write_report(
     runs: Sequence[str],
     output: str = "report.html",
     *,
+    data: DataConfig | None = None,
     people: int = 1000,
     cases: int = 12,
     cpu: bool = False,
@@ -48,8 +50,9 @@ def write_report(
     training went, and how the runs are configured. It asks no server for anything.
 
     Args:
-        runs: folders of runs, whose networks have the same joints; the first one's validation people are asked about.
+        runs: folders of runs; joints that the people's labels do not have are matched with these by name.
         output: the file.
+        data: people with labels to ask about; None takes the validation people of the first run.
         people: at most so many, spread evenly over the validation people.
         cases: how many people to show in each order.
         cpu: stay on the CPU where there is a GPU.
@@ -59,7 +62,8 @@ def write_report(
     """
     check(output.lower().endswith((".html", ".htm")), "output", output, "the name of an HTML file")
     check(cases > 0, "cases", cases, "a positive number")
-    text = render(predict_runs(runs, people=people, cpu=cpu), cases=cases)
+    check_writable("output", output)
+    text = render(predict_runs(runs, data=data, people=people, cpu=cpu), cases=cases)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(output)
@@ -119,7 +123,8 @@ def _summary(found: RunsOnPeople, accuracies: Sequence[Accuracy]) -> list[tuple[
     rows = []
     for predicted, accuracy in zip(found.predicted, accuracies, strict=True):
         seconds = sum(epoch.get("seconds", 0.0) for epoch in predicted.history)
-        trained = f"{len(predicted.history)} epochs, {seconds / 60:.1f} min" if predicted.history else "–"
+        epochs = len(predicted.history)
+        trained = f"{epochs} epoch{'s' * (epochs != 1)}, {seconds / 60:.1f} min" if epochs else "–"
         rows.append((predicted.name, predicted.network, _number(accuracy.mean(), 2), trained))
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ class StudyRun:
         output = f"{folder}/{self.name}" + ("/metrics.json" if self.kind == "eval" else "")
         words = [word.replace(STUDY, folder) for word in self.command]
         later = [] if self.later is None else [self.later.shown]
-        return " ".join(["cdkd", *words, *later, "--output", output])
+        return " ".join([shlex.join(["cdkd", *words]), *later, shlex.join(["--output", output])])
 
     def words(self, folder: Path) -> list[str]:
         """The words to start it with, or to go on with it; those of the first start are kept in its folder.
@@ -138,7 +139,7 @@ def check_runs(runs: Iterable[StudyRun]) -> dict[str, StudyRun]:
 
 
 def check_request(run: StudyRun, folder: Path) -> None:
-    """Check that a run's folder was begun with the words that the run has now.
+    """Check that a run's folder was begun with the words that the run has now, and with words found then if it has such.
 
     Raises:
         InputError: it was not; names the first word that differs.
@@ -146,8 +147,14 @@ def check_request(run: StudyRun, folder: Path) -> None:
     path = folder / run.name / REQUEST
     if not path.is_file():
         return
-    held = JsonObject.read(path).values("command")
+    request = JsonObject.read(path)
+    held = request.values("command")
+    found = bool(request.values("later")) if request.has("later") else run.later is not None
     if held == list(run.command):
+        got = "nothing" if run.later is None else run.later.shown
+        as_begun = "what was found for it" if found else "nothing"
+        expected = f"{as_begun} beside its command, as in {path}, or another folder for the study"
+        check(found == (run.later is not None), run.name, got, expected)
         return
     same = next(
         (i for i, (old, new) in enumerate(zip(held, run.command, strict=False)) if old != new),

@@ -60,6 +60,12 @@ class Plan:
             "false at full scale, where rates are the published ones",
         )
         check(not (small and self.weights), "weights", self.weights, "none at small scale")
+        given = {word.partition("=")[0] for word in self.options}
+        check("--seed" not in given, "seed", "one for all", "--seeds")
+        rate = "--optimizer.learning_rate"
+        check(
+            not self.search or rate not in given, rate, "one for all", "none beside --search, which finds it"
+        )
 
     def common(self) -> list[str]:
         """The words of every training's command that name its people and what is the user's."""

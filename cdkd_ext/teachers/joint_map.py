@@ -58,16 +58,16 @@ class JointMap:
     sources: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def by_name(cls, student: JointSet, teacher: JointSet) -> JointMap:
+    def by_name(cls, student: JointSet, teacher: JointSet, argument: str = "teacher") -> JointMap:
         """Match joints by name and side, then by other names, then as the middle of two.
 
-        Spelling, case and separators of names and sides make no difference.
+        Spelling, case and separators of names and sides make no difference. `argument` is what messages call the teacher.
 
         Raises:
             InputError: no joint matches, or sides and mirror pairs contradict each other.
         """
-        for which, joints in (("the data", student), ("the teacher", teacher)):
-            _check_sides(which, joints)
+        _check_sides("joints of the data", student)
+        _check_sides("joints of the teacher" if argument == "teacher" else argument, teacher)
         places: dict[_Key, int] = {}
         for index, name in enumerate(teacher.names):
             places.setdefault(_key(name), index)
@@ -76,11 +76,11 @@ class JointMap:
         shown = f"the joints {', '.join(teacher.names)}"
         check(
             any(mapping.sources),
-            "teacher",
+            argument,
             shown,
             f"joints of the data ({names}), by name or another name for them",
         )
-        mapping._check_mirror_pairs()
+        mapping._check_mirror_pairs(argument)
         return mapping
 
     @property
@@ -110,7 +110,7 @@ class JointMap:
             parts.append(f"nothing for {', '.join(nothing)}")
         return "; ".join(parts)
 
-    def _check_mirror_pairs(self) -> None:
+    def _check_mirror_pairs(self, argument: str) -> None:
         """A pair of the student's joints has to come from a pair of the teacher's."""
         for j, mirror in enumerate(self.student.flip_permutation):
             wanted = {self.teacher.flip_permutation[source] for source in self.sources[j]}
@@ -118,7 +118,7 @@ class JointMap:
                 pair = f"{self.student.names[j]} and {self.student.names[mirror]}"
                 got = " and ".join(self.teacher.names[k] for k in (*self.sources[j], *self.sources[mirror]))
                 fail(
-                    "teacher",
+                    argument,
                     f"{got}, which are no pair, for {pair}",
                     "mirror pairs that agree with the data's",
                 )
@@ -147,7 +147,7 @@ def _check_sides(which: str, joints: JointSet) -> None:
         fine = side is None or (other not in (side, None) and stem == other_stem)
         check(
             fine,
-            f"joints of {which}",
+            which,
             f"{name} as the mirror image of {joints.names[mirror]}",
             "one of the other side",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -290,6 +291,6 @@ def _source(output: Path, resume: bool | str | os.PathLike[str]) -> Path | None:
         return output if held else None
     source = Path(resume) if resume else None
     if source is None or source.resolve() != output.resolve():
-        expected = f"a new folder, or `--resume {output}` to go on with that run"
+        expected = f"a new folder, or `--resume {shlex.quote(str(output))}` to go on with that run"
         check(not held, "output", f"{output}, which holds a run", expected)
     return source

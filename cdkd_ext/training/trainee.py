@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -209,7 +210,7 @@ class Trainee(ABC, Generic[Config]):
 
     def kept_and_next(self) -> str:
         """What is kept of the run, and how to go on with it."""
-        command = f"`cdkd {self.config.command} --resume {self.output}`"
+        command = f"`cdkd {self.config.command} --resume {shlex.quote(str(self.output))}`"
         rest = f"{command} begins again" if self._checkpoint is None else f"go on with {command}"
         return f"{self.kept()}; {rest}"
 

@@ -160,6 +160,8 @@ def test_a_training_ends_early_where_the_agreement_stalls(config, tmp_path):
     adapt(replace(config, optimizer=optimizer, steps=40, patience=2))
     history = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]
     assert [record["epoch"] for record in history] == [0, 1, 2, 3]
+    report = (tmp_path / "run/report.html").read_text()
+    assert "KEEP THE OLD FILE" in report
     # and is over
     adapt(replace(config, optimizer=optimizer, steps=40, patience=2), resume=True)
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -101,3 +103,28 @@ def test_another_network_is_named_before_its_options():
         for name in ("hrnet_w8_small", "lowres_small")
     )
     assert one.misfit(other) == "name" and one.misfit(one) is None
+
+
+def test_a_checkpoint_that_describes_itself_keeps_all_that_it_says(tmp_path):
+    spec = SMALL.spec(COCO_JOINTS, padding=1.5, resample="area")
+    save_model(create_model(spec), tmp_path / "run/best.safetensors")
+    for source in (tmp_path / "run", tmp_path / "run/best.safetensors"):
+        convert_checkpoint(str(source), str(tmp_path / "same.safetensors"), model=SMALL, joints="coco")
+        assert load_model(tmp_path / "same.safetensors").spec == spec
+        with pytest.raises(InputError, match=r"model\.color_order: expected rgb as .* says, .* got bgr"):
+            convert_checkpoint(
+                str(source), str(tmp_path / "x.safetensors"), model=replace(SMALL, color_order="bgr")
+            )
+    with pytest.raises(InputError, match=r"weights: expected an existing checkpoint, got .*none\.pth"):
+        convert_checkpoint(str(tmp_path / "none.pth"), str(tmp_path / "x.safetensors"), joints="coco")
+
+
+@pytest.mark.parametrize("name", ["lowres_small", "hourglass_4_w32"])
+def test_mmpose_has_hrnet_and_resnet_alone(name, tmp_path):
+    network = create_model(name, input_size=(64, 64), num_joints=17, joints=COCO_JOINTS, head="heatmap")
+    save_model(network, tmp_path / "ours.safetensors")
+    with pytest.raises(
+        InputError, match=f"layout: expected 'official' for {name}, which mmpose does not have"
+    ):
+        convert_checkpoint(str(tmp_path / "ours.safetensors"), str(tmp_path / "x.pth"), layout="mmpose")
+    assert not (tmp_path / "x.pth").exists()

@@ -135,13 +135,12 @@ def test_a_stream_that_is_ended_keeps_what_came(checkpoint, folder, tmp_path, mo
 
     monkeypatch.setattr(ResultFiles, "add", interrupted)
     address = (folder / "walk.avi").as_uri()
-    for source, kept in ((address, True), (str(folder / "walk.avi"), False)):
-        output = tmp_path / str(kept)
+    for source, live in ((address, True), (str(folder / "walk.avi"), False)):
+        output = tmp_path / str(live)
         given = ["predict", str(checkpoint), source, "--boxes=whole", f"--output={output}"]
-        assert main(given) == (status if kept else {KeyboardInterrupt: 130, Terminated: 143}[signal])
-        assert (output / "keypoints.csv").exists() is kept
-    assert len(rows_of(tmp_path / "True" / "keypoints.csv")) == 2 * 17
-    assert not list((tmp_path / "False").iterdir())
+        # a stream has no other end
+        assert main(given) == (status if live else {KeyboardInterrupt: 130, Terminated: 143}[signal])
+        assert len(rows_of(output / "keypoints.csv")) == 2 * 17
 
 
 def test_boxes_of_images_that_do_not_come_are_said(checkpoint, folder, tmp_path, capsys):
@@ -273,6 +272,39 @@ def test_a_drawn_video_stays_where_frames_are_lost(checkpoint, tmp_path, monkeyp
     shown = [round(video.read()[1].mean() / 30) for _ in range(8)]
     assert shown == [0, 0, 0, 3, 4, 4, 6, 7] and not video.read()[0]
     video.release()
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, Terminated])
+def test_what_came_before_ctrl_c_is_kept(checkpoint, folder, tmp_path, monkeypatch, capsys, signal):
+    add = ResultFiles.add
+
+    def interrupted(self, result):
+        add(self, result)
+        if result.part.kind == "video" and result.frame.number == 2:
+            raise signal
+
+    monkeypatch.setattr(ResultFiles, "add", interrupted)
+    words = ["predict", str(checkpoint), str(folder), "--boxes=whole", "--min_joint_score=0"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == {KeyboardInterrupt: 130, Terminated: 143}[signal]
+    printed = capsys.readouterr()
+    assert "of 9 frames" in printed.out and f"written to {tmp_path / 'out'}" in printed.out
+    assert printed.err.startswith("cdkd: interrupted") or printed.err.startswith("cdkd: terminated")
+    rows = rows_of(tmp_path / "out/keypoints.csv")
+    assert len(rows) == (2 + 3) * 17 and json.loads((tmp_path / "out/keypoints.json").read_text())
+    video = cv2.VideoCapture(str(tmp_path / "out/walk.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    video.release()
+
+
+def test_nothing_drawn_is_said(checkpoint, folder, tmp_path, capsys):
+    words = ["predict", str(checkpoint), str(folder), "--boxes=whole", f"--output={tmp_path / 'out'}"]
+    said = "no joint of the 8 people has a score of --min_joint_score 1.5 or more, so nobody is drawn"
+    assert main([*words, "--min_joint_score=1.5"]) == 0
+    assert said in capsys.readouterr().out
+    assert main([*words, "--min_joint_score=1.5", "--draw=false"]) == 0
+    assert "so nobody is drawn" not in capsys.readouterr().out
+    assert main([*words, "--min_joint_score=0"]) == 0
+    assert "so nobody is drawn" not in capsys.readouterr().out
 
 
 def test_a_name_that_is_no_text_loses_nothing(checkpoint, folder, tmp_path, capsys):

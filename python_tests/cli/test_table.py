@@ -86,3 +86,6 @@ def test_the_value_of_a_training_s_option_is_no_table(
     printed = capsys.readouterr().out.splitlines()
     assert all(f"--epochs 2 --config {tmp_path}/own.yaml --data.joints mpii" in line for line in printed[:2])
     assert printed[1].startswith("cdkd distill --recipe=mpii_w32_32 --recipe=cal_mpii --recipe=only_sape")
+    # each run has a folder of its own, all have one cache
+    assert main([*words, "--data.cache", "new"]) == 0
+    assert f"--data.cache {tmp_path}/new" in capsys.readouterr().out

@@ -9,9 +9,12 @@ import statistics
 import cv2
 import pytest
 
+from cdkd_ext.checkpoints import save_model
 from cdkd_ext.demo import DemoConfig, run_demo
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import Predictor
+from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.models import create_model
 from cdkd_ext.training import read_config
 
 NAMES = ("tenth_alone", "tenth_distilled", "alone", "distilled")
@@ -115,10 +118,23 @@ def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(InputError, match="teacher: expected an existing checkpoint"):
         run_demo(DemoConfig(str(tmp_path), teacher=str(tmp_path / "none.safetensors")))
     assert not any(tmp_path.iterdir())
+    weights = tmp_path / "teacher.safetensors"
+    weights.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"teacher: .*teacher\.safetensors is no complete safetensors file"):
+        run_demo(DemoConfig(str(tmp_path), str(weights)))
+    save_model(
+        create_model("hrnet_w8_small", input_size=(64, 64), num_joints=17, joints=COCO_JOINTS), weights
+    )
+    with pytest.raises(
+        InputError, match="teacher: expected a checkpoint with the joints of drawn people, MPII's"
+    ):
+        run_demo(DemoConfig(str(tmp_path), str(weights)))
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher.safetensors"]
 
 
 def test_a_training_that_fails_is_named_with_its_last_line(tmp_path, small):
-    weights = tmp_path / "broken.safetensors"
-    weights.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"distilled_0 failed: .*safetensors.*log\.txt"):
+    weights = tmp_path / "coordinates.safetensors"
+    options = {"input_size": (64, 64), "num_joints": 16, "joints": MPII_JOINTS}
+    save_model(create_model("hrnet_w8_small", head="rle", **options), weights)
+    with pytest.raises(InputError, match=r"distilled_0 failed: cdkd: cca\.enabled: .*log\.txt"):
         run_demo(DemoConfig(str(tmp_path), str(weights), 8, 4, epochs=1, views=1, seeds=2, processes=4))

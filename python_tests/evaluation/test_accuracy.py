@@ -60,6 +60,15 @@ def test_nothing_to_measure_is_nan(people, metric):
     assert np.isnan(people_accuracy(_moved(people, 0, 0), people, COCO_JOINTS, nobody, metric))
 
 
+def test_joints_that_count_in_no_mean_are_nothing_to_measure(people):
+    names = ("pelvis", *COCO_JOINTS.names[1:])
+    joints = replace(COCO_JOINTS, names=names)
+    alone = np.arange(17) == 0
+    assert np.isnan(people_accuracy(_moved(people, 0, 0), people, joints, alone, "pckh"))
+    endless = [replace(person, head_size=float("inf")) for person in people]
+    assert np.isnan(people_accuracy(_moved(people, 0, 0), endless, COCO_JOINTS, np.ones(17, bool), "pckh"))
+
+
 def test_what_does_not_fit_is_refused(people):
     known = np.ones(17, dtype=bool)
     with pytest.raises(InputError, match=r"keypoints: expected shape \(4, 17, 2\), got \(3, 17, 2\)"):

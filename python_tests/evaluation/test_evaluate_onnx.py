@@ -136,8 +136,8 @@ def test_what_an_export_cannot_do_is_named(data, files, options, message):
 def test_files_that_do_not_fit_are_named(data, files, coco, make_graph, tmp_path):
     with pytest.raises(InputError, match=r"weights: expected an existing checkpoint or ONNX file, got none"):
         evaluate_checkpoint("none.onnx", data, cpu=True)
-    with pytest.raises(InputError, match=r"weights: joints of .*onnx: expected the joints of the data"):
-        evaluate_checkpoint(files[1], coco, cpu=True)
+    # joints of its own, which are matched by name
+    assert "joints" in evaluate_checkpoint(files[1], coco, cpu=True)
     described = tmp_path / "dots.yaml"
     described.write_text("file: dots.onnx\nkind: heatmap\njoints: [left_wrist, right_wrist, head]\n")
     make_graph()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdkd_ext.errors import InputError
-from cdkd_ext.evaluation import pckh
-from cdkd_ext.joints import MPII_JOINTS
+from cdkd_ext.evaluation import limb_joints, pckh
+from cdkd_ext.joints import MPII_JOINTS, JointSet
 
 LSP_NAMES = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist",
@@ -123,6 +123,16 @@ def test_other_joint_sets_group_by_name() -> None:
         "head": 100, "shoulder": 100, "elbow": 100, "wrist": 50, "hip": 100, "knee": 100, "ankle": 100,
         "neck": 0,
     }  # fmt: skip
+
+
+def test_joints_are_known_however_they_are_spelt() -> None:
+    names = ("Pelvis", "Left Hip", "Right Hip", "Thorax", "Head Top", "Left Paw", "right-paw")
+    predictions, targets = one_person(names, {"Pelvis", "Thorax", "Right Hip"})
+    result = pckh(predictions, targets, np.ones((1, 7)), [10.0], joint_names=names)
+    assert result.mean == pytest.approx(100 * 4 / 5)
+    assert list(result.per_joint)[:2] == ["head", "hip"] and result.per_joint["hip"] == 50
+    joints = JointSet(names, (0, 2, 1, 3, 4, 6, 5))
+    assert limb_joints(joints) == ("Left Hip", "Right Hip")
 
 
 def test_the_threshold_itself_is_right() -> None:

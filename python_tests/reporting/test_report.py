@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ from cdkd_ext.data.loading import load_validation
 from cdkd_ext.errors import InputError
 from cdkd_ext.evaluation import evaluate_people
 from cdkd_ext.images import decode_image
+from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
 from cdkd_ext.reporting import Predicted, RunsOnPeople, predict_runs, write_report
 from cdkd_ext.reporting.accuracy import Accuracy, Yardstick
@@ -249,17 +251,35 @@ def test_runs_that_cannot_be_shown_are_named(runs, tmp_path):
             predict_runs([str(own)])
     (own / "config.yaml").write_text("data: {images: footage}\n")
     with pytest.raises(
-        InputError, match=r"runs: expected a run whose people have labels, first, got .* of footage alone"
+        InputError, match=r"runs: expected a run whose people have labels, first, .*, got .* of footage alone"
     ):
         predict_runs([str(own)])
 
 
-def test_runs_of_other_joints_are_refused(runs, official_data, tmp_path):
-    from cdkd_ext.joints import COCO_JOINTS
-
+def test_runs_of_other_joints_are_matched_by_name(runs, truth, tmp_path):
     save_model(network_of(COCO_JOINTS), tmp_path / "other" / "best.safetensors")
-    (tmp_path / "other" / "config.yaml").write_text("data: {root: nowhere}\n")
+    (tmp_path / "other" / "config.yaml").write_text("data: {images: footage}\n")
+    found = predict_runs([runs[0], str(tmp_path / "other")])
+    other = found.runs[1]
+    assert other.keypoints.shape == found.runs[0].keypoints.shape
+    names = np.array(truth.joints.names)
+    assert {*names[~other.known]} == {"upper_neck", "head_top"}
+    assert "joints by name: " in other.network and "pelvis from the middle of left_hip" in other.network
+    # a student of footage alone, where there are labels after all
+    data = DataConfig(root=runs_root(runs[0]))
+    assert predict_runs([str(tmp_path / "other")], data=data).runs[0].name == "other"
+
+
+def runs_root(run):
+    return yaml.safe_load((Path(run) / "config.yaml").read_text())["data"]["root"]
+
+
+def test_a_run_whose_people_are_elsewhere_says_so(runs, tmp_path, monkeypatch):
+    own = tmp_path / "run"
+    shutil.copytree(runs[0], own)
+    (own / "config.yaml").write_text("data: {root: people}\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        InputError, match=r"runs: joints of .*other: expected those of the first run's people"
+        InputError, match=r"data\.root: expected the folder of .*run's people, .* or --data\.root"
     ):
-        predict_runs([runs[0], str(tmp_path / "other")])
+        predict_runs([str(own)])

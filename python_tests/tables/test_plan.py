@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from cdkd_ext.cli.configured import parse_configuration, training_parser
 from cdkd_ext.errors import InputError
 from cdkd_ext.studies import StudyRun
-from cdkd_ext.studies.runs import check_runs
+from cdkd_ext.studies.runs import REQUEST, check_request, check_runs
 from cdkd_ext.tables import RATES, Plan, list_tables, load_runs, load_table, study_runs
 from cdkd_ext.training import DistillationConfig, TrainingConfig
 
@@ -201,5 +201,34 @@ def test_what_does_not_fit_is_refused() -> None:
         Plan(root="/d", search=True)
     with pytest.raises(InputError, match="weights: expected none at small scale"):
         Plan(root="/d", scale="small", weights="/imagenet")
+    for words in (("--seed", "7"), ("--seed=7",)):
+        with pytest.raises(InputError, match="seed: expected --seeds, got one for all"):
+            Plan(root="/d", options=words)
+    rate = ("--optimizer.learning_rate", "0.01")
+    Plan(root="/d", scale="small", options=rate)
+    with pytest.raises(
+        InputError, match=r"learning_rate: expected none beside --search, .*, got one for all"
+    ):
+        Plan(root="/d", scale="small", search=True, options=rate)
     with pytest.raises(InputError, match="rows: expected rows that the small scale has, got simcc_64_k4"):
         study_runs(load_table(2), Plan(root="/d", scale="small"), ["simcc_64_k4"])
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_runs_with_and_without_a_search_are_not_taken_for_each_other(tmp_path: Path, searched: bool) -> None:
+    first, second = (
+        study_runs(load_table(3), Plan(root="/lsp", scale="small", search=search), ["simcc"])
+        for search in (searched, not searched)
+    )
+    for run in first:
+        words = {
+            "command": list(run.command),
+            "later": ["--optimizer.learning_rate=0.1"] if run.later else [],
+        }
+        (tmp_path / run.name).mkdir()
+        (tmp_path / run.name / REQUEST).write_text(json.dumps(words))
+        check_request(run, tmp_path)
+    held = "what was found for it" if searched else "nothing"
+    (other,) = [run for run in second if run.name == "simcc_64_seed0"]
+    with pytest.raises(InputError, match=f"simcc_64_seed0: expected {held} beside its command, as in"):
+        check_request(other, tmp_path)
