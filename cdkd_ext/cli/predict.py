@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> None:
         shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
         print(f"{options.boxes} has boxes of {len(left)} images that did not come: {shown}")
     # Ctrl-C is how one ends a camera's or a stream's frames
-    if summary.ended is not None and not (summary.live and not isinstance(summary.ended, Terminated)):
+    if isinstance(summary.ended, Terminated) or (summary.ended is not None and not summary.live):
         raise summary.ended
     if summary.read_nothing:
         raise CommandError(f"source: expected a frame that can be read, got none in {options.source}", 1)
