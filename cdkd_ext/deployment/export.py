@@ -54,6 +54,7 @@ class ExportReport:
             labels; None where it was not measured.
         calibrated: what an int8 file was quantised by, in words.
         measured: how many people the metric is of.
+        flip_test: whether both averaged with the mirrored crop.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class ExportReport:
     accuracy: tuple[str, float, float] | None = None
     calibrated: str | None = None
     measured: int = 0
+    flip_test: bool = False
 
     def __str__(self) -> str:
         """Some lines for people."""
@@ -74,7 +76,8 @@ class ExportReport:
         if self.accuracy is not None:
             name, before, after = self.accuracy
             found = f"{name}: {before:.2f} in PyTorch, {after:.2f} of the file ({after - before:+.2f})"
-            lines.append(f"{found}, {self.measured} people")
+            flips = "with" if self.flip_test else "without"
+            lines.append(f"{found}, {self.measured} people, {flips} the flip test")
         return "\n".join(lines)
 
 
@@ -161,7 +164,7 @@ def export_network(
     graph = opset if format == "onnx" else None
     calibrated = None if calibration is None else f"{len(calibration.crops)} crops of {calibration.source}"
     size = target.stat().st_size
-    return ExportReport(target, size, precision, graph, difference, accuracy, calibrated, measured)
+    return ExportReport(target, size, precision, graph, difference, accuracy, calibrated, measured, flip_test)
 
 
 def described(

@@ -135,7 +135,10 @@ def table(metrics: dict[str, Any]) -> str:
     if rows:
         rows |= {"mean": metrics["pckh"], "mean@0.1": metrics["pckh_0.1"]}
     width = max(map(len, rows), default=0)
-    lines = [*(f"{name:<{width}}  {value:6.2f}" for name, value in rows.items()), describe(metrics)]
+    told = describe(metrics)
+    if "flip_test" in metrics:
+        told += f"; {'with' if metrics['flip_test'] else 'without'} the flip test"
+    lines = [*(f"{name:<{width}}  {value:6.2f}" for name, value in rows.items()), told]
     return "\n".join(lines + ([f"joints: {metrics['joints']}"] if metrics.get("joints") else []))
 
 

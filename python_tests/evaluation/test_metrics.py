@@ -105,6 +105,8 @@ def test_pckh_at_both_thresholds_names_its_sources() -> None:
     ]  # fmt: skip
     assert lines[0].split()[1] == f"{metrics['pckh_per_joint']['head']:.2f}"
     assert lines[-1] == describe(metrics)
+    for flips, words in ((True, "with"), (False, "without")):
+        assert table(metrics | {"flip_test": flips}).endswith(f"{describe(metrics)}; {words} the flip test")
 
 
 def test_ap_of_the_submission_names_its_boxes(coco_file: Path) -> None:
