@@ -319,6 +319,20 @@ def test_a_module_of_no_extra_is_an_error_of_the_installation(run_without):
         (["info", "--launch-plan", '--sizes={"batches": 2}'], "sizes: expected one of 'batch'"),
         (["predict", "a", "b", "--evry", "3"], "--evry 3; perhaps --every is meant"),
         (["train", "--epoch", "1"], "--epoch 1; perhaps --epochs is meant"),
+        (["train", "--epochs", "x"], "epochs: expected a whole number, got x"),
+        (
+            ["train", "--optimizer.learning_rate", "fast"],
+            "optimizer.learning_rate: expected a number, got fast",
+        ),
+        (
+            ["train", "--model.input_size", "32"],
+            'model.input_size: expected a list, such as "[32, 32]", got 32',
+        ),
+        (["train", "--flip_test", "maybe"], "flip_test: expected true or false, got maybe"),
+        (
+            ["export", "m", "--precision", "int4"],
+            "precision: expected one of 'float32', 'float16', 'int8', got int4",
+        ),
         (["table", "1", "--scale", "small", "--data.rot", "x"], "perhaps --data.root is meant"),
         (["export", "student.onnx"], "weights: expected an existing checkpoint, got student.onnx"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -19,6 +20,15 @@ from cdkd_ext.recipes import list_recipes, load_recipe
 from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig, read_config, train
 
 Config = TypeVar("Config", bound=TrainingConfig)
+
+_MISFIT = re.compile(r'Parser key "([^"]+)": Expected a (.+)\. Got value: (.*)')
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "tuple": 'a list, such as "[32, 32]"',
+}
 
 
 def configured_parser(name: str) -> ArgumentParser:
@@ -40,8 +50,23 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         raise
     # jsonargparse lets some of what damaged YAML raises through, whatever it is
     except Exception as error:
-        message = shortened(" ".join(str(error).split()) or type(error).__name__)
-        raise InputError(with_suggestions(message, parser._option_string_actions)) from error
+        message = _in_words(" ".join(str(error).split()) or type(error).__name__)
+        raise InputError(with_suggestions(shortened(message), parser._option_string_actions)) from error
+
+
+def _in_words(message: str) -> str:
+    """What jsonargparse says of a value of another type, as this package says it."""
+    found = _MISFIT.fullmatch(message)
+    if found is None:
+        return message
+    name, kind, got = found.groups()
+    literal = re.fullmatch(r"typing\.Literal\[(.*)\]", kind)
+    expected = (
+        f"one of {literal[1]}"
+        if literal
+        else _KINDS.get(kind.removeprefix("<class '").removesuffix("'>"), kind)
+    )
+    return f"{name}: expected {expected}, got {got}"
 
 
 def run_training(name: str, config_class: type[TrainingConfig], arguments: Sequence[str]) -> None:
