@@ -128,7 +128,10 @@ def footage_files(source: str, argument: str = "data.images") -> Iterator[Path]:
         check(_is_footage(path), argument, source, expected)
         yield path
     else:
-        found = sorted(map(Path, glob.glob(source, recursive=True)))
+        # brackets in the name of a folder that is there are no pattern
+        folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+        literal = f"{glob.escape(str(folder))}/{path.relative_to(folder)}"
+        found = sorted(map(Path, glob.glob(source, recursive=True) or glob.glob(literal, recursive=True)))
         check(found, argument, f"{source}, which does not exist", "a folder, a glob, an image or a video")
         yield from (file for file in found if _is_footage(file))
 

@@ -59,6 +59,16 @@ def test_a_folder_has_images_and_videos_sorted(tmp_path):
     assert [frame.name.name for frame in frames_of(str(tmp_path / "*.png"))] == ["b.png"]
 
 
+def test_a_folder_of_a_glob_may_have_brackets(tmp_path, monkeypatch):
+    for name in ("b.png", "a.png"):
+        save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / "odd name [1]" / name)
+    found = ["a.png", "b.png"]
+    assert [frame.name.name for frame in frames_of(tmp_path / "odd name [1]" / "*.png")] == found
+    monkeypatch.chdir(tmp_path)
+    assert [frame.name.name for frame in frames_of("odd name [1]/*.png")] == found
+    assert [frame.name.name for frame in frames_of("odd*/[a].png")] == ["a.png"]
+
+
 def test_what_is_broken_is_named_and_the_rest_goes_on(tmp_path):
     save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"nothing")
