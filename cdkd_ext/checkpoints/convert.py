@@ -39,7 +39,7 @@ def convert_checkpoint(
     check(
         layout != "cdkd" or target.suffix == ".safetensors", "output", output, "a file ending in .safetensors"
     )
-    check(Path(weights).exists(), "weights", weights, "an existing checkpoint")
+    check(Path(weights).exists(), weights, "no such file", "a weights file, or the folder of a run")
     if Path(weights).is_dir() or describes_itself(weights):
         network = load_model(weights)
         misfit = None if model is None else network.spec.misfit(model)

@@ -20,6 +20,8 @@ from cdkd_ext.files import replacing
 from cdkd_ext.models.pose_network import PoseNetwork
 
 LAYOUTS = ("official", "mmpose")
+# at least under other names
+_NOT_IN_MMPOSE = ("lowres_", "hourglass_", "okdhp_", "swin_")
 # the longest first; mmpose before 1.0 said keypoint_head
 _MMPOSE_PREFIXES = ("backbone.", "head.deconv_head.", "keypoint_head.", "head.")
 _NOT_WEIGHTS = re.compile(r"^data_preprocessor\.|(^|\.)(total_ops|total_params)$")
@@ -176,7 +178,7 @@ def export_checkpoint(model: PoseNetwork, path: str | os.PathLike[str], *, layou
         tensors = {_published_name(model, name): value for name, value in tensors.items()}
     content: dict[str, Any] = tensors
     if layout == "mmpose":
-        known = model.name.startswith(("hrnet_", "resnet"))
+        known = not model.name.startswith(_NOT_IN_MMPOSE)
         check(known, "layout", "'mmpose'", f"'official' for {model.name}, which mmpose does not have")
         check_option("head", model.head, ("simcc", "heatmap"))
         check(

@@ -115,7 +115,7 @@ def test_a_checkpoint_that_describes_itself_keeps_all_that_it_says(tmp_path):
             convert_checkpoint(
                 str(source), str(tmp_path / "x.safetensors"), model=replace(SMALL, color_order="bgr")
             )
-    with pytest.raises(InputError, match=r"weights: expected an existing checkpoint, got .*none\.pth"):
+    with pytest.raises(InputError, match=r"none\.pth: expected a weights file, or .* got no such file"):
         convert_checkpoint(str(tmp_path / "none.pth"), str(tmp_path / "x.safetensors"), joints="coco")
 
 

@@ -152,7 +152,7 @@ def test_the_list_has_commands_and_an_estimate(
     words += ["--models", "lowres_small", "--epochs", "1", "--views", "1", "--seeds", "0", "1", "--list"]
     assert main([*words, "--output", str(folder)]) == 0
     printed = capsys.readouterr().out
-    command = "  cdkd train --recipe lsp_student --model.name lowres_small --model.input_size [32,32]"
+    command = "  cdkd train --recipe lsp_student --model.name lowres_small --model.input_size '[32,32]'"
     assert f"{command} --data.root {drawn_people} " in printed
     assert "lowres_small-32-taught-tutor-0: finished" in printed
     assert "lowres_small-32-longer-1: missing" in printed and "--epochs AS_LONG_AS_TAUGHT" in printed
