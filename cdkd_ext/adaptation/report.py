@@ -87,7 +87,7 @@ class AdaptationReport:
         if len(agreements) < 2 or max(agreements[1:]) > agreements[0]:
             return ""
         return (
-            ". KEEP THE OLD FILE: on the people kept aside no adapted weights agree with the teacher as much as the unchanged "
+            ". KEEP THE OLD FILE: on the people kept aside no adapted weights agree with the teacher more than the unchanged "
             f"ones ({agreements[0]:.1f} before, at best {max(agreements[1:]):.1f} after)"
         )
 

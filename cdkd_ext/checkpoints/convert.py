@@ -42,10 +42,7 @@ def convert_checkpoint(
     check(Path(weights).exists(), weights, "no such file", "a weights file, or the folder of a run")
     if Path(weights).is_dir() or describes_itself(weights):
         network = load_model(weights)
-        misfit = None if model is None else network.spec.misfit(model)
-        if misfit is not None:
-            expected = f"{getattr(network.spec, misfit)} as {weights} says, or no model options"
-            fail(f"model.{misfit}", getattr(model, misfit), expected)
+        network.spec.check_options(model, weights)
         own = network.spec.joints
         same = joints is None or (own is not None and own.names == named_joints(joints).names)
         check(same, "joints", joints, f"nothing: {weights} says what its joints are")

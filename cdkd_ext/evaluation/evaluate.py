@@ -286,7 +286,7 @@ def _asked_file(
     told: dict[str, Any] = {"model": Path(weights).stem, "simcc_score": None}
     if isinstance(network, ExportedNetwork):
         spec = ModelSpec.from_dict(network.metadata["model"], weights)
-        _check_options(spec, given, weights)
+        spec.check_options(given, weights)
         told = {"model": spec.name, "simcc_score": simcc_score if spec.method.has_classes else None}
         told["flip_test"] = network.flip_test
     if isinstance(network, ForeignNetwork):
@@ -345,7 +345,7 @@ def _load_network(weights: str, given: ModelOptions | None, joints: JointSet) ->
             "unknown",
             "a checkpoint that names them",
         )
-        _check_options(model.spec, given, weights)
+        model.spec.check_options(given, weights)
         if given is not None and given.decoding != ModelOptions.decoding:
             # how heatmaps are read is no matter of the weights, but the default is nobody's choice
             model.spec = replace(model.spec, decoding=given.decoding)
@@ -356,11 +356,3 @@ def _load_network(weights: str, given: ModelOptions | None, joints: JointSet) ->
     model = create_model(given.spec(joints, resample="linear"))
     load_checkpoint(model, path)
     return model
-
-
-def _check_options(spec: ModelSpec, given: ModelOptions | None, weights: str) -> None:
-    """Fail unless the options of a network that were given, if any were, are those that its file says."""
-    name = None if given is None else spec.misfit(given)
-    if name is not None:
-        expected = f"{getattr(spec, name)} as {weights} says, or no model options"
-        fail(f"model.{name}", getattr(given, name), expected)

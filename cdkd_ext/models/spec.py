@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from cdkd_ext.codecs import num_bins
-from cdkd_ext.errors import check, check_option, check_type
+from cdkd_ext.errors import check, check_option, check_type, fail
 from cdkd_ext.joints import JointSet
 from cdkd_ext.methods import Method, list_heads, method_for
 from cdkd_ext.methods.heatmaps import DECODINGS
@@ -175,6 +175,17 @@ class ModelSpec(ModelOptions):
         ignored = {"decoding", "stem_stride"} | (optional - self.method.options)
         names = [field.name for field in fields(ModelOptions) if field.name not in ignored]
         return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
+
+    def check_options(self, given: ModelOptions | None, source: str) -> None:
+        """Check that the options of a network that were given, if any were, are those that its file says.
+
+        Raises:
+            InputError: names the first that is not.
+        """
+        name = None if given is None else self.misfit(given)
+        if name is not None:
+            expected = f"{getattr(self, name)} as {source} says, or no model options"
+            fail(f"model.{name}", getattr(given, name), expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings that `from_dict` reads."""

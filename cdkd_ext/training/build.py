@@ -460,9 +460,9 @@ def _shared_samples(
     data = configs[0].data
     if len(configs) == 1:
         return build_samples(configs[0], datasets[0], teacher, accelerator)
-    check_alike(datasets)
     if not data.views and not data.stored_crops:
         return SharedImages(datasets)
+    check_alike(datasets)
     # the first one's teacher outputs are for all; without a folder of its own the cache is the first run's
     cached = [replace(config, output=configs[0].output) for config in configs]
     features = any(config.uses_features() for config in configs)
