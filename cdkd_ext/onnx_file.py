@@ -90,6 +90,8 @@ class OnnxFile:
         options = onnxruntime.SessionOptions()
         # what it says of an error is in the error
         options.log_severity_level = 4
+        # else its threads spin for 60 ms after each call, on cores that the next network and OpenCV need
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         there = onnxruntime.get_available_providers()

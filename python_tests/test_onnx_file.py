@@ -60,6 +60,11 @@ def test_what_the_graph_does_not_take(doubled: Path, inputs: dict[str, np.ndarra
     assert "\n" not in str(caught.value)
 
 
+def test_its_threads_rest_after_a_call(doubled: Path) -> None:
+    options = OnnxFile(doubled, threads=2)._session.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.onnx: expected an ONNX file, got no such file"):
         OnnxFile(tmp_path / "none.onnx")
