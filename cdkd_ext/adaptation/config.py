@@ -119,6 +119,10 @@ class AdaptationConfig:
         stored = self.data.views > 0 or self.data.stored_crops
         expected = "neither: the teacher's keypoints are stored whatever the views"
         check(not stored, "data.views and data.stored_crops", "one of them", expected)
+        pixels = self.data.photometric
+        check(
+            not pixels.active, "data.photometric", pixels, "nothing: an adaptation keeps colours as they are"
+        )
         expected = "nothing: an adaptation learns from nobody's labels"
         for name in ("labelled_fraction", "unlabelled_share", "mirror_views"):
             value = getattr(self.data, name)

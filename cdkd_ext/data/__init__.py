@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cdkd_ext.data.mpii import load_mpii_persons
     from cdkd_ext.data.near_duplicates import NearDuplicates, difference_hash
     from cdkd_ext.data.person import ANNOTATED_BOXES, EvaluationSet, Person
+    from cdkd_ext.data.photometric import Photometric
     from cdkd_ext.data.shard_writing import write_shards
     from cdkd_ext.data.sharded_views import ShardedViews, build_sharded_views
     from cdkd_ext.data.shards import Manifest, Shards
@@ -50,6 +51,7 @@ __all__ = [
     "MixedBatches",
     "NearDuplicates",
     "Person",
+    "Photometric",
     "PoseDataset",
     "ShardedViews",
     "Shards",
@@ -92,6 +94,7 @@ _LATE = {
     "MixedBatches": "data.mixed_batches",
     "NearDuplicates": "data.near_duplicates",
     "Person": "data.person",
+    "Photometric": "data.photometric",
     "PoseDataset": "data.dataset",
     "ShardedViews": "data.sharded_views",
     "Shards": "data.shards",

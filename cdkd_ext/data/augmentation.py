@@ -1,13 +1,14 @@
 """Random scale, rotation, flip and half-body crops of top-down pose estimation."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cdkd_ext.data.crops import CropRegion, fit_aspect
-from cdkd_ext.errors import check
+from cdkd_ext.errors import check, check_option
 
 _HALF_BODY_PADDING = 1.5
 
@@ -17,12 +18,14 @@ class Augmentation:
     """What is drawn for every view of a person; the defaults are HRNet's for MPII.
 
     Args:
-        scale: standard deviation of the region's scale factor: normal around 1, clipped at one deviation.
-        rotation: standard deviation in degrees: normal around 0, clipped at two deviations.
+        scale: of the region's scale factor around 1. Normal: its standard deviation, clipped at one deviation; uniform: its
+            largest deviation.
+        rotation: in degrees around 0. Normal: standard deviation, clipped at two deviations; uniform: the largest angle.
         rotation_probability: how often there is a rotation at all.
         flip: probability of a mirrored crop.
         half_body: probability of a crop of the upper or the lower body alone.
         half_body_min_joints: half-body crops need more than this many annotated joints.
+        distribution: of scale and rotation, "normal" (HRNet) or "uniform" (RLE).
     """
 
     scale: float = 0.25
@@ -31,6 +34,7 @@ class Augmentation:
     flip: float = 0.5
     half_body: float = 0.0
     half_body_min_joints: int = 8
+    distribution: Literal["normal", "uniform"] = "normal"
 
     def __post_init__(self) -> None:
         check(0 <= self.scale < 1, "scale", self.scale, "a number in [0, 1)")
@@ -39,6 +43,14 @@ class Augmentation:
             value = getattr(self, name)
             check(0 <= value <= 1, name, value, "a probability in [0, 1]")
         check(self.half_body_min_joints >= 0, "half_body_min_joints", self.half_body_min_joints, "a count")
+        check_option("distribution", self.distribution, ("normal", "uniform"))
+
+    def identity(self) -> dict[str, Any]:
+        """What stored views of it depend on; an option that came later is told where it is not the default."""
+        told = asdict(self)
+        if self.distribution == "normal":
+            del told["distribution"]
+        return told
 
     def draw(
         self,
@@ -67,6 +79,9 @@ class Augmentation:
         scale, rotation = rng.standard_normal(2)
         if half_body < self.half_body:
             region = self._half_body(region, crop_size, keypoints, annotated > 0, upper_body, upper < 0.5)
+        if self.distribution == "uniform":
+            # what a normal draw's probability is of: uniform in (-1, 1)
+            scale, rotation = math.erf(scale / math.sqrt(2)), math.erf(rotation / math.sqrt(2))
         factor = 1 + min(max(scale * self.scale, -self.scale), self.scale)
         angle = min(max(rotation * self.rotation, -2 * self.rotation), 2 * self.rotation)
         return replace(

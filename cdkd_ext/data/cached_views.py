@@ -22,6 +22,7 @@ from cdkd_ext.data.crops import VERSION as CROPS_VERSION
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.mirrored_views import MirroredViews
 from cdkd_ext.data.person import Person
+from cdkd_ext.data.photometric import VERSION as PHOTOMETRIC_VERSION
 from cdkd_ext.errors import InputError, check, fail, shortened
 from cdkd_ext.files import known_digest, new_folder, remove_leftovers
 
@@ -247,22 +248,25 @@ def _fingerprint(dataset: PoseDataset, views: int, identity: dict[str, object]) 
     digest.update(dataset.labelled.tobytes())
     settings = {
         "size": dataset.size,
-        "augmentation": asdict(dataset.augmentation) if dataset.augmentation else None,
+        "augmentation": dataset.augmentation.identity() if dataset.augmentation else None,
         "seed": dataset.seed,
         "labelled_fraction": dataset.labelled_fraction,
         "padding": dataset.padding,
         "views": views,
         **identity,
-        **unbiased_crops(dataset),
+        **later_options(dataset),
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 
 
-def unbiased_crops(dataset: PoseDataset) -> dict[str, object]:
-    """What the identity of stored views tells about unbiased crops: nothing where there are none."""
+def later_options(dataset: PoseDataset) -> dict[str, object]:
+    """What the identity of stored views tells about unbiased crops and changed pixels: nothing where there are none."""
     chosen = [dataset.unbiased, dataset.teacher_unbiased]
-    return {"unbiased": chosen} if any(chosen) else {}
+    unbiased = {"unbiased": chosen} if any(chosen) else {}
+    pixels = dataset.photometric
+    changed = {"photometric": [asdict(pixels), PHOTOMETRIC_VERSION]} if pixels.active else {}
+    return {**unbiased, **changed}
 
 
 def new_array(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cdkd_ext.data.augmentation import Augmentation
+from cdkd_ext.data.photometric import Photometric
 from cdkd_ext.detectors import DetectionOptions
 from cdkd_ext.resampling import Resample
 
@@ -46,6 +47,8 @@ class DataConfig:
             the weights (`model.weights`) were trained with where they say it, else "area". A teacher's crops are as its
             own description says.
         augmentation: random scale, rotation, flip and half-body crops.
+        photometric: random colours and holes: `brightness`, `contrast`, `saturation`, `hue`, `grid_dropout`, `grid_unit`. A
+            teacher's crops of the same view have the same colours, and no holes. Not together with `stored_crops`.
         camera_faults: strength, 0 to 1, of what a worse camera does to the student's crops: blur, fewer pixels, exposure,
             noise, JPEG. The teacher's crops stay as they are, and so do those that a training validates on. Not together
             with `stored_crops`.
@@ -97,6 +100,7 @@ class DataConfig:
     padding: float | None = None
     resample: Resample | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    photometric: Photometric = field(default_factory=Photometric)
     camera_faults: float = 0.0
     views: int = 0
     mirror_views: bool = False

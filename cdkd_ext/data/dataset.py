@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -23,12 +24,15 @@ from cdkd_ext.data.crops import (
     warp_crop,
 )
 from cdkd_ext.data.person import Person
+from cdkd_ext.data.photometric import Photometric
 from cdkd_ext.errors import check, check_option, check_type
 from cdkd_ext.images import Image, read_image
 from cdkd_ext.joints import JointSet
 from cdkd_ext.resampling import DEFAULT_RESAMPLE, RESAMPLINGS, Resample
 
-_FAULTS = 1  # the stream of the camera's faults
+_FAULTS, _COLOURS, _HOLES = 1, 2, 3  # streams of random numbers beside that of the view's geometry
+
+_AS_THEY_ARE = Photometric()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         teacher_resample: the same of the teacher's.
         camera_faults: strength in [0, 1] of what a worse camera would do to the student's crops, drawn for each view;
             see `add_camera_faults`. The teacher's stay as they are.
+        photometric: what to draw for the pixels of a view: colours for both crops, holes for the student's.
         unbiased: whether the student's crops are, see `crop_matrix`.
         teacher_unbiased: the same of the teacher's. Where only one of both is, or both, its coordinates are not the
             student's times the ratio of the sizes.
@@ -114,6 +119,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         resample: Resample = DEFAULT_RESAMPLE,
         teacher_resample: Resample = DEFAULT_RESAMPLE,
         camera_faults: float = 0.0,
+        photometric: Photometric = _AS_THEY_ARE,
         unbiased: bool = False,
         teacher_unbiased: bool = False,
     ) -> None:
@@ -139,6 +145,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         check_option("resample", resample, RESAMPLINGS)
         check_option("teacher_resample", teacher_resample, RESAMPLINGS)
         check_strength("camera_faults", camera_faults)
+        check_type("photometric", photometric, Photometric, "a Photometric")
         self.persons = everybody
         self.joints = joints
         self.augmentation = augmentation
@@ -146,6 +153,7 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
         self.padding = padding
         self.resample, self.teacher_resample = resample, teacher_resample
         self.camera_faults = camera_faults
+        self.photometric = photometric
         self.unbiased, self.teacher_unbiased = unbiased, teacher_unbiased
         self.labelled_fraction = labelled_fraction
         chosen = _choose_labelled(tuple(persons), self.seed, labelled_fraction)
@@ -179,15 +187,21 @@ class PoseDataset(Dataset[dict[str, torch.Tensor]]):
 
     def crops(self, image: Image, drawn: View, *, teacher: bool = True) -> dict[str, torch.Tensor]:
         """Return the sample of a view of a person, given the person's image; `teacher`: with the teacher's crop."""
-        crop = warp_crop(image, drawn.matrix, self.size, self.resample)
+        rng = partial(self._rng, drawn.index, drawn.number)
+        crop = self._coloured(warp_crop(image, drawn.matrix, self.size, self.resample), rng)
         if self.camera_faults:
-            crop = add_camera_faults(crop, self._rng(drawn.index, drawn.number, _FAULTS), self.camera_faults)
+            crop = add_camera_faults(crop, rng(_FAULTS), self.camera_faults)
+        if self.photometric.active:
+            crop = self.photometric.drop(crop, rng(_HOLES))
         sample = {"image": _to_tensor(crop), **drawn.labels()}
         if teacher and self.teacher_size is not None:
             teacher_matrix = crop_matrix(drawn.region, self.teacher_size, unbiased=self.teacher_unbiased)
             crop = warp_crop(image, teacher_matrix, self.teacher_size, self.teacher_resample)
-            sample["teacher_image"] = _to_tensor(crop)
+            sample["teacher_image"] = _to_tensor(self._coloured(crop, rng))
         return sample
+
+    def _coloured(self, crop: Image, rng: Callable[[int], np.random.Generator]) -> Image:
+        return self.photometric.jitter(crop, rng(_COLOURS)) if self.photometric.active else crop
 
     def view(self, index: int, view: int) -> View:
         """Draw a view of a person, without reading its image.

@@ -322,6 +322,7 @@ def training_set(
         resample=resample,
         teacher_resample=teacher_resample,
         camera_faults=config.camera_faults,
+        photometric=config.photometric,
         unbiased=unbiased,
         teacher_unbiased=teacher_unbiased,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.data.batches import Key, lost_workers_named
-from cdkd_ext.data.cached_views import STUDENT_FIELDS, _chunks, _people, student_identity, unbiased_crops
+from cdkd_ext.data.cached_views import STUDENT_FIELDS, _chunks, _people, later_options, student_identity
 from cdkd_ext.data.dataset import PoseDataset
 from cdkd_ext.data.shard_writing import Chunk, row_bytes, write_shards
 from cdkd_ext.data.shards import Manifest, Shards
@@ -127,14 +126,14 @@ def views_manifest(dataset: PoseDataset, views: int, identity: Mapping[str, obje
         "people": _people(dataset).hexdigest(),
         "views": views,
         "seed": dataset.seed,
-        "augmentation": None if augmentation is None else asdict(augmentation),
+        "augmentation": None if augmentation is None else augmentation.identity(),
         "padding": dataset.padding,
         "aspect": [height // divisor, width // divisor],
     }
     if augmentation is not None and augmentation.half_body > 0:
         # half-body crops follow the labels
         drawn["labelled"] = dataset.labelled_fraction
-    return Manifest.of({**drawn, **unbiased_crops(dataset), **identity}, len(dataset) * views)
+    return Manifest.of({**drawn, **later_options(dataset), **identity}, len(dataset) * views)
 
 
 def student_columns(samples: Mapping[str, Tensor], images: str) -> Columns:

@@ -40,7 +40,7 @@ class StoredCrops(Dataset[Batch]):
         margin: as given there.
 
     Raises:
-        InputError: the stored crops are of other people or sizes, or the data set draws faults of cameras.
+        InputError: the stored crops are of other people or sizes, or the data set draws faults of cameras or other colours.
 
     Example:
         ```python
@@ -54,6 +54,10 @@ class StoredCrops(Dataset[Batch]):
     def __init__(self, dataset: PoseDataset, folder: Path, *, margin: float = 1.5) -> None:
         faults = dataset.camera_faults
         check(faults == 0, "camera_faults", faults, "0 for stored crops, which are made on the device")
+        pixels = dataset.photometric
+        check(
+            not pixels.active, "photometric", pixels, "nothing for stored crops, which are made on the device"
+        )
         biased = dataset.teacher_size is None or not (dataset.unbiased or dataset.teacher_unbiased)
         check(
             biased,

@@ -211,8 +211,10 @@ class TrainingConfig:
         both = self.data.stored_crops and self.data.views > 0
         check(not both, "data.stored_crops", "true beside data.views", "one of the two")
         check_strength("data.camera_faults", self.data.camera_faults)
-        both = self.data.stored_crops and self.data.camera_faults > 0
-        check(not both, "data.stored_crops", "true beside data.camera_faults", "one of the two")
+        changed = {"camera_faults": self.data.camera_faults > 0, "photometric": self.data.photometric.active}
+        for name, active in changed.items():
+            both = self.data.stored_crops and active
+            check(not both, "data.stored_crops", f"true beside data.{name}", "one of the two")
         alone = self.data.mirror_views and self.data.views == 0
         check(
             not alone,

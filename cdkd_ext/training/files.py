@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cdkd_ext.data import Augmentation, DataConfig
+from cdkd_ext.data import Augmentation, DataConfig, Photometric
 from cdkd_ext.detectors import DetectionOptions
 from cdkd_ext.errors import check, fail
 from cdkd_ext.files import read_yaml, replacing
@@ -50,7 +50,7 @@ def data_of_run(folder: str | Path) -> DataConfig:
     """
     folder = Path(folder)
     options = read_config(folder).get("data") or {}
-    sections = {"augmentation": Augmentation, "detection": DetectionOptions}
+    sections = {"augmentation": Augmentation, "photometric": Photometric, "detection": DetectionOptions}
     try:
         options |= {name: kind(**options[name]) for name, kind in sections.items() if name in options}
         config = DataConfig(**options)

@@ -41,6 +41,24 @@ def test_distribution_of_the_defaults() -> None:
     np.testing.assert_allclose([region.size[1] / region.size[0] for region in drawn], 0.75)
 
 
+def test_uniform_draws_fill_their_range_evenly() -> None:
+    drawn = draws(Augmentation(scale=0.25, rotation=45, rotation_probability=1, distribution="uniform"), 4000)
+    factors = np.sort([region.size[0] / REGION.size[0] for region in drawn])
+    angles = np.sort([region.rotation for region in drawn])
+    even = (np.arange(4000) + 0.5) / 4000
+    # Kolmogorov's distance: 0.031 is exceeded by chance in one of a thousand sets
+    assert np.abs((factors - 0.75) / 0.5 - even).max() < 0.031
+    assert np.abs((angles + 45) / 90 - even).max() < 0.031
+    assert factors.min() > 0.75 and factors.max() < 1.25 and np.abs(angles).max() < 45
+
+
+def test_stored_views_of_normal_draws_stay_what_they_are() -> None:
+    assert "distribution" not in Augmentation().identity()
+    assert Augmentation(distribution="uniform").identity()["distribution"] == "uniform"
+    with pytest.raises(InputError, match="distribution"):
+        Augmentation(distribution="gaussian")
+
+
 def test_all_off_changes_nothing() -> None:
     assert set(draws(Augmentation(scale=0, rotation=0, flip=0), 50)) == {REGION}
 

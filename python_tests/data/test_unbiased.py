@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cdkd_ext.data import PoseDataset, crop_matrix, region_from_box
-from cdkd_ext.data.cached_views import unbiased_crops
+from cdkd_ext.data.cached_views import later_options
 from cdkd_ext.data.stored_crops import StoredCrops
 from cdkd_ext.distillation import TeacherSpec
 from cdkd_ext.errors import InputError
@@ -49,8 +49,8 @@ def test_stored_views_of_another_convention_have_another_identity(people: Any) -
     def make(**options: bool) -> PoseDataset:
         return PoseDataset(persons, joints, size=(32, 32), **options)
 
-    assert unbiased_crops(make()) == {}
-    assert unbiased_crops(make(unbiased=True)) != unbiased_crops(make(teacher_unbiased=True))
+    assert later_options(make()) == {}
+    assert later_options(make(unbiased=True)) != later_options(make(teacher_unbiased=True))
 
 
 def test_stored_crops_beside_a_teacher_are_refused(people: Any, tmp_path: Any) -> None:
