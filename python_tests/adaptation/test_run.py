@@ -19,7 +19,7 @@ from cdkd_ext.adaptation.run import _counted
 from cdkd_ext.adaptation.trainer import AdaptationTrainer
 from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.cli import main
-from cdkd_ext.data import DataConfig, PoseDataset, load_coco_persons
+from cdkd_ext.data import DataConfig, Photometric, PoseDataset, load_coco_persons
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import create_model
@@ -308,6 +308,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
         ({"keep": "first"}, "keep: expected one of"),
         ({"keep_outputs": -1.0}, "keep_outputs: expected zero or more"),
         ({"data": DataConfig(views=1)}, "data.views and data.stored_crops: expected neither"),
+        (
+            {"data": DataConfig(photometric=Photometric(hue=0.1))},
+            r"data\.photometric: expected nothing.*hue=0\.1",
+        ),
         ({"data": DataConfig(labelled_fraction=0.5)}, r"data\.labelled_fraction: expected nothing.*got 0\.5"),
         ({"data": DataConfig(mirror_views=True)}, r"data\.mirror_views: expected nothing: an adaptation"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cdkd_ext.data import DataConfig
+from cdkd_ext.data import DataConfig, Photometric
 from cdkd_ext.errors import InputError
 from cdkd_ext.training import (
     DistillationConfig,
@@ -100,10 +100,12 @@ def test_what_does_not_mirror_is_refused(drawn_people, tmp_path, teacher):
         TrainingConfig(data=DataConfig(mirror_views=True)).validate()
 
 
-def test_faults_of_cameras_are_refused_for_stored_crops():
+def test_other_pixels_are_refused_for_stored_crops():
     with pytest.raises(
         InputError, match=r"data\.stored_crops: expected one of the two, got true beside data\.camera"
     ):
         TrainingConfig(data=DataConfig(stored_crops=True, camera_faults=0.5)).validate()
+    with pytest.raises(InputError, match=r"data\.stored_crops: .* got true beside data\.photometric"):
+        TrainingConfig(data=DataConfig(stored_crops=True, photometric=Photometric(hue=0.1))).validate()
     with pytest.raises(InputError, match=r"data\.camera_faults: expected a number in \[0, 1\]"):
         TrainingConfig(data=DataConfig(camera_faults=2.0)).validate()
