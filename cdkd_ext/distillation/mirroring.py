@@ -85,7 +85,7 @@ def mirror_output(
         return torch.where(mirrored.view(-1, *[1] * (own.dim() - 1)), swapped, own)
 
     x, y, confidence, feature = output.logits_x, output.logits_y, output.confidence, None
-    if spec.num_bins is None and output.feature is not None:
+    if spec.feature_mirrors and output.feature is not None:
         maps = output.feature
         shift = mirror_shift(spec, width, maps.shape[-1])
         feature = chosen(maps, _mirror_maps(maps, shift))
@@ -107,11 +107,11 @@ def check_mirrors(spec: TeacherSpec, *, features: bool) -> None:
     Raises:
         InputError: they are, and are no heatmaps.
     """
-    if features and spec.feature_channels and spec.num_bins is not None:
+    if features and spec.feature_channels and not spec.feature_mirrors:
         fail(
             "data.mirror_views",
             "true beside sape.enabled",
-            "one of the two: the feature maps of a teacher with bins do not mirror",
+            "one of the two: feature maps that are not of joints do not mirror",
         )
 
 

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from cdkd_ext.distillation.marginals import DEFAULT_CUT, cut_marginals, peaks
 from cdkd_ext.errors import check
 from cdkd_ext.joints import JointSet
+from cdkd_ext.methods.heatmap import HeatmapOutput
 from cdkd_ext.models import ModelSpec
 from cdkd_ext.models.spec import DEFAULT_PADDING
 from cdkd_ext.resampling import DEFAULT_RESAMPLE, Resample
@@ -44,6 +46,7 @@ class TeacherSpec:
         bin_origin: the coordinates (x, y) of bin 0 in pixels.
         feature_channels: channels of the feature map; 0 without one.
         feature_size: (h, w) of the feature map; (0, 0) without one.
+        feature_mirrors: whether the feature map is one of each joint, so that it has a mirror image.
         padding: how much larger than a person's box the crop is.
         resample: how its crops are made of larger regions; see `cdkd_ext.data.warp_crop`.
         unbiased_crop: whether its crops are unbiased; see `cdkd_ext.data.crop_matrix`.
@@ -62,6 +65,7 @@ class TeacherSpec:
     bin_origin: tuple[float, float] = (0.0, 0.0)
     feature_channels: int = 0
     feature_size: tuple[int, int] = (0, 0)
+    feature_mirrors: bool = False
     padding: float = DEFAULT_PADDING
     resample: Resample = DEFAULT_RESAMPLE
     unbiased_crop: bool = False
@@ -69,16 +73,18 @@ class TeacherSpec:
     @classmethod
     def of(cls, network: DescribedNetwork) -> TeacherSpec:
         """What is fixed about the outputs of a network of this package."""
-        spec = network.spec
+        spec, method = network.spec, network.spec.method
+        cells = network.feature_size[::-1] if method.has_heatmaps else None
         return cls(
             input_size=spec.input_size,
             num_joints=spec.num_joints,
             joints=spec.joints,
-            num_bins=spec.num_bins if spec.method.has_classes else None,
+            num_bins=spec.num_bins if method.has_classes else cells,
             feature_channels=spec.feature_channels,
             feature_size=network.feature_size,
+            feature_mirrors=not method.has_classes,
             padding=spec.padding,
-            unbiased_crop=spec.method.unbiased_crop,
+            unbiased_crop=method.unbiased_crop,
             resample=spec.resample,
         )
 
@@ -111,8 +117,8 @@ class TeacherOutput(NamedTuple):
 
     Attributes:
         feature: last feature map (B, C, H, W); of a heatmap network of this package the heatmaps; None without one.
-        logits_x: (B, J, N_x), one class per horizontal bin; None of a heatmap network of this package. Of any other
-            teacher they are the logarithms of a normalised distribution, in which -inf may stand.
+        logits_x: (B, J, N_x), one class per horizontal bin; None without distributions. Of heatmaps, and of any network
+            that is not of this package, they are the logarithms of a normalised distribution, in which -inf may stand.
         logits_y: (B, J, N_y), one class per vertical bin, as `logits_x`.
         confidence: (B, J) in [0, 1], how sure the teacher is of each joint, 0 where it says nothing; None where it is
             equally sure of all.
@@ -137,10 +143,18 @@ class TeacherOutput(NamedTuple):
     def of(cls, output: Any, *, tokens: bool = False) -> TeacherOutput:
         """What the output of a network of this package, of any method, teaches.
 
+        Heatmaps teach their marginals along both axes, cut to the cells around the peak, and the peak's height is how sure
+        they are of a joint.
+
         Args:
             output: of the network.
             tokens: with its tokens, which a network of the head tokenpose_b or tokenpose_l has.
         """
+        if isinstance(output, HeatmapOutput):
+            maps = output.heatmaps.float().clamp(min=0)
+            highest = peaks(maps)
+            x, y = cut_marginals(maps, highest, cut=DEFAULT_CUT)
+            return cls(output.feature, x, y, highest.height.clamp(max=1))
         taught = cls(output.feature, getattr(output, "logits_x", None), getattr(output, "logits_y", None))
         if not tokens:
             return taught

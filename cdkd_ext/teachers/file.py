@@ -106,7 +106,10 @@ class TeacherFile:
     def identity(self, teacher: FrozenTeacher | ForeignTeacher) -> str:
         """What tells the outputs of this file's teacher from those of another: the file's hash, and how it is asked."""
         if isinstance(teacher, FrozenTeacher):
-            return f"{file_hash(self.path)} {teacher.precision}{' tokens' if teacher.tokens else ''}"
+            # outputs that were stored before heatmaps taught distributions are others
+            marginals = " marginals" if teacher.spec.method.has_heatmaps else ""
+            tokens = " tokens" if teacher.tokens else ""
+            return f"{file_hash(self.path)} {teacher.precision}{tokens}{marginals}"
         # how many threads compute is no matter of the outputs
         asked = {**asdict(teacher.options), "threads": None, "preset": None}
         if teacher.options.height is None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cdkd_ext.distillation.marginals import DEFAULT_CUT
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.resampling import SMALLEST_CROP
 
@@ -44,7 +45,7 @@ class TeacherOptions:
     preset: str | None = None
     ask: Literal["views", "people"] = "views"
     targets: Literal["marginals", "keypoints"] = "marginals"
-    cut: int = 4
+    cut: int = DEFAULT_CUT
     sharpen: float = 1.0
     height: int | None = None
     sigma: float = 1.0

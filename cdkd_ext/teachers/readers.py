@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.codecs import decode_heatmaps
+from cdkd_ext.distillation.marginals import cut_marginals, log_normalized, peaks
 from cdkd_ext.errors import check, fail
 from cdkd_ext.teachers.description import ROLES, TeacherDescription
-from cdkd_ext.teachers.distributions import (
-    cut_marginals,
-    log_normalized,
-    mirrored,
-    peaks,
-    resampled,
-)
+from cdkd_ext.teachers.distributions import mirrored, resampled
 
 _TOLERANCE = 1e-3  # of probabilities that were rounded
 _NEAR = 4  # cells or bins on either side of a peak whose mass is the confidence "mass"

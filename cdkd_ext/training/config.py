@@ -322,8 +322,8 @@ class CCAConfig:
         enabled: whether the term is used.
         alignment: "merged" is CCA; "connected" is what the paper compares it with, see `FullyConnectedClasses`.
         weight: β in the total loss; None is 4 for classes and 1 for a student's heatmaps.
-        phase: "paper" merges bins as printed, "centered" aligns the merged bins' coordinates. Those of a teacher that is
-            not of this package, and those that become a heatmap's cells, are always aligned.
+        phase: "paper" merges bins as printed, "centered" aligns the merged bins' coordinates. Those of a teacher that has
+            heatmaps or is not of this package, and those that become a heatmap's cells, are always aligned.
         annotated_weights: leave out the joints of labelled people that are not annotated.
     """
 
@@ -337,7 +337,7 @@ class CCAConfig:
         """The term between two networks, or None where it is not used.
 
         Raises:
-            InputError: one of them has no classes, or an option is unknown.
+            InputError: one of them has neither classes nor heatmaps, or an option is unknown.
         """
         if not self.enabled:
             return None
@@ -346,7 +346,7 @@ class CCAConfig:
             can_be_aligned(student, _spec(teacher)),
             "cca.enabled",
             f"true for a {which} {what_without_classes(student, which)}",
-            "false: CCA aligns SimCC classes, and SAPE works alone",
+            "false: CCA aligns classes and heatmaps",
         )
         if self.alignment == "connected":
             got = "connected for a student with heatmaps"

@@ -107,7 +107,7 @@ def check_sape(student: DescribedNetwork, teacher: TeacherSpec | None, sape: Fea
 
 
 def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
-    """Fail unless the teacher has classes, and the student classes or heatmaps; any two counts can be aligned.
+    """Fail unless the teacher has distributions, and the student classes or heatmaps; any two counts can be aligned.
 
     Raises:
         InputError: one of them has none.
@@ -118,12 +118,12 @@ def check_cca(student: DescribedNetwork, teacher: TeacherSpec | None) -> None:
     }
     for which, refused in without.items():
         got = f"a CCA for a {which} {what_without_classes(student, which)}"
-        check(not refused, "cca", got, "None: CCA aligns SimCC classes")
+        check(not refused, "cca", got, "None: CCA aligns classes and heatmaps")
 
 
 def what_without_classes(student: DescribedNetwork, which: str) -> str:
-    """What a student or teacher without classes has instead, in words."""
-    return "with heatmaps" if which == "teacher" else f"of the method {student.spec.method.name}"
+    """What a student or teacher is that has neither classes nor heatmaps, in words."""
+    return "without distributions" if which == "teacher" else f"of the method {student.spec.method.name}"
 
 
 def sape_between(student: DescribedNetwork, teacher: TeacherSpec, **options: Any) -> SAPE:
@@ -132,12 +132,13 @@ def sape_between(student: DescribedNetwork, teacher: TeacherSpec, **options: Any
 
 
 def cca_between(student: DescribedNetwork, teacher: object, phase: str = "paper") -> CCA:
-    """The logit term: with the phase between classes of this package's networks, else with the exact offset of the bins."""
+    """The logit term: with the phase between SimCC classes of this package, else with the exact offset of the bins."""
     spec = spec_of(teacher)
     if student.spec.method.has_heatmaps:
         height, width = student.feature_size
         return HeatmapCCA("centered") if spec is None else HeatmapCCA(offset=spec.offset((width, height)))
-    if spec is None or hasattr(teacher, "spec"):
+    own = getattr(teacher, "spec", None)
+    if spec is None or (isinstance(own, ModelSpec) and own.method.has_classes):
         return CCA(phase)
     return CCA(offset=spec.offset(student.spec.num_bins))
 

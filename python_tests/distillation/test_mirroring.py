@@ -110,7 +110,9 @@ def test_mass_beyond_the_first_bin_is_counted_there():
 
 def test_heatmaps_mirror_cell_by_cell():
     """Cells of 4 pixels in the teacher's 64 are as wide as the 16-pixel student's: they move by one cell."""
-    spec = TeacherSpec(input_size=(64, 64), num_joints=3, feature_channels=3, feature_size=(16, 16))
+    spec = TeacherSpec(
+        input_size=(64, 64), num_joints=3, feature_channels=3, feature_size=(16, 16), feature_mirrors=True
+    )
     maps = torch.rand(2, 3, 16, 16)
     got = mirror_output(TeacherOutput(maps), torch.tensor([True, False]), SWAP, spec, 16)
     assert got.feature is not None and got.logits_x is None

@@ -51,7 +51,7 @@ def test_a_network_of_this_package_says_the_same_of_itself():
     assert (found.num_bins, found.bin_origin, found.feature_size) == ((192, 128), (0.0, 0.0), (16, 24))
     assert found == TeacherSpec.of(network)
     heatmaps = create_model("hrnet_w8_small", input_size=(64, 96), num_joints=5, head="heatmap")
-    assert TeacherSpec.of(heatmaps).num_bins is None
+    assert TeacherSpec.of(heatmaps).num_bins == (24, 16)
 
 
 def test_an_output_without_parts_is_moved_and_widened():

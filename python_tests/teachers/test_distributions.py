@@ -1,4 +1,4 @@
-"""Distributions along an axis, against loops and what they have to hold."""
+"""Distributions along an axis: what they have to hold."""
 
 from __future__ import annotations
 
@@ -7,53 +7,7 @@ import math
 import pytest
 import torch
 
-from cdkd_ext.teachers.distributions import (
-    cut_marginals,
-    gaussians,
-    log_normalized,
-    mirrored,
-    peaks,
-    resampled,
-)
-
-
-def test_peaks_are_the_first_highest_cells():
-    maps = torch.zeros(1, 2, 3, 4)
-    maps[0, 0, 2, 1] = maps[0, 0, 2, 3] = 0.7
-    found = peaks(maps)
-    assert (found.x.tolist(), found.y.tolist()) == ([[1, 0]], [[2, 0]])
-    assert found.height[0].tolist() == pytest.approx([0.7, 0.0])
-
-
-@pytest.mark.parametrize("cut", [None, 0, 2])
-@pytest.mark.parametrize("sharpen", [1.0, 2.5])
-def test_marginals_against_a_loop(cut, sharpen):
-    generator = torch.Generator().manual_seed(3)
-    maps = torch.rand(2, 3, 5, 7, generator=generator, dtype=torch.float64)
-    log_x, log_y = cut_marginals(maps, peaks(maps), cut=cut, sharpen=sharpen)
-    assert (log_x.shape, log_y.shape) == ((2, 3, 7), (2, 3, 5))
-    for b in range(2):
-        for j in range(3):
-            one = maps[b, j]
-            y0, x0 = divmod(int(one.argmax()), 7)
-            across, down = [0.0] * 7, [0.0] * 5
-            for y in range(5):
-                for x in range(7):
-                    if cut is None or max(abs(y - y0), abs(x - x0)) <= cut:
-                        across[x] += one[y, x].item() ** sharpen
-                        down[y] += one[y, x].item() ** sharpen
-            for values, found in ((across, log_x[b, j]), (down, log_y[b, j])):
-                expected = [value / sum(values) for value in values]
-                assert found.exp().tolist() == pytest.approx(expected, rel=1e-12)
-
-
-def test_an_empty_map_is_uniform_and_tiny_values_do_not_vanish():
-    maps = torch.zeros(1, 2, 4, 4)
-    maps[0, 1, 1, 2] = 1e-30
-    log_x, _ = cut_marginals(maps, peaks(maps), cut=1, sharpen=3.0)
-    assert log_x[0, 0].exp().tolist() == pytest.approx([0.25] * 4)
-    assert log_x[0, 1].exp().tolist() == pytest.approx([0, 0, 1, 0])
-    assert log_normalized(torch.zeros(3)).exp().tolist() == pytest.approx([1 / 3] * 3)
+from cdkd_ext.teachers.distributions import gaussians, mirrored, resampled
 
 
 def test_gaussians_have_their_mean_and_width():

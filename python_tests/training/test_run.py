@@ -267,14 +267,36 @@ def test_heatmap_networks_distil_with_sape_alone(drawn_people, tmp_path, heatmap
 
 
 @pytest.mark.parametrize("model", [STUDENT, HEATMAP_STUDENT], ids=["classes", "heatmaps"])
-def test_a_heatmap_teacher_teaches_by_sape_and_not_by_cca(drawn_people, tmp_path, heatmap_teacher, model):
+def test_a_heatmap_teacher_teaches_by_sape_and_by_cca(drawn_people, tmp_path, heatmap_teacher, model):
     config = distilled(drawn_people, tmp_path / "run", heatmap_teacher, model=model, epochs=1)
+    both = train(config)
+    assert 0 < both["sape"] < 2 and both["cca"] > 0
+    assert both["beta"] == (1 if model is HEATMAP_STUDENT else 4)
+
+
+@pytest.mark.parametrize("cache", ["dense", "compact"])
+def test_views_of_a_heatmap_teacher_are_stored_and_mirrored(drawn_people, tmp_path, heatmap_teacher, cache):
+    data = DataConfig(root=str(drawn_people), workers=0, views=1, mirror_views=True, teacher_cache=cache)
+    config = distilled(drawn_people, tmp_path, heatmap_teacher, model=HEATMAP_STUDENT, data=data, epochs=2)
+    config.sape.enabled = False
+    record = train(config)
+    assert record["cca"] > 0 and "sape" not in record
+
+
+def test_a_teacher_without_distributions_teaches_by_sape_alone(drawn_people, tmp_path):
+    model = replace(HEATMAP_STUDENT, head="cal", decoding=None)
+    teacher = tmp_path / "cal.safetensors"
+    data = DataConfig(root=str(drawn_people))
+    joints = load_people(data, tmp_path).joints
+    save_model(
+        create_model(model.name, input_size=(64, 64), num_joints=len(joints), joints=joints, head="cal"),
+        teacher,
+    )
+    config = distilled(drawn_people, tmp_path / "run", teacher, model=HEATMAP_STUDENT, epochs=1)
     with pytest.raises(
-        InputError, match=r"cca\.enabled: expected false: .*, got true for a teacher with heatmaps"
+        InputError, match=r"cca\.enabled: expected false: .*, got true for a teacher without distributions"
     ):
         train(config)
-    config.cca.enabled = False
-    assert 0 < train(replace(config, output=str(tmp_path / "sape")))["sape"] < 2
 
 
 def test_classes_teach_heatmaps_by_sape_and_by_cca(drawn_people, tmp_path, teacher):
