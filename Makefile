@@ -17,11 +17,11 @@ demo: $(VENV)/.demo
 # the web page is tested where there are npm, something to get its runtime from, and Chromium
 test: $(VENV)/.test
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory web-runtime || echo "no $(WEB_RUNTIME): the web page is not tested"
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # sanitizers, planted bugs, machine code, benchmarks and fuzzing
 test-long: $(VENV)/.test
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --long -m long
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --long -m long
 
 web-runtime: build/web/$(WEB_RUNTIME)
 

@@ -22,6 +22,9 @@ from hypothesis import settings
 settings.register_profile("cdkd", deadline=None)
 settings.load_profile("cdkd")
 
+# files and folders whose few tests take minutes: what several workers share ends together if these come first
+_FIRST = ("test_cli.py", "test_readme.py", "demo", "examples", "studies", "cli", "docs", "methods", "bench")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make test-long` gives."""
@@ -34,7 +37,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests that take long, unless they are asked for."""
+    """Skip the tests that take long, unless they are asked for, and put first what takes minutes."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in _FIRST)
     for item in items:
         if item.get_closest_marker("long") and not config.getoption("long"):
             item.add_marker(pytest.mark.skip(reason="takes long (`make test-long`, or --long)"))
