@@ -94,9 +94,14 @@ def _remembered_digest(path: Path, size: int, time: int) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Fail where a folder to write into is a file."""
+    """Check, before the work for it, that there is a folder to write into, or can be.
+
+    Raises:
+        InputError: it is a file, or nothing can be written there.
+    """
     if folder.exists() and not folder.is_dir():
         fail("output", f"the file {folder}", "a folder")
+    check_writable("output", folder / "file")
 
 
 def check_writable(argument: str, path: str | os.PathLike[str]) -> None:

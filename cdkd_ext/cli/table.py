@@ -111,17 +111,22 @@ def _parser() -> Parser:
 def _check(runs: Sequence[StudyRun]) -> None:
     """Parse the words of a training of each kind as its command will, before any starts."""
     for run in {run.kind: run for run in runs}.values():
-        config = DistillationConfig if run.kind == "distill" else TrainingConfig
-        parse_configuration(training_parser(run.kind), config, run.command[1:])
+        kind = DistillationConfig if run.kind == "distill" else TrainingConfig
+        config, _ = parse_configuration(training_parser(run.kind), kind, run.command[1:])
+        config.validate()
 
 
 def _show(table: PaperTable, plan: Plan, folder: Path, names: Sequence[str] | None, *, write: bool) -> None:
     rows = table.chosen(names)
-    measured = measure_rows(table, plan, folder, names, intervals=write)
-    sheet = Sheet(table, rows, plan, row_costs(rows, scale=plan.scale, equalised=plan.equalised), measured)
-    print(format_table(sheet))
+    # the files keep what earlier calls measured of other rows
+    measured = measure_rows(table, plan, folder, None if write else names, intervals=write)
+    costs = row_costs(table.rows, scale=plan.scale, equalised=plan.equalised)
+    chosen = {row.name: measured[row.name] for row in rows if row.name in measured}
+    print(format_table(Sheet(table, rows, plan, costs, chosen)))
     if write:
-        print(f"written: {', '.join(map(str, write_table(sheet, folder)))}")
+        kept = [row for row in table.rows if row in rows or row.name in measured]
+        written = write_table(Sheet(table, kept, plan, costs, measured), folder)
+        print(f"written: {', '.join(map(str, written))}")
 
 
 def _raise(reports: Sequence[RunReport]) -> None:

@@ -249,9 +249,13 @@ def _choose_labelled(persons: tuple[Person, ...], seed: int, fraction: float) ->
     """(N,) true for the chosen people who have at least one annotated joint."""
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,))).permutation(len(persons))
     count = max(round(fraction * len(persons)), 1) if fraction > 0 else 0
+    known = np.array([person.annotated.any() for person in persons], dtype=bool)
     labelled = np.zeros(len(persons), dtype=bool)
     labelled[order[:count]] = True
-    return labelled & np.array([person.annotated.any() for person in persons], dtype=bool)
+    if count and known.any() and not (labelled & known).any():
+        # one at least, where there is one
+        labelled[order[known[order].argmax()]] = True
+    return labelled & known
 
 
 def _to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:

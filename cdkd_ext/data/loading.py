@@ -114,6 +114,10 @@ def load_validation(config: DataConfig) -> EvaluationSet:
     else:
         check(config.head_boxes is None, "data.head_boxes", config.head_boxes, "nothing for COCO-format data")
         given = _given_joints(config)
+        score, from_file = config.min_box_score, config.boxes or config.image_boxes
+        check(
+            from_file or score == 0, "data.min_box_score", score, "0 without a file of boxes (--data.boxes)"
+        )
         if config.boxes:
             detections, score = root / config.boxes, config.min_box_score
             persons, joints = load_coco_detections(
@@ -197,7 +201,11 @@ def load_people(
     """
     if config.images:
         check_footage(config)
-    elif config.root is None:
+    else:
+        for name in ("detector", "image_boxes"):
+            value = getattr(config, name)
+            check(value is None, f"data.{name}", value, "nothing without footage (--data.images)")
+    if not config.images and config.root is None:
         workers = max(config.workers, 1)
         drawn = prepare_synthetic(output / "synthetic", config.synthetic_people, workers=workers)
         config = replace(config, root=str(drawn))

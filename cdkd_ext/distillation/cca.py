@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -38,6 +39,9 @@ class CCA(nn.Module):
         >>> CCA()(student, teacher, tau=1.0).shape
         torch.Size([])
     """
+
+    # whether the loss has the factor τ², which ETHT may keep out of its gradient
+    carries_tau_squared: ClassVar[bool] = True
 
     def __init__(self, phase: str = "paper", *, offset: float | tuple[float, float] | None = None) -> None:
         super().__init__()

@@ -119,7 +119,7 @@ class ETHT(AdversarialScalar):
         theta: start of θ.
         schedule: see `AdversarialScalar`.
         ramp: see `AdversarialScalar`.
-        detach_scale: keep the loss's factor τ² out of θ's gradient, which it otherwise dominates.
+        detach_scale: keep the loss's factor τ², which `HeatmapCCA` does not have, out of θ's gradient, which it dominates.
 
     Raises:
         InputError: a bound, the start or the ramp is out of range, or the schedule falls.

@@ -38,6 +38,8 @@ class HeatmapCCA(CCA):
         torch.Size([])
     """
 
+    carries_tau_squared = False
+
     def __init__(self, phase: str = "paper", *, offset: float | tuple[float, float] | None = None) -> None:
         super().__init__(phase, offset=offset)
         self._merges: dict[object, Tensor] = {}
@@ -94,5 +96,7 @@ class HeatmapCCA(CCA):
         """(N_t, cells), copied to a device once."""
         key = (like.shape[-1], cells, offset, like.device, like.dtype)
         if key not in self._merges:
-            self._merges[key] = merge_matrix(like.shape[-1], cells, self.phase, offset).to(like)
+            # one made while nothing is to be differentiated serves later calls, too
+            with torch.inference_mode(False):
+                self._merges[key] = merge_matrix(like.shape[-1], cells, self.phase, offset).to(like)
         return self._merges[key]

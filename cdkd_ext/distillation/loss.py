@@ -76,6 +76,10 @@ class DistillationLoss(nn.Module):
         self.alpha = alpha
         self.beta = beta
         self.annotated_weights = annotated_weights
+        # what no term uses gets no gradient, which several processes would wait for
+        for scalar in {alpha, beta, tau} - set(self._adversarial_scalars()):
+            if isinstance(scalar, AdversarialScalar):
+                scalar.requires_grad_(False)
 
     def adversarial_parameters(self) -> list[nn.Parameter]:
         """θ of every learnt scalar in use: they belong into plain SGD, outside the main optimiser."""
@@ -141,7 +145,7 @@ class DistillationLoss(nn.Module):
                     weights = confidence if weights is None else weights * confidence
                 terms["tau"] = _value(self.tau, progress, total)
                 terms["cca"] = self.cca(student, teacher, terms["tau"], weights)
-                if isinstance(self.tau, ETHT):
+                if isinstance(self.tau, ETHT) and self.cca.carries_tau_squared:
                     terms["cca"] = terms["cca"] * self.tau.scale(terms["tau"])
                 terms["beta"] = _value(self.beta, progress, total)
                 total = total + terms["beta"] * terms["cca"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,6 +75,9 @@ def as_json(sheet: Sheet) -> dict[str, Any]:
         "scale": sheet.plan.scale,
         "protocol": "equalised" if sheet.plan.equalised or sheet.plan.scale == "small" else "paper",
         "columns": list(sheet.table.columns),
+        "root": sheet.plan.root if sheet.measured else None,
+        "search": sheet.plan.search,
+        "options": list(sheet.plan.options),
         "boxes": sheet.boxes,
         "rows": [_row_json(sheet, row) for row in sheet.rows],
     }
@@ -194,7 +198,7 @@ def _notes(sheet: Sheet) -> list[str]:
     notes += [f"{row.name}: {row.note}" for row in sheet.rows if row.note]
     missing = [row.name for row in sheet.rows if row.run(sheet.plan.scale) is None]
     if missing:
-        notes.append(f"not at this scale, for all networks have one trunk: {', '.join(missing)}")
+        notes.append(f"not at this scale: {', '.join(missing)}")
     return notes
 
 
@@ -203,7 +207,9 @@ def _notes_of_measured(sheet: Sheet) -> list[str]:
         return []
     found = sheet.measured.values()
     people = sorted({one.people for one in found})
-    notes = [f"measured on {', '.join(map(str, people))} people"]
+    notes = [f"measured on {', '.join(map(str, people))} people of {sheet.plan.root}"]
+    if sheet.plan.options:
+        notes.append(f"with {shlex.join(sheet.plan.options)}")
     notes += [f"head length: {reference}" for reference in sorted({one.reference for one in found} - {""})]
     notes.append(
         "measured: mean over seeds ± standard deviation (number of seeds); differences with 95 % intervals"
@@ -213,7 +219,7 @@ def _notes_of_measured(sheet: Sheet) -> list[str]:
     if sheet.plan.search:
         tried = ", ".join(f"{rate:g}" for rate in RATES)
         notes.append(
-            f"each system's rate is the best of {tried} after 1/{SEARCH_SHARE} of the epochs, with a seed of its own"
+            f"each system's rate: the best of {tried} after 1/{SEARCH_SHARE} of the epochs (rounded down), a seed of its own"
         )
     return notes
 

@@ -124,9 +124,8 @@ def _found(rows: Sequence[Row], measured: Mapping[str, Measured]) -> list[_Point
         value = None if one is None else one.mean()
         if one is not None and value is not None:
             spread = one.spread() or 0.0
-            points.append(
-                _Point(row.method, row.input, one.macs / 1e6, value, value - spread, value + spread)
-            )
+            low = max(value - spread, 0.0)
+            points.append(_Point(row.method, row.input, one.macs / 1e6, value, low, value + spread))
     return points
 
 

@@ -124,6 +124,8 @@ class OptimizerConfig:
             check(value >= 0, f"optimizer.{name}", value, "zero or more")
         factor = self.milestone_factor
         check(0 < factor <= 1, "optimizer.milestone_factor", factor, "a number in (0, 1]")
+        for epoch in self.milestones:
+            check(epoch > 0, "optimizer.milestones", epoch, "positive numbers of epochs")
         check_option("optimizer.name", self.name, ("adamw", "adam"))
         check_option("optimizer.schedule", self.schedule, ("cosine", "step", "constant"))
 
@@ -198,6 +200,20 @@ class TrainingConfig:
             check(value >= 0, f"data.{name}", value, "zero or more")
         check_option("data.teacher_cache", self.data.teacher_cache, ("dense", "compact"))
         check_option("data.view_images", self.data.view_images, ("raw", "jpeg"))
+        for name, plain in (("teacher_cache", "dense"), ("view_images", "raw")):
+            value = getattr(self.data, name)
+            alone = value != plain and self.data.views == 0
+            check(
+                not alone, f"data.{name}", f"{value} without data.views", f"{plain}, or fixed views to store"
+            )
+        smoothing = self.label_loss.label_smoothing
+        smoothed = self.model.head == "simcc" and self.label_loss.kind == "gaussian" and smoothing > 0
+        check(
+            not smoothed,
+            "label_loss.label_smoothing",
+            smoothing,
+            "0 with Gaussian labels (label_loss.kind hard)",
+        )
         share = self.data.unlabelled_share
         check(share is None or 0 <= share <= 1, "data.unlabelled_share", share, "a number in [0, 1], or None")
         if self.data.images and self.teacher_file() is None:
@@ -225,6 +241,13 @@ class TrainingConfig:
         if self.data.resample is not None:
             check_option("data.resample", self.data.resample, RESAMPLINGS)
         self.optimizer.validate()
+        warmup = self.optimizer.warmup
+        check(
+            warmup <= self.epochs,
+            "optimizer.warmup",
+            warmup,
+            f"at most the {self.epochs} epochs of the training",
+        )
         check_option("simcc_score", self.simcc_score, ("min", "max", "mean"))
         check_option("precision", self.precision, PRECISIONS)
 
@@ -398,7 +421,7 @@ class TemperatureConfig:
         theta: start of the learnt parameter; τ = τ_min + (τ_max − τ_min)·sigmoid(θ).
         learning_rate: of θ's own plain gradient step.
         ramp: share of the training over which the reversal ξ rises from 0 to 1.
-        detach_scale: keep the factor τ² out of θ's gradient.
+        detach_scale: keep the factor τ² out of θ's gradient; beside heatmaps the loss has none.
         learn_weights: learn α and β against the loss as well, between half and twice their values.
         learn_alpha: learn α so, and β only with `learn_weights`.
     """

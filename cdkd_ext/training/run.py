@@ -17,6 +17,7 @@ from cdkd_ext.errors import check
 from cdkd_ext.evaluation import describe
 from cdkd_ext.evaluation.evaluate import make_accelerator
 from cdkd_ext.files import remove_leftovers
+from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import ModelSpec
 from cdkd_ext.teachers import AskedOnce
 from cdkd_ext.training.agreement import METRIC, watch_people
@@ -153,6 +154,10 @@ def _train(
         None if source is None else read_run(source, config.epochs)
         for source, config in zip(sources, configs, strict=True)
     ]
+    if first.data.root is None and not first.data.images:
+        # before they are drawn: their joints are known
+        for config, source in zip(configs, sources, strict=True):
+            student_spec(config, MPII_JOINTS, source)
     # the first process draws the people and builds the caches, the others find them
     with accelerator.main_process_first():
         people = _people(first, outputs[0])

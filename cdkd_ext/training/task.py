@@ -39,6 +39,13 @@ from cdkd_ext.training.pair import (
 Auto = Literal["auto"]
 
 
+class _Asked(tuple[Teacher, ...]):
+    """A teacher, or none: in a tuple one that is a module is not registered as one, and a copy of the task asks the same."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Asked:
+        return self
+
+
 class DistillationTask(nn.Module):
     """A student, its losses and its teacher: images and labels in, named losses out.
 
@@ -133,9 +140,8 @@ class DistillationTask(nn.Module):
             beta=beta,
             annotated_weights=annotated_weights,
         )
-        # in a tuple a teacher that is a module is not registered as one
-        self._teacher: tuple[Teacher, ...] = (
-            () if teacher is None else (_frozen(teacher, tokens=teaching is not None),)
+        self._teacher = (
+            _Asked() if teacher is None else _Asked([_frozen(teacher, tokens=teaching is not None)])
         )
 
     def forward(
@@ -158,7 +164,8 @@ class DistillationTask(nn.Module):
             keypoints: (B, J, 2) x and y in pixels of the student's crops; anything where not annotated.
             annotated: (B, J), 1 for annotated joints and 0 for others.
             labelled: (B,), 0 for samples that train through the distillation terms alone; None for all labelled.
-            progress: share of the training done, in [0, 1]; matters to what is learnt against the loss.
+            progress: share of the training done, in [0, 1]; matters to what is learnt against the loss, and to PCT, whose
+                classifier begins at one half.
             teacher_output: the teacher's output for the crops, where it was computed before.
 
         Raises:

@@ -54,6 +54,15 @@ def test_it_trains_what_is_missing_and_shows_it(
     content = json.loads((tmp_path / "table_I.json").read_text())
     assert content["rows"][0]["measured"]["against"]["value"] == pytest.approx(means[0] - means[1])
     assert "-1.882 to cdkd_32" in capfd.readouterr().out
+    # a part of the rows leaves the others in the files
+    alone = [*words[:5], "simcc_32", *words[7:]]
+    assert main([*alone, *output, "--data.root", str(drawn_people), *tiny]) == 0
+    assert "cdkd_32 " not in capfd.readouterr().out
+    content = json.loads((tmp_path / "table_I.json").read_text())
+    assert [row["name"] for row in content["rows"]] == ["simcc_32", "cdkd_32"]
+    assert content["root"] == str(drawn_people) and "--epochs=1" in " ".join(content["options"]).replace(
+        " 1", "=1"
+    )
     # finished runs are shown without their people, too
     assert main([*words, *output]) == 0
     shown = capfd.readouterr().out

@@ -60,6 +60,14 @@ def test_joints_lie_on_their_pixels_in_both_crops(blobs: Person) -> None:
     assert 10 < flips < 30
 
 
+def test_a_fraction_labels_one_at_least_of_those_who_have_labels(blobs: Person) -> None:
+    nobody = replace(blobs, annotated=np.zeros(3, np.float32))
+    for seed in range(12):
+        people = [nobody] * 5 + [blobs]
+        dataset = PoseDataset(people, JOINTS, size=(8, 8), seed=seed, labelled_fraction=0.2)
+        assert dataset.labelled.tolist() == [False] * 5 + [True]
+
+
 @pytest.mark.parametrize("size", [(32, 32), (64, 48), (40, 80)])
 def test_to_image_leads_back(blobs: Person, size: tuple[int, int]) -> None:
     dataset = PoseDataset([blobs], JOINTS, size=size, augmentation=ALL_ON)

@@ -8,6 +8,7 @@ import torch
 from cdkd_ext.codecs import HeatmapOutput, SimCCOutput
 from cdkd_ext.distillation import (
     CCA,
+    ETHT,
     DistillationLoss,
     HeatmapCCA,
     HeatmapLoss,
@@ -39,6 +40,39 @@ def merged(logits: torch.Tensor, cells: int, offset: float, tau: float) -> list[
         overlaps = [max(0.0, min(i + 1, high) - max(i, low)) for i in range(len(powers))]
         result.append(sum(o * p for o, p in zip(overlaps, powers, strict=True)))
     return [value / max(result) for value in result]
+
+
+def test_what_was_made_in_inference_serves_training() -> None:
+    student, teacher = outputs()
+    term = HeatmapCCA("centered")
+    with torch.inference_mode():
+        expected = term(student, teacher, 1.0).item()
+    tau = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    maps = student.feature.clone().requires_grad_()
+    found = term(HeatmapOutput(maps), teacher, tau)
+    found.backward()
+    assert found.item() == pytest.approx(expected) and tau.grad.abs() > 0
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_no_factor_of_tau_is_kept_out_of_the_gradient_of_a_temperature(detached: bool) -> None:
+    """There is none: θ climbs along dL/dτ, which a difference quotient gives."""
+    student, teacher = outputs()
+    etht = ETHT(1.0, 4.0, detach_scale=detached).double()
+    loss = DistillationLoss(HeatmapLoss((24, 32)), cca=HeatmapCCA("centered"), tau=etht)
+    nothing = torch.zeros(2, 3, 2, dtype=torch.float64), torch.zeros(2, 3), torch.zeros(2)
+
+    def total() -> torch.Tensor:
+        return loss(student, teacher, *nothing, progress=1.0)["total"]
+
+    total().backward()
+    slope = etht.theta.grad.item()
+    start, step = etht.theta.item(), 1e-4
+    values = []
+    for place in (start + step, start - step):
+        etht.theta.data.fill_(place)
+        values.append(total().item())
+    assert -slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5)
 
 
 @pytest.mark.parametrize("tau", [1.0, 2.5])

@@ -70,12 +70,12 @@ def test_the_text_has_paper_and_measured_side_by_side(shown: Sheet) -> None:
     notes = "\n".join(lines)
     for note in (
         "boxes: ground truth",
-        "measured on 12 people",
+        "measured on 12 people of ",
         "head length: neck to head top",
         "simcc_32 0.0015",
     ):
         assert note in notes
-    assert "one trunk: simplebaseline_r152_32" in notes
+    assert "not at this scale: simplebaseline_r152_32" in notes
 
 
 def test_a_list_without_measurements_has_no_columns_for_them() -> None:

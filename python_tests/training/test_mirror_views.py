@@ -94,10 +94,16 @@ def test_heatmaps_mirror_with_their_features(drawn_people, tmp_path):
 
 
 def test_what_does_not_mirror_is_refused(drawn_people, tmp_path, teacher):
-    with pytest.raises(InputError, match=r"data\.mirror_views: expected one of the two: the feature maps"):
+    with pytest.raises(InputError, match=r"data\.mirror_views: expected one of the two: feature maps"):
         distill(distilled(drawn_people, tmp_path / "run", teacher, sape=SAPEConfig(enabled=True)))
     with pytest.raises(InputError, match=r"data\.mirror_views: expected fixed views to mirror"):
         TrainingConfig(data=DataConfig(mirror_views=True)).validate()
+
+
+@pytest.mark.parametrize(("name", "value"), [("teacher_cache", "compact"), ("view_images", "jpeg")])
+def test_how_views_are_stored_needs_views(name, value):
+    with pytest.raises(InputError, match=rf"data\.{name}: .* got {value} without data\.views"):
+        TrainingConfig(data=DataConfig(**{name: value})).validate()
 
 
 def test_other_pixels_are_refused_for_stored_crops():

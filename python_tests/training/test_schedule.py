@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cdkd_ext.errors import InputError
-from cdkd_ext.training.config import OptimizerConfig
+from cdkd_ext.training.config import OptimizerConfig, TrainingConfig
 from cdkd_ext.training.schedule import learning_rate
 
 
@@ -41,3 +41,11 @@ def test_the_factor_of_a_milestone_can_be_another():
         InputError, match=r"optimizer\.milestone_factor: expected a number in \(0, 1\], got 0"
     ):
         OptimizerConfig(milestone_factor=0).validate()
+    with pytest.raises(
+        InputError, match=r"optimizer\.milestones: expected positive numbers of epochs, got 0"
+    ):
+        OptimizerConfig(schedule="step", milestones=[3, 0]).validate()
+    with pytest.raises(
+        InputError, match=r"optimizer\.warmup: expected at most the 5 epochs of the training, got 10"
+    ):
+        TrainingConfig(epochs=5, optimizer=OptimizerConfig(warmup=10)).validate()

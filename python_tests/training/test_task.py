@@ -209,9 +209,11 @@ def test_without_a_teacher_it_is_plain_training():
         task(crops(32), crops(64), *labels())
 
 
-def test_a_heatmap_pair_learns_by_sape_alone():
+def test_a_heatmap_pair_learns_by_cca_and_if_asked_by_sape():
     student, teacher = (network(side, head="heatmap") for side in (32, 64))
-    task = DistillationTask(student, teacher)
+    losses = DistillationTask(student, teacher)(crops(32), crops(64), *labels())
+    assert losses.keys() == {"total", "heatmap", "cca", "beta", "tau"} and losses["beta"] == 1
+    task = DistillationTask(student, teacher, cca=None)
     assert isinstance(task.loss.label_loss, HeatmapLoss)
     losses = task(crops(32), crops(64), *labels())
     assert losses.keys() == {"total", "heatmap", "sape", "alpha"}
@@ -219,9 +221,45 @@ def test_a_heatmap_pair_learns_by_sape_alone():
     assert task.loss.sape.projector_weight.grad.abs().sum() > 0
 
 
+def test_a_copy_asks_the_same_teacher():
+    class Session:
+        def __deepcopy__(self, memo):
+            raise TypeError("cannot be copied")
+
+        def __call__(self, images):
+            return frozen(images)
+
+    frozen = FrozenTeacher(network(64))
+    session = Session()
+    session.teacher_spec = frozen.teacher_spec
+    task = DistillationTask(network(), session)
+    other = copy.deepcopy(task)
+    batch = crops(32), crops(64), *labels()
+    assert torch.equal(other(*batch)["total"], task(*batch)["total"])
+    averaged = torch.optim.swa_utils.AveragedModel(task)
+    assert averaged.module._teacher is task._teacher and averaged.module.student is not task.student
+
+
+@pytest.mark.parametrize("without", ["sape", "cca"])
+def test_what_no_term_uses_gets_no_gradient_and_waits_for_none(without):
+    scalars = {"alpha": AdversarialScalar.between_half_and_twice(2.0), "tau": ETHT(1, 3)}
+    other = SAPE.between(network(), network(64)) if without == "cca" else None
+    task = DistillationTask(
+        network(), network(64), sape=other, cca=None if without == "cca" else "auto", **scalars
+    )
+    task(crops(32), crops(64), *labels(), progress=0.5)["total"].backward()
+    learnt = {name for name, value in task.named_parameters() if value.requires_grad}
+    assert {name for name, value in task.named_parameters() if value.grad is None} == {
+        name for name, _ in task.named_parameters()
+    } - learnt
+    unused = {"sape": {"loss.alpha.theta"}, "cca": {"loss.tau.theta"}}[without]
+    assert {name for name, value in task.named_parameters() if not value.requires_grad} == unused
+
+
 def test_networks_of_different_heads_learn_by_sape_and_of_different_channels_by_cca():
-    mixed = DistillationTask(network(), network(64, head="heatmap"))
+    mixed = DistillationTask(network(), network(64, head="cal"))
     assert mixed.loss.sape is not None and mixed.loss.cca is None
+    assert DistillationTask(network(), network(64, head="heatmap")).loss.cca is not None
     wide = DistillationTask(network(channels_per_joint=2), network(64))
     assert wide.loss.sape is None and wide.loss.cca is not None
 
@@ -297,9 +335,9 @@ def test_terms_that_do_not_fit_are_refused(options, message):
 
 def test_what_a_head_of_heatmaps_refuses():
     with pytest.raises(
-        InputError, match="cca: expected None: CCA aligns SimCC classes, got a CCA for a teacher"
+        InputError, match="cca: expected None: CCA aligns classes and heatmaps, got a CCA for a teacher"
     ):
-        DistillationTask(network(), network(64, head="heatmap"), cca=CCA())
+        DistillationTask(network(), network(64, head="cal"), cca=CCA())
     loss = HeatmapLoss((64, 64))
     with pytest.raises(InputError, match=r"label_loss\.input_size: expected the student's \(32, 32\)"):
         DistillationTask(network(head="heatmap"), label_loss=loss)
