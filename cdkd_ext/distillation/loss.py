@@ -192,7 +192,7 @@ def default_beta(label_loss: LabelLoss | type[LabelLoss]) -> float:
 def _check_cca(cca: CCA | None, label_loss: LabelLoss) -> None:
     if cca is None:
         return
-    expected = f"None beside {label_loss.name} labels: CCA aligns SimCC classes"
+    expected = f"None beside {label_loss.name} labels: CCA aligns classes and heatmaps"
     check(label_loss.has_classes or label_loss.has_heatmaps, "cca", "a CCA", expected)
     maps = isinstance(cca, HeatmapCCA)
     kind = "HeatmapCCA" if label_loss.has_heatmaps else "CCA"

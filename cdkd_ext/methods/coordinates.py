@@ -91,8 +91,13 @@ def mapped(keypoints: Tensor, to_image: Tensor | None) -> Tensor:
 
 
 def check_permutation(permutation: Tensor, joints: int) -> None:
-    """Fail unless it is an int64 tensor with an index of each joint."""
+    """Fail unless it is an int64 tensor with the index of each joint once, where looking at it costs no synchronisation."""
     check_type("flipped[1]", permutation, Tensor, "a torch.Tensor")
     if permutation.dtype != torch.int64:
         raise TypeError(f"flipped[1]: expected int64, got {permutation.dtype}")
     check(permutation.shape == (joints,), "flipped[1]", tuple(permutation.shape), f"shape ({joints},)")
+    if permutation.is_cpu and not torch.compiler.is_compiling():
+        joint = permutation.tolist()
+        check(
+            sorted(joint) == list(range(joints)), "flipped[1]", joint, f"a permutation of 0 to {joints - 1}"
+        )

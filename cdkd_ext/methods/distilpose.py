@@ -223,9 +223,12 @@ def score_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor)
     """Mean distance, times the weights, of the scores from the heatmaps at the cells nearest to the coordinates."""
     rows, columns = heatmaps.shape[2:]
     places = student.coordinates.detach().to(heatmaps.dtype) * pair(columns - 1, rows - 1, heatmaps)
-    x, y = places.round().long().unbind(-1)
+    lost = places.isnan()
+    x, y = torch.where(lost, 0, places).round().long().unbind(-1)
     # a sigmoid does not leave [0, 1]
     heights = heatmaps.flatten(2).gather(-1, (y * columns + x)[..., None])[..., 0]
+    # NaN is no place, and no index either
+    heights = torch.where(lost.any(-1), torch.nan, heights)
     return ((student.scores - heights) * weights).abs().mean()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cdkd_ext.errors import check, check_option
 from cdkd_ext.methods.codec import Codec, CodecOptions
-from cdkd_ext.methods.heatmaps import DECODINGS, decode_heatmaps, heatmap_sigma, heatmap_targets
+from cdkd_ext.methods.heatmaps import DECODINGS, check_sigma, decode_heatmaps, heatmap_sigma, heatmap_targets
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
@@ -51,6 +51,7 @@ class HeatmapCodec(Codec):
 
     def __post_init__(self) -> None:
         check_option("decoding", self.decoding, DECODINGS)
+        check_sigma(self.sigma)
 
     def places_per_pixel(self, output: HeatmapOutput) -> tuple[float, float]:
         """Cells per pixel: one over the stride."""
@@ -131,9 +132,7 @@ class HeatmapLoss(LabelLoss):
             tuple(input_size),
             "two positive integers (height, width)",
         )
-        check(
-            sigma is None or 0 < sigma < float("inf"), "sigma", sigma, "a positive number of cells, or None"
-        )
+        check_sigma(sigma)
         check(0 < scale < float("inf"), "scale", scale, "a positive number")
         self.input_size = (input_size[0], input_size[1])
         self.sigma = sigma

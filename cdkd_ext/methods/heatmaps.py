@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.errors import check, check_option, check_type
+from cdkd_ext.methods.coordinates import check_permutation
 from cdkd_ext.tensor_checks import check_tensor
 
 DECODINGS = ("quarter", "dark")
@@ -47,6 +48,12 @@ def heatmap_sigma(heatmap_size: tuple[int, int]) -> float:
     """
     check(min(heatmap_size) > 0, "heatmap_size", heatmap_size, "positive (height, width)")
     return max(1.0, max(heatmap_size) / 32)
+
+
+def check_sigma(sigma: float | None) -> None:
+    """Fail unless it is a width of targets in cells, or None for `heatmap_sigma`."""
+    fits = sigma is None or 0 < sigma < math.inf
+    check(fits, "sigma", sigma, "a positive number of cells, or None")
 
 
 def heatmap_targets(
@@ -171,17 +178,8 @@ def _checked_flip(flipped: tuple[Tensor, Tensor], heatmaps: Tensor) -> tuple[Ten
     check_type("flipped", flipped, (tuple, list), "(heatmaps, permutation)")
     check(len(flipped) == 2, "flipped", f"{len(flipped)} values", "(heatmaps, permutation)")
     check_tensor("flipped[0]", flipped[0], tuple(heatmaps.shape))
-    permutation, joints = flipped[1], heatmaps.shape[1]
-    check_type("flipped[1]", permutation, Tensor, "a torch.Tensor")
-    if permutation.dtype != torch.int64:
-        raise TypeError(f"flipped[1]: expected int64, got {permutation.dtype}")
-    check(permutation.shape == (joints,), "flipped[1]", tuple(permutation.shape), f"shape ({joints},)")
-    if permutation.is_cpu and not torch.compiler.is_compiling():
-        joint = permutation.tolist()
-        check(
-            sorted(joint) == list(range(joints)), "flipped[1]", joint, f"a permutation of 0 to {joints - 1}"
-        )
-    return flipped[0], permutation
+    check_permutation(flipped[1], heatmaps.shape[1])
+    return flipped[0], flipped[1]
 
 
 def _unmirror(heatmaps: Tensor, permutation: Tensor, shift: float) -> Tensor:

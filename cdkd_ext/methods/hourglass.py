@@ -181,7 +181,7 @@ class HourglassLoss(LabelLoss):
         self, student: HourglassOutput, keypoints: Tensor, weights: Tensor, progress: float = 0.0
     ) -> Tensor:
         """See `LabelLoss.forward`."""
-        error = map_errors(self.codec, student, keypoints, weights)
+        error, _ = map_errors(self.codec, student, keypoints, weights)
         return error(student.maps) * (len(student.maps) * self.scale)
 
     def check_student(self, spec: MethodOptions) -> None:
@@ -192,8 +192,10 @@ class HourglassLoss(LabelLoss):
 
 def map_errors(
     codec: HeatmapCodec, student: Any, keypoints: Tensor, weights: Tensor
-) -> Callable[[Tensor], Tensor]:
-    """How far heatmaps (..., B, J, h, w) are from their targets: half the weighted squared difference, a mean.
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """How far heatmaps (..., B, J, h, w) are from their targets, and the weights (B, J) of joints that have one.
+
+    The distance is half the weighted squared difference, a mean.
 
     Raises:
         InputError: a shape does not fit, or a weight is negative.
@@ -208,7 +210,7 @@ def map_errors(
         difference = (maps.to(targets.dtype) - targets) * used[..., None, None]
         return 0.5 * difference.square().mean()
 
-    return error
+    return error, used
 
 
 class StackedHourglass(Method):

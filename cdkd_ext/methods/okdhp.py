@@ -125,9 +125,9 @@ class OKDHPLoss(LabelLoss):
         self, student: OKDHPOutput, keypoints: Tensor, weights: Tensor, progress: float = 0.0
     ) -> Tensor:
         """See `LabelLoss.forward`."""
-        error = map_errors(self.codec, student, keypoints, weights)
+        error, used = map_errors(self.codec, student, keypoints, weights)
         labels = len(student.maps) * error(student.maps) + self.ensemble_weight * error(student.ensemble)
-        divergence = map_divergence(student.maps, student.ensemble, weights.to(labels.dtype))
+        divergence = map_divergence(student.maps, student.ensemble, used)
         return self.scale * (labels + self.distillation_weight * self.rise(progress) * divergence)
 
     def rise(self, progress: float) -> float:

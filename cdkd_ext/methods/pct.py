@@ -22,6 +22,7 @@ from torch.nn import functional
 from cdkd_ext.blocks import BasicBlock, no_autocast
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.methods.codec import Codec, CodecOptions
+from cdkd_ext.methods.coordinates import check_permutation, mapped
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
 from cdkd_ext.tensor_checks import check_tensor, check_weights
 
@@ -52,6 +53,11 @@ class PCTOutput(NamedTuple):
     def feature(self) -> None:
         """There is no map whose channels belong to joints."""
         return None
+
+    @property
+    def confidence(self) -> Tensor:
+        """(B,) in [0, 1], the mean over the tokens of the likeliest code's probability."""
+        return self.logits.softmax(-1).amax(-1).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -225,7 +231,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def move_codes(self, embedded: Tensor, codes: Tensor, counted: Tensor | None = None) -> None:
-        """Move each code towards the mean of what it is the nearest to, as published.
+        """Move each code towards the mean of what it is the nearest to, as published; none where nobody is counted.
 
         Args:
             embedded: (B, tokens, code_width).
@@ -240,12 +246,18 @@ class Tokenizer(nn.Module):
         if _processes() > 1:
             torch.distributed.all_reduce(counts)
             torch.distributed.all_reduce(sums)
-        self.ema_cluster_size.lerp_(counts, 1 - _DECAY)
-        total = self.ema_cluster_size.sum()
-        smoothed = self.ema_cluster_size + _SMALLEST_COUNT
-        self.ema_cluster_size.copy_(smoothed * total / (total + self.layout.codes * _SMALLEST_COUNT))
-        self.ema_w.lerp_(sums, 1 - _DECAY)
-        self.codebook.copy_(self.ema_w / self.ema_cluster_size[:, None])
+        sizes = self.ema_cluster_size.lerp(counts, 1 - _DECAY)
+        total = sizes.sum()
+        sizes = (sizes + _SMALLEST_COUNT) * total / (total + self.layout.codes * _SMALLEST_COUNT)
+        means = self.ema_w.lerp(sums, 1 - _DECAY)
+        # where nobody is labelled nothing moves; a branch would make a GPU wait
+        moves = counts.sum() > 0
+        for kept, moved in (
+            (self.codebook, means / sizes[:, None]),
+            (self.ema_cluster_size, sizes),
+            (self.ema_w, means),
+        ):
+            kept.copy_(torch.where(moves, moved, kept))
 
     @torch.no_grad()
     def nearest(self, embedded: Tensor) -> Tensor:
@@ -312,19 +324,22 @@ class PCTCodec(Codec):
     ) -> tuple[Tensor, Tensor]:
         """The coordinates; the score, one for all joints, is the mean of the tokens' largest logits.
 
-        Pixel x of a crop of width W mirrors to W - 1 - x. See `Codec.decode`.
+        Both are in float32 at least. Pixel x of a crop of width W mirrors to W - 1 - x. See `Codec.decode`.
         """
-        keypoints, scores = output.coordinates, output.token_scores.mean(-1)
+        keypoints, scores = _read(output)
         if flipped is not None:
-            mirrored, permutation = flipped
-            x, y = mirrored.coordinates[:, permutation].unbind(-1)
+            check_permutation(flipped[1], keypoints.shape[1])
+            back, other_scores = _read(flipped[0])
+            x, y = back[:, flipped[1]].unbind(-1)
             keypoints = (keypoints + torch.stack([self.input_size[1] - 1 - x, y], -1)) / 2
-            scores = (scores + mirrored.token_scores.mean(-1)) / 2
-        if to_image is not None:
-            check_tensor("to_image", to_image, (len(keypoints), 2, 3))
-            affine = to_image.to(keypoints.dtype)
-            keypoints = keypoints @ affine[:, :, :2].mT + affine[:, None, :, 2]
-        return keypoints, scores[:, None].expand(keypoints.shape[:2])
+            scores = (scores + other_scores) / 2
+        return mapped(keypoints, to_image), scores[:, None].expand(keypoints.shape[:2])
+
+
+def _read(output: PCTOutput) -> tuple[Tensor, Tensor]:
+    """Coordinates (B, J, 2) and scores (B,), in float32 at least: 16-bit floats cannot hold a pixel coordinate."""
+    dtype = torch.promote_types(output.coordinates.dtype, torch.float32)
+    return output.coordinates.to(dtype), output.token_scores.to(dtype).mean(-1)
 
 
 class PCTLoss(LabelLoss):
@@ -374,6 +389,7 @@ class PCTLoss(LabelLoss):
         self.commitment = float(commitment)
         self.beta = float(beta)
         self.scale = float(scale)
+        self._place, self._repeats = -1.0, 0
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -384,6 +400,14 @@ class PCTLoss(LabelLoss):
         self, student: PCTOutput, keypoints: Tensor, weights: Tensor, progress: float = 0.0
     ) -> Tensor:
         """See `LabelLoss.forward`.
+
+        Args:
+            student: the network's output.
+            keypoints: (B, J, 2) x and y in pixels of the student's crop; anything where the weight is 0.
+            weights: (B, J) factors, 0 for joints without a label.
+            progress: share of the training done, in [0, 1]. The stage "both" goes on to the classifier by it alone: who
+                leaves it at 0 trains the tokenizer for ever. Which joints are hidden follows from it, too, and from how often
+                it was the same in a row.
 
         Raises:
             InputError: a shape does not fit, a weight is negative, or several processes train "both".
@@ -416,7 +440,9 @@ class PCTLoss(LabelLoss):
         tokenizer = self.tokenizer
         visible = weights > 0
         if self.training:
-            visible = visible & ~_hidden(visible, tokenizer.layout.dropped, progress)
+            self._repeats = self._repeats + 1 if progress == self._place else 0
+            self._place = progress
+            visible = visible & ~_hidden(visible, tokenizer.layout.dropped, progress, self._repeats)
         embedded, codes = tokenizer.encode(positions, visible, guide)
         nearest = tokenizer.codebook[codes]
         recovered = tokenizer.decode(embedded + (nearest - embedded).detach())
@@ -540,8 +566,9 @@ def _processes() -> int:
     return torch.distributed.get_world_size() if distributed else 1
 
 
-def _hidden(visible: Tensor, share: float, progress: float) -> Tensor:
+def _hidden(visible: Tensor, share: float, progress: float, repeats: int) -> Tensor:
     """Which joints the encoder does not see in this step: bool of the shape of `visible`."""
     # drawn from the place in the training, so that a training that is resumed draws the same
-    generator = torch.Generator(visible.device).manual_seed(zlib.crc32(repr(progress).encode()))
+    seed = zlib.crc32(repr(progress).encode(), repeats)
+    generator = torch.Generator(visible.device).manual_seed(seed)
     return torch.rand(visible.shape, generator=generator, device=visible.device) < share

@@ -99,7 +99,9 @@ class Regression(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, features) -> (B, outputs)."""
         if self.normalized:
-            features = functional.normalize(features, dim=1)
+            # float16 knows no number that is small enough to keep a division by a norm of 0 finite
+            wide = features.to(torch.promote_types(features.dtype, torch.float32))
+            features = functional.normalize(wide, dim=1).to(features.dtype)
         # not a call of the layer: the literature's count of operations does not see it, as in the published code
         return functional.linear(features, self.linear.weight, self.linear.bias)
 

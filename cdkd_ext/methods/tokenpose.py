@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cdkd_ext.errors import check
 from cdkd_ext.methods.codec import Codec, CodecOptions
-from cdkd_ext.methods.heatmaps import decode_heatmaps, heatmap_sigma, heatmap_targets
+from cdkd_ext.methods.heatmaps import check_sigma, decode_heatmaps, heatmap_sigma, heatmap_targets
 from cdkd_ext.methods.method import LabelLoss, LabelLossOptions, Method, MethodOptions
 from cdkd_ext.methods.tokens import KeypointTokens, TokenLayout, initialize_tokens
 from cdkd_ext.tensor_checks import check_tensor, check_weights
@@ -99,6 +99,9 @@ class TokenPoseCodec(Codec):
     input_size: tuple[int, int]
     sigma: float | None = None
     score_threshold: ClassVar[float] = 0.2  # as in HRNet's code
+
+    def __post_init__(self) -> None:
+        check_sigma(self.sigma)
 
     def places_per_pixel(self, output: TokenPoseOutput) -> tuple[float, float]:
         """Cells per pixel, from the first to the last."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cdkd_ext.blocks import Bottleneck, stem_strides, upsampling
 from cdkd_ext.errors import check
+from cdkd_ext.methods.registry import METHODS
 from cdkd_ext.models.pose_network import PoseNetwork
 from cdkd_ext.models.spec import ModelSpec
 
@@ -28,7 +29,7 @@ class ResNetLayout:
 
 
 class ResNet(PoseNetwork):
-    """Residual network (stride 32) with transposed convolutions, or with none for SimCC and RLE.
+    """Residual network (stride 32) with transposed convolutions, or with none for SimCC, RLE and PCT.
 
     Input sizes are multiples of 32 (of 16 and 8 behind a stem of stride 2 and 1), square or not. See `PoseNetwork` for
     the arguments and the result.
@@ -39,7 +40,8 @@ class ResNet(PoseNetwork):
         stride = 8 * spec.own_stem_stride
         super().__init__(spec, feature_stride=max(1, stride // 2**doublings), size_multiple=stride)
         fits = doublings or spec.method.takes_low_resolution
-        check(fits, "head", repr(self.head), f"'simcc' for {spec.name}")
+        *heads, last = (repr(method.head) for method in METHODS if method.takes_low_resolution)
+        check(fits, "head", repr(self.head), f"{', '.join(heads)} or {last} for {spec.name}")
         conv_stride, pool_stride = stem_strides(spec.own_stem_stride)
         self.conv1 = nn.Conv2d(3, layout.width, 7, stride=conv_stride, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(layout.width)

@@ -220,11 +220,11 @@ class WindowAttention(nn.Module):
         joined = functional.linear(windows, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
         query, key, value = joined.permute(2, 0, 3, 1, 4)  # (B * W, heads, window**2, width / heads)
         scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
-        logits = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).mT * scale
+        logits = _normalized(query) @ _normalized(key).mT * scale
         logits = logits + self.position_bias()
         if apart is not None:
             logits = (logits.unflatten(0, (-1, len(apart))) + apart[:, None]).flatten(0, 1)
-        attended = self.softmax(logits) @ value
+        attended = self.softmax(logits).to(value.dtype) @ value
         return self.proj(attended.transpose(1, 2).flatten(2))
 
     def position_bias(self) -> Tensor:
@@ -312,6 +312,11 @@ class FloatLinear(nn.Linear):
 
 def _float(value: Tensor) -> Tensor:
     return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def _normalized(vectors: Tensor) -> Tensor:
+    """The vectors divided by their norms; those of norm 0, the empty cells of a padded map, stay 0 in float16, too."""
+    return functional.normalize(_float(vectors), dim=-1).to(vectors.dtype)
 
 
 def _norm(width: int) -> FloatNorm:

@@ -13,6 +13,7 @@ from cdkd_ext.captured import CapturedFunction
 from cdkd_ext.codecs import codec_for
 from cdkd_ext.distillation.outputs import TeacherOutput, TeacherSpec
 from cdkd_ext.errors import check_option, check_type
+from cdkd_ext.methods.pct import PCTOutput
 from cdkd_ext.models import ModelSpec, PoseNetwork, inference_copy
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class FrozenTeacher:
     def predict(self, images: Tensor) -> Readout:
         """Return keypoints (B, J, 2) in pixels of the crops (B, 3, H, W) and confidences (B, J) in [0, 1].
 
-        Of classes the confidence is the probability near the maximum, else the score.
+        Of classes the confidence is the probability near the maximum, of PCT the mean probability of the tokens' likeliest
+        codes, else the score.
         """
         from cdkd_ext.teachers.readers import Readout, mass_near_peak
 
@@ -101,6 +103,8 @@ class FrozenTeacher:
             confidence = mass_near_peak(
                 *(axis.log_softmax(-1) for axis in (output.logits_x, output.logits_y))
             )
+        elif isinstance(output, PCTOutput):
+            confidence = output.confidence[:, None].expand_as(confidence)
         return Readout(keypoints.float(), confidence.float().clamp(0, 1))
 
     def _values(self, images: Tensor) -> tuple[Tensor, ...]:

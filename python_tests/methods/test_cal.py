@@ -252,7 +252,7 @@ def test_heatmaps_are_distilled_by_sape_and_not_by_cca() -> None:
     losses = task(*images, torch.rand(2, 3, 2) * 31, torch.ones(2, 3))
     assert {"total", "cal", "sape"} <= losses.keys()
     with pytest.raises(
-        InputError, match="cca: expected None: CCA aligns SimCC classes, got a CCA for a student of"
+        InputError, match="cca: expected None: CCA aligns classes and heatmaps, got a CCA for a student of"
     ):
         DistillationTask(student, teacher, sape=SAPE.between(student, teacher), cca=CCA())
 

@@ -103,6 +103,15 @@ def test_the_label_loss_against_plain_loops() -> None:
     assert float(found) == pytest.approx(total / (2 * 3 * 2), rel=1e-12)
 
 
+def test_a_prediction_of_nan_makes_the_losses_nan() -> None:
+    output, maps = random_output(), torch.rand(2, 3, 8, 16, dtype=torch.float64)
+    output.coordinates[1, 2, 0] = math.nan
+    weights = torch.ones(2, 3, dtype=torch.float64)
+    assert score_distance(output, maps, weights).isnan()
+    assert drawn_distance(output, maps, weights).isnan()
+    assert DistilPoseLoss(DistilPoseCodec(SIZE))(output, 10 * torch.rand(2, 3, 2), weights).isnan()
+
+
 def test_the_score_loss_against_plain_loops() -> None:
     output, maps = random_output(), torch.rand(2, 3, 8, 16, dtype=torch.float64)
     weights = torch.tensor([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0]]).double()

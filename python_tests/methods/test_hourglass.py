@@ -183,3 +183,10 @@ def test_networks_that_do_not_take_a_crop_are_not_listed() -> None:
     assert large - small == {
         "hourglass_4", "hourglass_4_w32", "hourglass_8", "okdhp_4", "okdhp_4_w32",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0])
+def test_a_wrong_sigma_is_found_before_the_first_step(sigma: float) -> None:
+    network = create_model("hourglass_4_w32", input_size=(64, 64), num_joints=3, head="heatmap")
+    with pytest.raises(InputError, match="sigma: expected a positive number of cells, or None, got"):
+        network.spec.method.label_loss(network, LabelLossOptions(heatmap_sigma=sigma))

@@ -116,6 +116,18 @@ def test_the_loss_against_plain_loops(progress: float) -> None:
     torch.testing.assert_close(result, 3 * (torch.stack(labels).sum() + 2 * rise * taught))
 
 
+def test_joints_outside_the_map_teach_nothing() -> None:
+    torch.manual_seed(0)
+    maps, ensemble = torch.randn(8, 2, 2, 16, 16), torch.randn(2, 2, 16, 16)
+    output = OKDHPOutput(maps, torch.zeros(2, 3, 2), ensemble)
+    keypoints = 50 * torch.rand(2, 2, 2)
+    keypoints[:, 1] = 500.0
+    loss = OKDHPLoss(HeatmapCodec((64, 64)))
+    found = loss(output, keypoints, torch.ones(2, 2), 1.0)
+    assert found > 0
+    torch.testing.assert_close(found, loss(output, keypoints, torch.tensor([[1.0, 0.0]]).repeat(2, 1), 1.0))
+
+
 def test_the_ensemble_learns_from_the_divergence() -> None:
     maps = torch.randn(8, 1, 2, 16, 16, requires_grad=True)
     ensemble = torch.randn(1, 2, 16, 16, requires_grad=True)
@@ -156,6 +168,12 @@ def test_training(learnt_by_heart: Callable[..., Any]) -> None:
     result = learnt_by_heart("okdhp_4_w32", steps=80, planned=80)
     assert result.losses[-1] < 0.2 * result.losses[0]
     assert result.error < 0.9 * result.constant
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, math.inf, math.nan])
+def test_a_wrong_sigma_is_found_before_the_first_step(network: PoseNetwork, sigma: float) -> None:
+    with pytest.raises(InputError, match="sigma: expected a positive number of cells, or None, got"):
+        network.spec.method.label_loss(network, LabelLossOptions(heatmap_sigma=sigma))
 
 
 def test_options(network: PoseNetwork) -> None:

@@ -160,6 +160,20 @@ def test_codes_move_to_the_mean_of_what_chose_them() -> None:
     torch.testing.assert_close(tokenizer.codebook, sums / sizes[:, None])
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_codes_stay_where_nobody_is_labelled(trained: bool) -> None:
+    tokenizer, output, keypoints, weights = case()
+    loss = PCTLoss(tokenizer, (64, 64), stage="tokenizer")
+    if trained:
+        loss(output, keypoints, weights)
+    kept = {name: value.clone() for name, value in tokenizer.named_buffers()}
+    for _ in range(3):
+        loss(output, keypoints, 0 * weights)
+        assert all(torch.equal(value, kept[name]) for name, value in tokenizer.named_buffers())
+    loss(output, keypoints, weights)
+    assert not torch.equal(tokenizer.codebook, kept["codebook"]) and tokenizer.codebook.isfinite().all()
+
+
 def test_the_feature_at_a_joint() -> None:
     feature = torch.arange(16.0).view(1, 1, 4, 4)
     keypoints = torch.tensor([[[0.0, 0.0], [7.9, 24.1], [8.0, 40.0], [-99.0, 99.0]]])
@@ -261,6 +275,23 @@ def test_a_share_of_the_joints_is_hidden_in_training_and_the_same_when_resumed()
     assert values[0] == values[2] != values[1]
 
 
+def test_other_joints_are_hidden_in_each_step_of_who_gives_no_progress() -> None:
+    tokenizer, output, keypoints, weights = case()
+    kept = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+
+    def values(*progress: float) -> list[float]:
+        loss, found = PCTLoss(tokenizer, (64, 64), stage="tokenizer"), []
+        for place in progress:
+            tokenizer.load_state_dict(kept)
+            found.append(loss(output, keypoints, weights, place).item())
+        return found
+
+    default = values(*[0.0] * 6)
+    assert len(set(default)) > 2
+    # a training that is resumed knows no earlier steps
+    assert values(*[0.0] * 6, 0.5)[-1] == values(0.5)[0]
+
+
 @pytest.mark.parametrize("stage", ["both", "tokenizer", "classifier"])
 def test_what_a_stage_trains(small: Callable[..., PoseNetwork], stage: str) -> None:
     network = small()
@@ -318,6 +349,37 @@ def test_decoding_and_its_flip_test() -> None:
     back = torch.stack([63 - coordinates[..., 0], coordinates[..., 1]], -1)[:, swap]
     averaged = codec.decode(output, flipped=(output._replace(coordinates=back), swap), to_image=moved)
     assert torch.equal(averaged[0], keypoints) and torch.equal(averaged[1], scores)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bit_outputs_are_decoded_in_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    codec, swap = PCTCodec((64, 64)), torch.tensor([1, 0, 2])
+    moved = torch.tensor([[[1.3, 0.0, 1500.3], [0.0, 1.3, 1000.7]]]).expand(2, 2, 3)
+    outputs = [
+        PCTOutput(63 * torch.rand(2, 3, 2), torch.randn(2, 6), torch.zeros(2, 6, 4), torch.zeros(2, 1, 2, 2))
+        for _ in range(2)
+    ]
+    narrow = [PCTOutput(*(value.to(dtype) for value in output)) for output in outputs]
+    wide = [PCTOutput(*(value.float() for value in output)) for output in narrow]
+    found = codec.decode(narrow[0], flipped=(narrow[1], swap), to_image=moved)
+    expected = codec.decode(wide[0], flipped=(wide[1], swap), to_image=moved)
+    for value, wanted in zip(found, expected, strict=True):
+        assert value.dtype == torch.float32 and torch.equal(value, wanted)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ([0, 0, 0], r"a permutation of 0 to 2, got \[0, 0, 0\]"),
+        ([0, 1, 9], r"a permutation of 0 to 2, got \[0, 1, 9\]"),
+        ([0], r"shape \(3,\), got \(1,\)"),
+    ],
+)
+def test_a_flip_test_needs_a_permutation(order: list[int], expected: str) -> None:
+    output = PCTOutput(torch.rand(2, 3, 2), torch.rand(2, 6), torch.zeros(2, 6, 4), torch.zeros(2, 1, 2, 2))
+    with pytest.raises(InputError, match=r"flipped\[1\]: expected " + expected):
+        PCTCodec((64, 64)).decode(output, flipped=(output, torch.tensor(order)))
 
 
 def test_finer_maps_are_averaged(small: Callable[..., PoseNetwork]) -> None:

@@ -15,7 +15,7 @@ from cdkd_ext.checkpoints import export_checkpoint, load_checkpoint
 from cdkd_ext.codecs import codec_for
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import predict_crops
-from cdkd_ext.methods.rle import RealNVP, RLECodec, RLELoss, RLEOutput
+from cdkd_ext.methods.rle import RealNVP, Regression, RLECodec, RLELoss, RLEOutput
 from cdkd_ext.models import count_parameters, create_model, paper_gflops
 from cdkd_ext.training import DistillationTask
 
@@ -87,6 +87,23 @@ def test_coordinates_do_not_grow_with_the_feature() -> None:
     torch.testing.assert_close(once.coordinates, expected.view(2, 3, 2))
     torch.testing.assert_close(once.sigma_logits, network.fc_sigma.linear(flat).view(2, 3, 2))
     assert network.spec.method.read(network, 0 * feature).coordinates.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_feature_of_norm_0_gives_the_bias(dtype: torch.dtype) -> None:
+    layer = Regression(64, 2, normalized=True).to(dtype)
+    assert torch.equal(layer(torch.zeros(1, 64, dtype=dtype)), layer.linear.bias[None])
+    # float16 cannot hold the norm's square
+    for value in (1e-3, 100.0):
+        found = layer(torch.full((1, 64), value, dtype=dtype))
+        expected = layer.linear.weight.float().sum(1) / 8 + layer.linear.bias.float()
+        torch.testing.assert_close(found[0].float(), expected, atol=0.01, rtol=0.01)
+
+
+def test_a_flip_test_needs_a_permutation() -> None:
+    output = RLEOutput(torch.rand(1, 3, 2) - 0.5, torch.zeros(1, 3, 2))
+    with pytest.raises(InputError, match=r"flipped\[1\]: expected a permutation of 0 to 2, got \[0, 0, 0\]"):
+        RLECodec((64, 64)).decode(output, flipped=(output, torch.tensor([0, 0, 0])))
 
 
 def test_the_flow_is_a_density() -> None:

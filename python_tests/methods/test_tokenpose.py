@@ -91,6 +91,12 @@ def test_the_loss_against_plain_loops() -> None:
     torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("sigma", [0.0, -1.0, math.inf, math.nan])
+def test_a_wrong_sigma_is_found_before_the_first_step(sigma: float) -> None:
+    with pytest.raises(InputError, match="sigma: expected a positive number of cells, or None, got"):
+        TokenPoseCodec((64, 64), sigma)
+
+
 def test_targets_are_decoded_to_the_keypoints() -> None:
     codec = TokenPoseCodec((256, 192), sigma=2.0)
     output = TokenPoseOutput(torch.zeros(1, 2, 64, 48, dtype=torch.float64))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cdkd_ext.errors import InputError
 from cdkd_ext.models import HeatmapOutput, ModelSpec, create_model
 from cdkd_ext.models.resnet import ResNet, ResNetLayout
 
@@ -170,3 +171,12 @@ def test_fresh_weights_learn(head: str) -> None:
     output = model(torch.randn(4, 3, 64, 64))
     sum(part.square().mean() for part in output[1:] or output).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_what_fits_a_map_of_low_resolution_is_listed() -> None:
+    expected = "head: expected 'simcc', 'rle' or 'pct' for resnet50_upsample_free, got 'heatmap'"
+    with pytest.raises(InputError, match=expected):
+        create_model("resnet50_upsample_free", input_size=(64, 64), num_joints=3, head="heatmap")
+    for head in ("simcc", "rle", "pct"):
+        with torch.device("meta"):
+            create_model("resnet50_upsample_free", input_size=(64, 64), num_joints=3, head=head)

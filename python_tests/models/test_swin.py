@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cdkd_ext.errors import InputError
-from cdkd_ext.models import count_parameters, create_model
+from cdkd_ext.models import count_parameters, create_model, inference_copy
 from cdkd_ext.models.swin import (
     WindowAttention,
     merge_windows,
@@ -133,6 +133,19 @@ def test_other_methods_get_a_map_of_stride_four() -> None:
     output.heatmaps.square().mean().backward()
     assert [name for name, value in network.named_parameters() if value.grad is None] == []
     assert count_parameters(network) > 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+@pytest.mark.parametrize(("head", "size"), [("pct", (32, 32)), ("heatmap", (64, 32))])
+@torch.no_grad()
+def test_16_bit_floats(head: str, size: tuple[int, int], dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    network = create_model("swin_v2_w16", input_size=size, num_joints=3, head=head).eval()
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    for value, wanted in zip(inference_copy(network, dtype)(images), network(images), strict=True):
+        assert value.dtype == torch.float32
+        assert (value - wanted).norm() < tolerance * wanted.norm()
+    assert all(value.isfinite().all() for value in network.to(dtype)(images))
 
 
 def test_refusals() -> None:

@@ -96,3 +96,20 @@ def test_outputs_stored_in_one_precision_are_not_reused_in_another(model, drawn_
     for precision, folders in (("float32", 1), ("float32", 1), ("bfloat16", 2), ("float32", 2)):
         prepare_views(replace(config, teacher_precision=precision))
         assert stored() == folders
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_confidence_of_pct_is_a_probability(precision):
+    torch.manual_seed(0)
+    network = create_model("hrnet_w8_small", input_size=(64, 64), num_joints=3, head="pct").eval()
+    with torch.no_grad():
+        network.cls_pred_layer.weight.mul_(10)
+        network.cls_pred_layer.bias.add_(5)
+    given = images(2)
+    with torch.no_grad():
+        output = network(given)
+    assert output.token_scores.min() > 1
+    expected = output.logits.softmax(-1).max(-1).values.mean(1)
+    assert expected.min() > 0 and expected.max() < 0.9
+    found = FrozenTeacher(network, precision=precision).predict(given).confidence
+    torch.testing.assert_close(found, expected[:, None].expand(2, 3), atol=0.05, rtol=0)
