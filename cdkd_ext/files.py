@@ -101,7 +101,7 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         fail("output", f"the file {folder}", "a folder")
-    check_writable("output", folder / "file")
+    _check_takes_files("output", folder.absolute() / "file", folder, "a folder that can be written")
 
 
 def check_writable(argument: str, path: str | os.PathLike[str]) -> None:
@@ -111,13 +111,18 @@ def check_writable(argument: str, path: str | os.PathLike[str]) -> None:
         InputError: names the argument.
     """
     check(not Path(path).is_dir(), argument, f"the folder {path}", "a file")
-    above = next(folder for folder in Path(path).absolute().parents if folder.exists())
-    check(above.is_dir(), argument, f"{path}, where {above} is a file", "a file in a folder")
+    _check_takes_files(argument, Path(path).absolute(), path, "a file in a folder that can be written")
+
+
+def _check_takes_files(argument: str, path: Path, named: str | os.PathLike[str], expected: str) -> None:
+    """Check that a file can be made where an absolute path says, in a folder that may have to be made first."""
+    above = next(folder for folder in path.parents if folder.exists())
+    check(above.is_dir(), argument, f"{named}, where {above} is a file", "a file in a folder")
     try:
         # no permission tells of a disk that takes nothing
         tempfile.TemporaryFile(dir=above).close()
     except OSError as error:
-        fail(argument, f"{path}: {error.strerror}", "a file in a folder that can be written")
+        fail(argument, f"{named}: {error.strerror}", expected)
 
 
 def write_json(value: Any, path: str | os.PathLike[str], *, indent: int | None = 1) -> None:

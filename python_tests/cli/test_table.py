@@ -76,6 +76,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["1", "--against", "simcc_32", "hrnet_32"], "against: expected one row for each size"),
         (["1", "--data.root", "/d", "--epoch", "3"], "--epoch"),
         (["1", "--data.root", "/d", "--epochs", "many"], "epochs"),
+        (["1", "--data.root", "/d", "--epochs", "0"], "epochs: expected a positive number, got 0"),
         (["1", "--data.root", "/none"], "data.root: expected an existing folder, got /none"),
         (["1", "--scale", "small", "--protocol", "equalised"], "protocol: expected"),
     ):
@@ -83,6 +84,12 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         error = capsys.readouterr().err
         assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+    assert (
+        main(["table", "1", "--data.root", str(tmp_path), "--rows", "simcc_32", "--output", "/proc/x"]) == 2
+    )
+    error = capsys.readouterr().err
+    assert "output: expected a folder that can be written, got /proc/x: " in error
+    assert len(error.splitlines()) == 1
 
 
 def test_the_value_of_a_training_s_option_is_no_table(
