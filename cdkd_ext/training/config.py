@@ -22,7 +22,7 @@ from cdkd_ext.distillation import (
     StridedConvolution,
     TeacherSpec,
 )
-from cdkd_ext.distillation.loss import default_beta
+from cdkd_ext.distillation.loss import default_alpha, default_beta
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.methods import LabelLoss, LabelLossOptions, Teaching
 from cdkd_ext.models import ModelOptions, list_models
@@ -281,7 +281,7 @@ class SAPEConfig:
             photographs (the results page), where networks have no classes it is what there is.
         alignment: "projectors" is SAPE, which the options below concern; "strided" and "connected" are what the paper compares
             it with, see `StridedConvolution` and `FullyConnectedFeatures`.
-        weight: α in the total loss.
+        weight: α in the total loss; None is 2 beside classes and 0.002 beside a student's maps.
         num_projectors: K.
         kernels: kernel sizes of the selecting unit's branches.
         use_sau: let the selecting unit weight the projectors; without it they are averaged.
@@ -292,13 +292,17 @@ class SAPEConfig:
 
     enabled: bool | None = None
     alignment: Literal["projectors", "strided", "connected"] = "projectors"
-    weight: float = 2.0
+    weight: float | None = None
     num_projectors: int = 3
     kernels: list[int] = field(default_factory=lambda: [3, 5, 7, 7])
     use_sau: bool = True
     activation: Literal["relu", "none"] = "none"
     center_teacher: bool = True
     mode: Literal["spatial", "flatten"] = "spatial"
+
+    def alpha(self, student: DescribedNetwork) -> float:
+        """α: the weight, or what None stands for beside the student's labels."""
+        return default_alpha(student.spec.method.loss) if self.weight is None else self.weight
 
     def used(self, *, beside: bool) -> bool:
         """Whether the term is used, beside others or alone."""
@@ -538,7 +542,7 @@ class DistillationConfig(TrainingConfig):
             "cca": self.cca.build(student, teacher),
             "teaching": self.teaching.build(student, teacher),
             "tau": self.temperature.build(),
-            "alpha": self.temperature.build_alpha(self.sape.weight),
+            "alpha": self.temperature.build_alpha(self.sape.alpha(student)),
             "beta": self.temperature.build_beta(self.cca.beta(student)),
             "annotated_weights": self.cca.annotated_weights,
         }

@@ -66,7 +66,7 @@ class DistillationTask(nn.Module):
         teaching: the own distillation of the student's method, or None; "auto" is that which the method has from the
             teacher's, if any: DistilPose's from a TokenPose-B.
         tau: the temperature of `cca`: fixed, or learnt against the loss.
-        alpha: weight of the feature term: fixed, or learnt against the loss.
+        alpha: weight of the feature term: fixed, or learnt against the loss; None is 2 beside classes, 0.002 beside maps.
         beta: weight of the logit term: fixed, or learnt against the loss; None is 4 beside classes, 1 beside heatmaps.
         annotated_weights: in the logit term, leave out the joints of labelled samples that are not annotated.
 
@@ -103,7 +103,7 @@ class DistillationTask(nn.Module):
         cca: CCA | Auto | None = "auto",
         teaching: Teaching | Auto | None = "auto",
         tau: float | ETHT = 1.0,
-        alpha: float | AdversarialScalar = 2.0,
+        alpha: float | AdversarialScalar | None = None,
         beta: float | AdversarialScalar | None = None,
         annotated_weights: bool = False,
     ) -> None:

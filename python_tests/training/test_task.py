@@ -217,6 +217,9 @@ def test_a_heatmap_pair_learns_by_cca_and_if_asked_by_sape():
     assert isinstance(task.loss.label_loss, HeatmapLoss)
     losses = task(crops(32), crops(64), *labels())
     assert losses.keys() == {"total", "heatmap", "sape", "alpha"}
+    # maps' losses are a thousandth of those of classes
+    assert losses["alpha"] == pytest.approx(0.002) and SAPEConfig().alpha(student) == 0.002
+    assert SAPEConfig().alpha(network()) == 2 and SAPEConfig(weight=0.5).alpha(student) == 0.5
     losses["total"].backward()
     assert task.loss.sape.projector_weight.grad.abs().sum() > 0
 
