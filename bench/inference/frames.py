@@ -12,7 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,7 @@ def measure(
 
 
 def in_turns(
-    calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+    calls: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
     """The median of each call's seconds, of rounds in which each follows a rest and a call that does not count."""
     times: dict[str, list[float]] = {name: [] for name in calls}
