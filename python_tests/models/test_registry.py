@@ -69,7 +69,7 @@ def test_empty_batch() -> None:
         ({"head": "regression"}, "head: expected one of 'simcc', 'heatmap', .*, got 'regression'"),
         (
             {"name": "resnet50_upsample_free", "head": "heatmap"},
-            "head: expected 'simcc' for resnet50_upsample_free, got 'heatmap'",
+            "head: expected 'simcc', 'rle' or 'pct' for resnet50_upsample_free, got 'heatmap'",
         ),
         (
             {"name": "resnet50", "input_size": (64, 48)},
