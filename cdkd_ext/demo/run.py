@@ -46,7 +46,7 @@ class DemoConfig:
     teacher: str | None = None
     synthetic_people: int = 3000
     validation_people: int = 1000
-    epochs: int = 6
+    epochs: int = 4
     views: int = 4
     seeds: int = 3
     processes: int = 0
