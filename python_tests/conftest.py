@@ -38,8 +38,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the tests that take long, unless they are asked for, and put first what takes minutes."""
-    here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in _FIRST)
+    first = [Path(__file__).parent / name for name in _FIRST]
+    items.sort(key=lambda item: not any(item.path.is_relative_to(place) for place in first))
     for item in items:
         if item.get_closest_marker("long") and not config.getoption("long"):
             item.add_marker(pytest.mark.skip(reason="takes long (`make test-long`, or --long)"))
