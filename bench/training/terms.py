@@ -67,8 +67,9 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
             options.model, input_size=(options.size,) * 2, num_joints=JOINTS, head=options.head
         )
 
-    def sape(**chosen: Any) -> SAPE:
-        return SAPE.between(student(), teacher, **chosen)
+    def with_both(**chosen: Any) -> DistillationTask:
+        own = student()
+        return DistillationTask(own, teacher, sape=SAPE.between(own, teacher, **chosen))
 
     def some(task: DistillationTask, output: TeacherOutput | None) -> None:
         for _ in range(STEPS):
@@ -80,10 +81,8 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
         "labels": DistillationTask(student()),
         "labels + CCA": DistillationTask(student(), teacher),
         "labels + SAPE": DistillationTask(student(), teacher, cca=None),
-        "labels + CCA + SAPE": DistillationTask(student(), teacher, sape=sape()),
-        "labels + CCA + SAPE, one projector": DistillationTask(
-            student(), teacher, sape=sape(num_projectors=1, use_sau=False)
-        ),
+        "labels + CCA + SAPE": with_both(),
+        "labels + CCA + SAPE, one projector": with_both(num_projectors=1, use_sau=False),
     }
     return {name: partial(some, task, None if name == "labels" else said) for name, task in tasks.items()}
 
