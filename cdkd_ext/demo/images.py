@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from cdkd_ext.models import PoseNetwork
 _TILE = (224, 224)
 _PEOPLE = 6
 _WRONG = (230, 30, 40)
+_INK = (20, 20, 20)
+_PAPER = (255, 255, 255)
 _THRESHOLD = 0.5  # head lengths
 
 
@@ -75,8 +76,8 @@ class _Seen:
         said = {}
         for title, network in {"teacher": self.teacher, **self.students}.items():
             view, points = self._asked(network, person)
-            wrong = annotated & (np.linalg.norm(points - labels, axis=1) > reach)
-            said[title] = view, _marked(draw_pose(view, points, self.joints), points, wrong)
+            found = np.linalg.norm(points - labels, axis=1) <= reach
+            said[title] = view, _marked(draw_pose(view, points, self.joints), points, found, annotated)
         plain = next(said[title][0] for title in self.students)
         return [
             draw_pose(crop, labels, self.joints, drawn=annotated),
@@ -95,11 +96,19 @@ class _Seen:
 
 
 def _marked(
-    image: Image, points: npt.NDArray[np.floating], wrong: Sequence[bool] | npt.NDArray[np.bool_]
+    image: Image,
+    points: npt.NDArray[np.floating],
+    found: npt.NDArray[np.bool_],
+    annotated: npt.NDArray[np.bool_],
 ) -> Image:
-    """Draw a ring around each joint that is wrong."""
-    for x, y in points[np.asarray(wrong)]:
-        cv2.circle(image, (round(float(x)), round(float(y))), 7, _WRONG, 2, cv2.LINE_AA)
+    """Draw a ring around each annotated joint that is wrong, and write how many of them are right."""
+    for x, y in points[annotated & ~found]:
+        cv2.circle(image, (round(float(x)), round(float(y))), 5, _WRONG, 1, cv2.LINE_AA)
+    count = f"{np.count_nonzero(annotated & found)}/{np.count_nonzero(annotated)}"
+    corner = (6, image.shape[0] - 8)
+    # light on dark, to be read on any picture
+    for color, thickness in ((_INK, 5), (_PAPER, 2)):
+        cv2.putText(image, count, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.7, color, thickness, cv2.LINE_AA)
     return image
 
 

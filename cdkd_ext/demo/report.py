@@ -73,7 +73,7 @@ def _lines(measured: Measured, seconds: float) -> list[str]:
         "![predictions](predictions.png)",
         "",
         "From top to bottom: people whom the teacher helped most, with a tenth of the labels, to those whom it helped least. "
-        "Red rings: joints that are off by more than half a head.",
+        "Red rings: joints that are off by more than half a head; numbers: how many joints are not, of those with labels.",
         "",
         "![curves](curves.png)",
         "",
