@@ -86,6 +86,7 @@ def test_no_other_answer_is_taken(tmp_path, wrong):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other linkers hide libraries otherwise")
+@pytest.mark.long
 def test_a_library_keeps_its_own_copy_of_the_c_runtime_to_itself(tmp_path):
     # torch has another copy, and what is formatted with halves of both goes wrong or crashes
     said = configured(tmp_path, CDKD_CUDA="OFF", LDFLAGS="-static-libstdc++")

@@ -117,8 +117,9 @@ class PoseNetwork(nn.Module):
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.head_parts = (*self.head_parts, *(name for name in layers if name not in method.backbone_parts))
-        initialize(self)
-        method.initialize(layers)
+        if not next(self.parameters()).is_meta:
+            initialize(self)
+            method.initialize(layers)
 
     def train(self, mode: bool = True) -> PoseNetwork:
         """Switch to training or evaluation; frozen parts stay in evaluation."""

@@ -10,11 +10,12 @@ import cv2
 import pytest
 
 from cdkd_ext.checkpoints import save_model
-from cdkd_ext.demo import DemoConfig, run_demo
+from cdkd_ext.demo import DemoConfig, run, run_demo
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import Predictor
-from cdkd_ext.joints import COCO_JOINTS, MPII_JOINTS
+from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
+from cdkd_ext.studies import engine
 from cdkd_ext.training import read_config
 
 NAMES = ("tenth_alone", "tenth_distilled", "alone", "distilled")
@@ -103,7 +104,8 @@ def test_there_is_a_page_to_look_at_and_a_file_to_use(report):
     assert result.poses.keypoints.shape == (1, len(predictor.joints), 2)
 
 
-def test_a_second_call_keeps_the_finished_runs(report, small):
+def test_a_second_call_keeps_the_finished_runs(report, small, monkeypatch):
+    monkeypatch.setattr(run, "_write_what_to_use", lambda output, people: None)
     state = report.parent / "alone_0/state.pt"
     before = state.stat().st_mtime_ns, report.read_text().split("Everything")[0]
     run_demo(small)
@@ -132,9 +134,7 @@ def test_wrong_options_are_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["teacher.safetensors"]
 
 
-def test_a_training_that_fails_is_named_with_its_last_line(tmp_path, small):
-    weights = tmp_path / "coordinates.safetensors"
-    options = {"input_size": (64, 64), "num_joints": 16, "joints": MPII_JOINTS}
-    save_model(create_model("hrnet_w8_small", head="rle", **options), weights)
-    with pytest.raises(InputError, match=r"distilled_0 failed: cdkd: cca\.enabled: .*log\.txt"):
-        run_demo(DemoConfig(str(tmp_path), str(weights), 8, 4, epochs=1, views=1, seeds=2, processes=4))
+def test_a_training_that_fails_is_named_with_its_last_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "_CLI", ("-c", "print('began'); raise SystemExit('cdkd: what went wrong')"))
+    with pytest.raises(InputError, match=r"distilled_0 failed: cdkd: what went wrong \(see .*log\.txt\)"):
+        run_demo(DemoConfig(str(tmp_path), None, 8, 4, epochs=1, views=1, seeds=2, processes=1))

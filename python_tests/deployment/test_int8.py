@@ -20,7 +20,12 @@ CROPS = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint
 
 @pytest.fixture(
     scope="module",
-    params=["lowres_small simcc", "hrnet_w8_small heatmap", "lowres_small dark", "hrnet_w8_small rle"],
+    params=[
+        "lowres_small simcc",
+        "lowres_small dark",
+        pytest.param("hrnet_w8_small heatmap", marks=pytest.mark.long),
+        pytest.param("hrnet_w8_small rle", marks=pytest.mark.long),
+    ],
 )
 def graphs(request, tmp_path_factory):
     """The float32 graph and the one of eight bits that was made of it."""

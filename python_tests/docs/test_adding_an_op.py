@@ -83,6 +83,7 @@ def cmake():
     return [found]
 
 
+@pytest.mark.long
 def test_the_operator_signs_the_contract(built):
     files = [f"python_tests/ops/test_{name}.py" for name in ("every_op", "differentiation")]
     text = run([sys.executable, "-m", "pytest", *files, "-q", "-k", OP], built)
@@ -90,6 +91,7 @@ def test_the_operator_signs_the_contract(built):
     assert passed and int(passed[1]) >= 50, text
 
 
+@pytest.mark.long
 def test_its_cuda_kernel_runs_on_the_cpu(copy):
     if not shutil.which("g++"):
         pytest.skip("needs g++ to compile the kernels for the CPU")

@@ -24,6 +24,7 @@ WRITES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_and_writes_what_it_says(example, tmp_path, write_teacher):
     if example.stem == "adapt" and find_spec("onnx2torch") is None:

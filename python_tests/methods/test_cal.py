@@ -257,6 +257,7 @@ def test_heatmaps_are_distilled_by_sape_and_not_by_cca() -> None:
         DistillationTask(student, teacher, sape=SAPE.between(student, teacher), cca=CCA())
 
 
+@pytest.mark.long
 def test_a_training_beats_a_constant_prediction(trained: Callable[..., Any]) -> None:
     result = trained("cal", steps=100, rate=3e-3, people=16)
     assert result.last < 0.5 * result.first

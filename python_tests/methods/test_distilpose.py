@@ -275,6 +275,7 @@ def test_the_flip_test_is_symmetric() -> None:
     torch.testing.assert_close(other_scores[:, permutation], scores)
 
 
+@pytest.mark.long
 def test_a_training_beats_a_constant_prediction(trained: Callable[..., Any]) -> None:
     result = trained("distilpose", steps=240, rate=1e-3, people=8, depth=1)
     assert result.last < 0.5 * result.first

@@ -154,6 +154,7 @@ def test_a_batch_of_another_size_than_the_number_of_maps_is_trained() -> None:
     assert all(parameter.grad is not None for parameter in task.parameters())
 
 
+@pytest.mark.long
 def test_training(learnt_by_heart: Callable[..., Any]) -> None:
     result = learnt_by_heart("hourglass_4_w32", steps=100, planned=100)
     assert result.losses[-1] < 0.2 * result.losses[0]

@@ -164,6 +164,7 @@ def test_the_flip_test_of_a_mirrored_network_averages_the_ensemble(network: Pose
     torch.testing.assert_close(plain[1], averaged[1], atol=0.05, rtol=0)
 
 
+@pytest.mark.long
 def test_training(learnt_by_heart: Callable[..., Any]) -> None:
     result = learnt_by_heart("okdhp_4_w32", steps=80, planned=80)
     assert result.losses[-1] < 0.2 * result.losses[0]

@@ -401,6 +401,7 @@ def test_refusals(small: Callable[..., PoseNetwork]) -> None:
         loss.check_student(small().spec)
 
 
+@pytest.mark.long
 def test_both_stages_learn(small: Callable[..., PoseNetwork], crops_of: Callable[..., Any]) -> None:
     """The tokenizer learns to recover poses, then the classifier to find them in what a frozen backbone sees."""
     images, keypoints, annotated = (part[:8] for part in crops_of((64, 64)))

@@ -215,6 +215,7 @@ def test_with_a_single_cell_all_queries_say_the_same() -> None:
     assert (two[:, 0] - two[:, 1]).abs().max() > 1e-4
 
 
+@pytest.mark.long
 def test_a_training_beats_a_constant_prediction(
     trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

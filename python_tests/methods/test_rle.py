@@ -227,6 +227,7 @@ def test_the_flow_is_trained_once_and_lies_in_the_network_alone() -> None:
     assert all(value.grad is not None for value in task.student.flow.parameters())
 
 
+@pytest.mark.long
 def test_a_training_beats_a_constant_prediction(trained: Callable[..., Any]) -> None:
     result = trained("rle", steps=110, people=16)
     assert result.last < result.first

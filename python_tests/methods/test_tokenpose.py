@@ -130,6 +130,7 @@ def test_the_flip_test_of_a_mirrored_network_changes_nothing() -> None:
     torch.testing.assert_close(63 - back, x)
 
 
+@pytest.mark.long
 def test_a_training_beats_a_constant_prediction(trained: Callable[..., Any]) -> None:
     """On few people: a map of 8x8 cells is blurred by eleven of them before it is decoded."""
     result = trained("tokenpose_b", depth=1, steps=100, people=4, rate=1e-3)
