@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from cdkd_ext.models import (
     ModelSpec,
@@ -118,6 +120,17 @@ def test_layers_by_hand() -> None:
     model = Layers()
     assert count_macs(model, linear=False) == convolutions  # type: ignore[arg-type]
     assert count_macs(model) == convolutions + 2 * 6 * 8 * 5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "head"), [("lowres_small", "tokenpose_b"), ("hrnet_w8_small", "rle")])
+def test_without_weights_the_same_is_counted(name: str, head: str) -> None:
+    spec = ModelSpec(name=name, input_size=(64, 32), num_joints=3, head=head)  # type: ignore[arg-type]
+    (profile,) = profile_models([spec])
+    model = create_model(spec)
+    assert (profile.parameters, profile.macs) == (count_parameters(model), count_macs(model))
+    with FlopCounterMode(display=False) as counted, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model.eval()(torch.zeros(1, 3, 64, 32))
+    assert profile.macs == counted.get_total_flops() // 2 > 1e6
 
 
 def test_counting_leaves_the_model_as_it_was() -> None:
