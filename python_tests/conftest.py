@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -74,6 +74,17 @@ def drawn_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_people(root / "train", 48, seed=0)
     draw_people(root / "val", 12, seed=1)
     return root
+
+
+@pytest.fixture(scope="module")
+def few_layers() -> Iterator[None]:
+    """Makes `lowres_small` a network of a sixth of its layers, in this process alone: graphs are traced layer by layer."""
+    from cdkd_ext.models import registry
+    from cdkd_ext.models.lowres import LowRes, LowResLayout
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._NETWORKS, "lowres_small", (LowRes, LowResLayout((8, 16), modules=1)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from cdkd_ext.models import create_model
 
 pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.usefixtures("few_layers")
+
 
 def test_networks_are_timed_one_crop_and_many(tmp_path, capsys, monkeypatch):
     """Each call takes the time that a clock says, one before it untimed, and the median of the rest is printed."""

@@ -15,6 +15,8 @@ from cdkd_ext.deployment.people import people_to_check
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import TorchNetwork
 
+pytestmark = pytest.mark.usefixtures("few_layers")
+
 
 @pytest.fixture(scope="module")
 def spec(drawn_people, decided_network):

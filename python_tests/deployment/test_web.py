@@ -26,6 +26,8 @@ from cdkd_ext.errors import InputError
 from cdkd_ext.inference import Predictor
 from cdkd_ext.joints import COCO_JOINTS
 
+pytestmark = pytest.mark.usefixtures("few_layers")
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 # the folder dist of the npm package, which `make web-runtime` gets

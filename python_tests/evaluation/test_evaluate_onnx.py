@@ -20,6 +20,8 @@ from cdkd_ext.evaluation import evaluate_checkpoint, table
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import ModelOptions, create_model
 
+pytestmark = pytest.mark.usefixtures("few_layers")
+
 COMPARED = {"people", "boxes", "padding", "resample", "input_size", "camera_faults", "model", "simcc_score"}
 
 
@@ -32,7 +34,7 @@ def data(drawn_people):
 def files(drawn_people, tmp_path_factory):
     """A checkpoint whose maxima are no ties, and its export, with the flip test inside."""
     joints = load_coco_persons(drawn_people / "val/annotations.json", drawn_people / "val/images")[1]
-    torch.manual_seed(4)
+    torch.manual_seed(2)
     network = create_model(
         "lowres_small", input_size=(32, 32), num_joints=len(joints), joints=joints, padding=1.5
     )
