@@ -268,38 +268,62 @@ def test_a_mistake_is_one_clear_line(arguments, message, drawn_people, tmp_path,
 TRAIN = ("accelerate", "jsonargparse", "matplotlib", "pycocotools", "rich", "scipy", "tensorboard", "yaml")
 EXTRAS = (*TRAIN, "cv2", "safetensors")
 RUN = "from cdkd_ext.cli import main\nsys.exit(main(sys.argv[1:]))"
+# several commands in one process, for the time that it takes to import torch
+RUN_EACH = """
+import contextlib, io, json
+from cdkd_ext.cli import main
+
+for arguments in json.loads(sys.argv[1]):
+    printed, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(error):
+        try:
+            status = main(arguments)
+        except SystemExit as ended:
+            status = ended.code or 0
+    print(json.dumps([status, printed.getvalue(), error.getvalue()]))
+"""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "printed"),
-    [
-        (["--help"], "show the build"),
-        (["--version"], "cdkd-ext "),
-        (["info"], "operators:"),
-        (["models", "hrnet_w8_small", "--head", "heatmap"], "hrnet_w8_small"),
-        (["models", "--help"], "Example: cdkd models"),
-        (["info", "--help"], "Example: cdkd info"),
-    ],
-)
-def test_what_torch_and_numpy_alone_can_do(run_without, arguments, printed):
-    done = run_without(EXTRAS, RUN, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert printed in done.stdout and done.stderr == ""
+@pytest.fixture
+def each_without(run_without):
+    """Runs commands where some packages are not installed: status, what is printed and what is said of errors, of each."""
+
+    def run(packages, commands):
+        done = run_without(packages, RUN_EACH, json.dumps(commands))
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        results = [json.loads(line) for line in done.stdout.splitlines()]
+        return list(zip(commands, results, strict=True))
+
+    return run
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "distill", "eval", "convert"])
+def test_what_torch_and_numpy_alone_can_do(each_without):
+    expected = {
+        "--help": "show the build",
+        "--version": "cdkd-ext ",
+        "info": "operators:",
+        "models hrnet_w8_small --head heatmap": "hrnet_w8_small",
+        "models --help": "Example: cdkd models",
+        "info --help": "Example: cdkd info",
+    }
+    for command, (status, printed, error) in each_without(EXTRAS, [words.split() for words in expected]):
+        assert (status, error) == (0, ""), command
+        assert expected[" ".join(command)] in printed
+
+
 @pytest.mark.parametrize("packages", [EXTRAS, TRAIN, ("rich",), ("accelerate",)])
-def test_a_missing_extra_is_named_in_one_line(run_without, command, packages):
-    done = run_without(packages, RUN, command, "--help")
-    if done.returncode == 0:
-        # a package that only the work itself needs
-        assert len(packages) == 1 and f"Example: cdkd {command}" in " ".join(done.stdout.split())
-        return
-    assert done.returncode == 2 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    package = line.removeprefix("cdkd: ").partition(" ")[0]
-    assert package in packages
-    assert line == f"cdkd: {package} is missing; `cdkd {command}` needs `pip install 'cdkd-ext[train]'`"
+def test_a_missing_extra_is_named_in_one_line(each_without, packages):
+    commands = [[command, "--help"] for command in ("demo", "train", "distill", "eval", "convert")]
+    for (command, _), (status, printed, error) in each_without(packages, commands):
+        if status == 0:
+            # a package that only the work itself needs
+            assert len(packages) == 1 and f"Example: cdkd {command}" in " ".join(printed.split())
+            continue
+        assert status == 2 and printed == ""
+        (line,) = error.splitlines()
+        package = line.removeprefix("cdkd: ").partition(" ")[0]
+        assert package in packages
+        assert line == f"cdkd: {package} is missing; `cdkd {command}` needs `pip install 'cdkd-ext[train]'`"
 
 
 def test_a_module_of_no_extra_is_an_error_of_the_installation(run_without):
