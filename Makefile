@@ -19,10 +19,9 @@ test: $(VENV)/.test
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory web-runtime || echo "no $(WEB_RUNTIME): the web page is not tested"
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# trainings, builds, sanitizers, planted bugs, machine code, benchmarks and fuzzing; the emulated kernels under all schedules
+# trainings, builds, sanitizers, planted bugs, machine code, benchmarks and fuzzing
 test-long: $(VENV)/.test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --long -m long
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --long -m "not long" python_tests/emulation
 
 web-runtime: build/web/$(WEB_RUNTIME)
 

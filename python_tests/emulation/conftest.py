@@ -16,6 +16,9 @@ import kernel_build
 
 from cdkd_ext.emulation.library import Emulation
 
+# in order, reversed, eight random ones; sanitizers, which do not need them all, get fewer
+SCHEDULES = [0, 1, *range(2, 10)][: int(os.environ.get("CDKD_SCHEDULES", "10"))]
+
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,19 +43,13 @@ def emulation(request: pytest.FixtureRequest) -> Emulation:
 Run = Callable[..., tuple[np.ndarray, ...]]
 
 
-@pytest.fixture(scope="session")
-def schedules(request: pytest.FixtureRequest) -> range:
-    """Numbers of the schedules: in order, reversed, and random ones, two of them, with --long eight."""
-    return range(int(os.environ.get("CDKD_SCHEDULES", "10" if request.config.getoption("long") else "4")))
-
-
 @pytest.fixture
-def run(emulation: Emulation, schedules: range) -> Run:
+def run(emulation: Emulation) -> Run:
     """Call an op under every schedule; its results must have the same bits each time."""
 
     def run(op: Callable[..., Any], *args: Any, **options: Any) -> tuple[np.ndarray, ...]:
         expected: list[bytes] = []
-        for schedule in schedules:
+        for schedule in SCHEDULES:
             emulation.configure(schedule=schedule)
             emulation.clear_launches()
             results = op(emulation, *args, **options)
