@@ -26,7 +26,8 @@ class AdaptationConfig:
         size: heights of the crops to learn in pixels, such as 32 or 24-96; "full" learns at full resolution alone.
         full_share: share of the crops at full resolution, so that nothing is unlearnt.
         teacher: whose keypoints at full resolution are learnt: a file as for `model`. Empty is the network itself.
-        teacher_options: how the teacher is asked: `preset`, `flip`, `confidence`, `min_confidence` and `threads` count.
+        teacher_options: how the teacher is asked: `preset`, `flip`, `turns`, `confidence`, `min_confidence`
+            and `threads` count.
         data: images; annotations alone for the report's accuracy.
         optimizer: optimiser and schedule; `warmup` and `milestones` count portions of `check_every` steps.
         steps: of the training.

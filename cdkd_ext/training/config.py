@@ -277,8 +277,8 @@ class SAPEConfig:
     """Feature distillation (scale-adaptive projector ensemble).
 
     Args:
-        enabled: whether the term is used; None uses it where there is no other one: on top of CCA it did not help on
-            photographs (the results page), where networks have no classes it is what there is.
+        enabled: whether the term is used; None uses it where there is no other one. On top of CCA it did not help
+            on photographs beside classes, and did beside heatmaps at a small weight (the results page).
         alignment: "projectors" is SAPE, which the options below concern; "strided" and "connected" are what the paper compares
             it with, see `StridedConvolution` and `FullyConnectedFeatures`.
         weight: α in the total loss; None is 2 beside classes and 0.002 beside a student's maps.

@@ -56,9 +56,8 @@ def recognized_preset(outputs: Collection[str], source: str) -> str:
             "a pose network, whose outputs tell joints",
         )
     presets = ", ".join(list_presets())
-    expected = (
-        f"one of {presets} (`preset` in a YAML file beside `file`, or --teacher_options.preset of a training)"
-    )
+    where = "`preset` in a YAML file beside `file`; --teacher_options.preset of a teacher, --preset of `cdkd adapt`"
+    expected = f"one of {presets} ({where})"
     fail("preset", f"nothing for {source} with the outputs {names}", expected)
 
 
