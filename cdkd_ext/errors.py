@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import NoReturn
 
+_RAISED = "cdkd_ext.errors.InputError: "
 _CONTAINERS = reprlib.Repr()
 _CONTAINERS.maxlist = _CONTAINERS.maxdict = 40
 _CONTAINERS.maxlevel = 3
@@ -31,7 +32,11 @@ def shortened(text: str, longest: int = 800) -> str:
 
 def one_line(error: InputError) -> str:
     """The message; one from a loading process carries that process's traceback before it."""
-    return str(error).strip().splitlines()[-1].removeprefix("cdkd_ext.errors.InputError: ")
+    message = str(error).strip()
+    if "Traceback (most recent call last)" in message:
+        message = message.rpartition(_RAISED)[2] if _RAISED in message else message.splitlines()[-1]
+    # names of files may have line breaks
+    return "\\n".join(message.splitlines())
 
 
 def fail(argument: str, got: object, expected: str) -> NoReturn:

@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM that wait for a moment at which they leave nothing half done."""
+"""Ctrl-C and SIGTERM that wait for a moment at which they leave nothing half done, and output that nobody reads."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,3 +65,10 @@ def signals_held(*numbers: int, once: bool = False) -> Iterator[HeldSignals]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     held.release()
+
+
+def drop_output() -> None:
+    """Send what is printed from now on nowhere: whoever read it has gone away."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -380,3 +380,13 @@ def test_sizes_of_the_launch_plan_come_one_by_one_or_together(capsys):
     alone = capsys.readouterr().out
     assert main(["info", "--launch-plan", '--sizes={"batch": 2, "joints": 3}']) == 0
     assert capsys.readouterr().out == alone and alone.startswith("pass and kernel")
+
+
+@pytest.mark.parametrize("words", [["table", "3", "--list"], ["models", "hrnet_w8_small"]])
+def test_nobody_has_to_read_to_the_end(words):
+    process = subprocess.Popen(
+        [COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (141, b"")
+    process.stderr.close()

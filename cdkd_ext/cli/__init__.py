@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
 
-from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError, Parser
+from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, PIPE_CLOSED, TERMINATED, CommandError, Parser
 from cdkd_ext.errors import InputError, Terminated, one_line
 from cdkd_ext.extras import missing_extra
+from cdkd_ext.signals import drop_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0, 1 for a study with runs that failed, 2 for a mistake in the input or a missing extra, 3 for a loss that is not
-        finite, 130 for Ctrl-C, 143 for SIGTERM.
+        finite, 130 for Ctrl-C, 141 where nobody reads what is printed any more, 143 for SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # names of files need not be text
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminations_raised():
             _run(given)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+        return PIPE_CLOSED
     except CommandError as error:
         status, message = error.status, str(error)
     except InputError as error:

@@ -13,6 +13,7 @@ from cdkd_ext.errors import InputError
 # a shell's statuses of what these signals end
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+PIPE_CLOSED = 128 + signal.SIGPIPE
 
 
 class Command(NamedTuple):

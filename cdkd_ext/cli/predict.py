@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
-from cdkd_ext.errors import Terminated, check
+from cdkd_ext.errors import check
 from cdkd_ext.files import check_folder
 from cdkd_ext.inference import Predictor
 from cdkd_ext.inference.following import TRACKING, FramePoses, Times, follow
@@ -51,7 +51,8 @@ def run(arguments: Sequence[str]) -> None:
         shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
         print(f"{options.boxes} has boxes of {len(left)} images that did not come: {shown}")
     # Ctrl-C is how one ends a camera's or a stream's frames
-    if isinstance(summary.ended, Terminated) or (summary.ended is not None and not summary.live):
+    expected = summary.live and type(summary.ended) is KeyboardInterrupt
+    if summary.ended is not None and not expected:
         raise summary.ended
     if summary.read_nothing:
         raise CommandError(f"source: expected a frame that can be read, got none in {options.source}", 1)
@@ -90,7 +91,9 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
                 with signals_held(signal.SIGINT, signal.SIGTERM):
                     written.add(result)
                     summary.add(result)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, Exception) and not summary.frames:
+                raise
             # what came is kept
             summary.ended = error
         finally:
@@ -184,19 +187,20 @@ class _Summary:
 
     Attributes:
         live: whether the frames have no end of their own.
+        frames: how many have been dealt with.
         ended: what ended them before it, if somebody did.
     """
 
     def __init__(self, times: Times, total: int | None, drawn_from: float | None, live: bool) -> None:
         self._times, self._total, self._drawn_from, self.live = times, total, drawn_from, live
-        self._frames = self._people = self._drawn = 0
+        self.frames = self._people = self._drawn = 0
         self._broken: list[str] = []
         self._shown = 0.0
-        self.ended: KeyboardInterrupt | None = None
+        self.ended: BaseException | None = None
 
     def add(self, result: FramePoses) -> None:
         """Count a frame that has been dealt with."""
-        self._frames += 1
+        self.frames += 1
         self._people += len(result.boxes)
         if self._drawn_from is not None:
             self._drawn += int((result.poses.scores >= self._drawn_from).any(1).sum())
@@ -209,7 +213,7 @@ class _Summary:
     @property
     def read_nothing(self) -> bool:
         """Whether there were frames, and none could be read."""
-        return 0 < self._frames == len(self._broken)
+        return 0 < self.frames == len(self._broken)
 
     def clear(self) -> None:
         """Show nothing any more."""
@@ -223,8 +227,8 @@ class _Summary:
 
     def _line(self) -> str:
         of = "" if self._total is None else f" of {self._total}"
-        rate = self._frames / max(self._times.total, 1e-9)
-        return f"{self._frames}{of} frames, {self._people} people, {rate:.1f} frames/s"
+        rate = self.frames / max(self._times.total, 1e-9)
+        return f"{self.frames}{of} frames, {self._people} people, {rate:.1f} frames/s"
 
     def __str__(self) -> str:
         total = max(self._times.total, 1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from cdkd_ext.cli.configured import parse_configuration, training_parser
 from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
 from cdkd_ext.errors import check
 from cdkd_ext.studies import RunReport, StudyRun, run_study
-from cdkd_ext.tables import PaperTable, Plan, load_table, measure_rows, row_costs, study_runs
+from cdkd_ext.studies.option_file import located, read_options
+from cdkd_ext.tables import PaperTable, Plan, load_table, made_otherwise, measure_rows, row_costs, study_runs
 from cdkd_ext.tables.page import Sheet, format_table, write_table
+from cdkd_ext.tables.plan import ROOT
 from cdkd_ext.training import DistillationConfig, TrainingConfig
 
-# relative to where the command is typed, not to a run's folder
-_PATHS = ("--config", "--data.cache", "--data.detector", "--data.images", "--data.joints", "--model.weights")
 _EPILOG = "Any other option is one of `cdkd train` and goes to every training, such as --epochs 2 or --data.workers 8."
 
 
@@ -32,7 +33,7 @@ def run(arguments: Sequence[str]) -> None:
         table = table.compared_with(options.against)
     small = options.scale == "small"
     plan = Plan(
-        root=_absolute(options.root) or "DATA",
+        root=_absolute(options.root) or ROOT,
         seeds=tuple(options.seeds or ((0, 1) if small else (0,))),
         scale=options.scale,
         equalised=options.protocol == "equalised",
@@ -64,9 +65,11 @@ def _divided(arguments: Sequence[str], parser: Parser) -> tuple[list[str], list[
             own.append(argument)
             continue
         value = value if equals else next(rest, "")
-        # every run has a folder of its own; a cache need not be there yet
-        path = name == "--data.cache" or (name in _PATHS and Path(value).exists())
-        words += [name, str(Path(value).absolute()) if path else value]
+        # every run has a folder of its own
+        if name == "--config" and Path(value).is_file():
+            words += [name, json.dumps(read_options("config", value))]
+        else:
+            words += [name, located(name.removeprefix("--"), value)]
     return own, words
 
 
@@ -119,7 +122,9 @@ def _check(runs: Sequence[StudyRun]) -> None:
 def _show(table: PaperTable, plan: Plan, folder: Path, names: Sequence[str] | None, *, write: bool) -> None:
     rows = table.chosen(names)
     # the files keep what earlier calls measured of other rows
-    measured = measure_rows(table, plan, folder, None if write else names, intervals=write)
+    measured = measure_rows(table, plan, folder, None if write else names, intervals=write, planned=write)
+    for name in made_otherwise(table, plan, folder) if write else ():
+        print(f"{name}: left out, its runs in {folder} are of other people or options")
     costs = row_costs(table.rows, scale=plan.scale, equalised=plan.equalised)
     chosen = {row.name: measured[row.name] for row in rows if row.name in measured}
     print(format_table(Sheet(table, rows, plan, costs, chosen)))

@@ -140,10 +140,11 @@ class BoxesByName:
     """
 
     def __init__(self, boxes: dict[str | int, list[ScoredBox]], source: str) -> None:
-        self._boxes = {
-            Path(image).as_posix() if isinstance(image, str) else image: found
-            for image, found in boxes.items()
-        }
+        self._boxes: dict[str | int, list[ScoredBox]] = {}
+        for image, found in boxes.items():
+            # ./street/0001.jpg is street/0001.jpg
+            key = Path(image).as_posix() if isinstance(image, str) else image
+            self._boxes.setdefault(key, []).extend(found)
         self._source = source
         self._given: dict[str | int, Path] = {}
 

@@ -62,9 +62,10 @@ class Difference:
             network(crops, unmoved) for network in (before, after)
         )
         distance = np.linalg.norm(points - other_points, axis=-1)
-        far = distance > _PIXELS
+        # what is no number is not near
+        far = ~(distance <= _PIXELS)
         for network in rounded if far.any() else ():
-            far &= np.linalg.norm(points - network(crops, unmoved)[0], axis=-1) <= _PIXELS
+            far &= ~(np.linalg.norm(points - network(crops, unmoved)[0], axis=-1) > _PIXELS)
         return cls(
             len(crops),
             source,

@@ -153,10 +153,10 @@ def export_network(
             reference, written, people.crops(_CHECKED), people.source, rounded=rounded
         )
         accuracy, measured, others = None, 0, people if calibration is None else calibration.others
+        difference.refuse_nan(target)
         if precision == "float32":
             difference.refuse_large(target)
         else:
-            difference.refuse_nan(target)
             before, after = others.accuracy(reference), others.accuracy(written)
             if before and after:
                 accuracy, measured = (before.metric, before.value, after.value), before.people

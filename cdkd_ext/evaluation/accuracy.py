@@ -41,6 +41,8 @@ def people_accuracy(
     check_option("metric", metric, ACCURACY_NAMES)
     shape = (len(persons), len(joints), 2)
     check(keypoints.shape == shape, "keypoints", keypoints.shape, f"shape {shape}")
+    if not persons:
+        return float("nan")
     targets = np.stack([person.keypoints for person in persons])
     annotated = np.stack([person.annotated for person in persons]) * counted > 0
     if metric == "pckh":

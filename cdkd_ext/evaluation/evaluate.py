@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,9 @@ from cdkd_ext.teachers.frozen import fast_precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+# what a run leaves in its folder, and needs
+_OF_RUNS = ("config.yaml", "best.safetensors", "last.safetensors", "metrics.json", "state.pt")
 
 
 def evaluate_people(
@@ -175,6 +178,7 @@ def evaluate_checkpoint(
         if path:
             check_writable(argument, path)
     truth = load_validation(data)
+    _check_apart({"output": output, "results": results}, weights, truth.annotation_file)
     if results and data.format == "mpii":
         # MPII's file has no ids of images and categories, which COCO's results consist of
         fail("results", results, "nothing for joints without sigmas in MPII's format, which is not COCO's")
@@ -322,6 +326,19 @@ def make_accelerator(cpu: bool, precision: str = "no") -> Accelerator:
             "precision bf16: this processor has no instructions for it and takes several times as long as in float32"
         )
     return accelerator
+
+
+def _check_apart(written: Mapping[str, str | None], weights: str, annotations: Path) -> None:
+    """Check that each file to write has a path of its own, and is none that is measured nor one of a run's."""
+    taken = {Path(weights).resolve(): "the weights", annotations.resolve(): "the annotations"}
+    for argument, path in written.items():
+        if not path:
+            continue
+        file = Path(path).resolve()
+        if file.name in _OF_RUNS and (file.parent / _OF_RUNS[0]).is_file():
+            taken.setdefault(file, f"a file of the run {file.parent}")
+        check(file not in taken, argument, f"{path}, {taken.get(file)}", "a file of its own")
+        taken[file] = f"that of {argument}"
 
 
 def check_joints(argument: str, path: str, joints: JointSet | None, expected: JointSet) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from cdkd_ext.errors import InputError, check, one_line
 from cdkd_ext.files import check_folder
+from cdkd_ext.signals import drop_output
 from cdkd_ext.studies.runs import StudyRun, check_request, check_runs, run_state
 
 _LOOK = 0.1  # seconds between looks at the children
@@ -24,7 +25,11 @@ _CLI = ("-m", "cdkd_ext.cli")
 
 def say(line: str) -> None:
     """Print a line at once, into a file or a pipe too."""
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # no reason to end trainings
+        drop_output()
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ class _Study:
                 self._start_one(run)
 
     def _ready(self, run: StudyRun) -> bool:
-        if not all(name in self._done for name in run.after):
+        if not all(name in self._done for name in run.waits_for):
             return False
         return run.cache is None or not any(
             child.run.cache == run.cache and child.makes_cache for child in self._children.values()
@@ -205,8 +210,14 @@ class _Study:
 
     def _start_one(self, run: StudyRun) -> None:
         own = self._folder / run.name
-        own.mkdir(parents=True, exist_ok=True)
-        lock = _lock(own / _LOCK)
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            lock = _lock(own / _LOCK)
+        except OSError as error:
+            self._end(
+                RunReport(run.name, "failed", f"{own}: expected a folder that can be written, got {error}")
+            )
+            return
         if lock is None:
             # another call is at it: perhaps it has finished when the lock is free
             return

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, get_type_hints
 
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import check, check_option, fail
-from cdkd_ext.files import read_yaml
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import count_macs, create_model, list_models
+from cdkd_ext.studies.option_file import read_options
 from cdkd_ext.studies.runs import REQUEST, LaterWords, StudyRun, run_history
 from cdkd_ext.teachers.file import TeacherFile
 from cdkd_ext.training.config import PRECISIONS, DistillationConfig, ModelConfig, TrainingConfig, check_seeds
@@ -297,8 +297,7 @@ class LspStudy:
         """The options of the file as JSON, "" for none: what a run was begun with is to stay."""
         if self.options is None:
             return ""
-        content = read_yaml(self.options)
-        check(isinstance(content, dict), "options", self.options, "a YAML mapping of options")
+        content = read_options("options", self.options)
         for section in filter(None, _OWN):
             value = content.get(section) or {}
             check(

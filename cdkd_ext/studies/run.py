@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cdkd_ext.data import EvaluationSet
 from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
+from cdkd_ext.evaluation import limb_joints
 from cdkd_ext.studies.engine import run_study, say
 from cdkd_ext.studies.lsp import LspStudy, name_of
 from cdkd_ext.studies.report import StudyReport, make_report, write_report
 from cdkd_ext.studies.results import collect
-from cdkd_ext.studies.runs import StudyRun, run_history, run_state
+from cdkd_ext.studies.runs import StudyRun, check_request, check_runs, run_history, run_state
 from cdkd_ext.studies.shelf import check_shelf, measure_shelf
 
 # of one core, where nothing was measured yet
@@ -47,10 +50,11 @@ def lsp_study(
         lsp_study(plan, shelf=["movenet_lightning.onnx"], jobs=2)
         ```
     """
+    check(jobs > 0, "jobs", jobs, "a positive number")
     folder = Path(output).absolute()
     files = _shelf_files(plan, shelf)
     people, truth = _people(plan, folder)
-    runs = plan.runs(len(people.train), people.joints)
+    runs = _runs(plan, people, folder)
     # not after hours of training
     check_shelf(files, truth)
     reports = run_study(runs, folder, jobs=jobs, report=report) if train else []
@@ -78,7 +82,7 @@ def plan_text(plan: LspStudy, output: str = "runs/lsp_study", *, jobs: int = 1) 
     check(jobs > 0, "jobs", jobs, "a positive number")
     folder = Path(output).absolute()
     people, _ = _people(plan, folder)
-    runs = plan.runs(len(people.train), people.joints)
+    runs = _runs(plan, people, folder)
     states = {run.name: run_state(run, folder) for run in runs}
     rate, source = _rate(runs, folder, states)
     lines = []
@@ -91,6 +95,14 @@ def plan_text(plan: LspStudy, output: str = "runs/lsp_study", *, jobs: int = 1) 
         f"with {jobs} at a time ({source}; views and teacher outputs, made once, are not counted)"
     )
     return "\n".join(lines)
+
+
+def _runs(plan: LspStudy, people: People, folder: Path) -> list[StudyRun]:
+    """The plan's runs, of which none has been begun with other options."""
+    runs = plan.runs(len(people.train), people.joints)
+    for run in check_runs(runs).values():
+        check_request(run, folder)
+    return runs
 
 
 def _rate(runs: Sequence[StudyRun], folder: Path, states: Mapping[str, str]) -> tuple[float, str]:
@@ -110,6 +122,11 @@ def _people(plan: LspStudy, folder: Path) -> tuple[People, EvaluationSet]:
     people = load_people(plan.data(), folder)
     assert people.val is not None
     check(people.val.metric == "pckh", "data.val", "people without head lengths", "people to measure PCKh on")
+    limbs = np.isin(people.val.joints.names, limb_joints(people.val.joints))
+    known = any(person.head_size > 0 and person.annotated[limbs].any() for person in people.val.persons)
+    check(
+        known, "data.val", "nobody with a joint of the limbs", "people to measure the joints of the limbs on"
+    )
     return people, people.val
 
 

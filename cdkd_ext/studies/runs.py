@@ -19,6 +19,7 @@ State = Literal["missing", "begun", "finished"]
 STUDY = "{study}"  # in words of a command: the study's folder
 REQUEST = "request.json"
 _KINDS = ("train", "distill", "adapt", "eval")
+_BEGUN = (STATE, "config.yaml", "metrics.json", "report.json")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class StudyRun:
         seed: of the run; None where nothing is drawn.
         size: pixels of the crops' longer side.
         after: names of the runs that have to be finished first, such as the teacher.
+        tried: names of runs that have to have ended first, whether they finished or failed.
         later: words that these runs decide.
         cache: name of stored views and teacher outputs that it shares with others: of the runs that have to make them,
             one at a time starts. None where nothing is shared, or where several may fill it at once, as with
@@ -75,6 +77,7 @@ class StudyRun:
     seed: int | None = None
     size: int = 0
     after: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
     later: LaterWords | None = None
     cache: str | None = None
     work: float = 0.0
@@ -88,6 +91,11 @@ class StudyRun:
     def kind(self) -> str:
         """The command's first word."""
         return self.command[0] if self.command else ""
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of all runs that have to have ended first."""
+        return (*self.after, *self.tried)
 
     def line(self, folder: str = "STUDY") -> str:
         """The command as it would be typed, for a list."""
@@ -127,25 +135,28 @@ def check_runs(runs: Iterable[StudyRun]) -> dict[str, StudyRun]:
         named[run.name] = run
     left = dict(named)
     while left:
-        ready = [name for name, run in left.items() if not any(other in left for other in run.after)]
+        ready = [name for name, run in left.items() if not any(other in left for other in run.waits_for)]
         if not ready:
             fail("runs", f"{', '.join(left)}, which wait for each other", "an order in which they can run")
         for name in ready:
             del left[name]
     for run in named.values():
-        for other in run.after:
-            check(other in named, f"{run.name}: after", other, "the name of a run of the study")
+        for argument, others in (("after", run.after), ("tried", run.tried)):
+            for other in others:
+                check(other in named, f"{run.name}: {argument}", other, "the name of a run of the study")
     return named
 
 
 def check_request(run: StudyRun, folder: Path) -> None:
-    """Check that a run's folder was begun with the words that the run has now, and with words found then if it has such.
+    """Check that a run was begun with the words that it has now, and with words found then if it has such.
+
+    One that failed before it began may get others.
 
     Raises:
         InputError: it was not; names the first word that differs.
     """
     path = folder / run.name / REQUEST
-    if not path.is_file():
+    if not path.is_file() or not any((path.parent / name).exists() for name in _BEGUN):
         return
     request = JsonObject.read(path)
     held = request.values("command")

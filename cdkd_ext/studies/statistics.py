@@ -67,7 +67,7 @@ class Estimate:
         high: upper end.
         p: two-sided probability of a difference at least as far from 0 if there were none; None for no difference.
         seeds: those that it is of; none where nothing was drawn.
-        people: how many.
+        people: how many were measured; of one alone the interval is all that there can be, and p is 1.
         each: the value of each seed.
     """
 
@@ -94,7 +94,7 @@ def mean(row: RowHits, *, draws: int = 10_000, seed: int = 0, confidence: float 
     """
     drawn = _draws([row.right], row.counted, draws, seed)
     # stretched draws of few seeds can leave the range
-    return _estimate(drawn.clip(0.0, 100.0), row.percent, row, confidence, None)
+    return _estimate(drawn.clip(0.0, 100.0), row.percent, row, confidence, None, (0.0, 100.0))
 
 
 def difference(
@@ -103,7 +103,7 @@ def difference(
     """By how many points the second row is above the first, over the seeds that both have, with interval and p.
 
     A row without seeds is compared with every seed of the other. p is twice the smaller share of the draws on either side of
-    0, at least 2 / (draws + 1).
+    0, at least 2 / (draws + 1). Draws of people of whom nobody was measured do not count.
 
     Args:
         first: such as students alone.
@@ -135,9 +135,9 @@ def difference(
     drawn = _draws([second.right, -first.right], first.counted, draws, seed)
     zero = np.float64(0)
     tail = min((drawn <= zero).sum(), (drawn >= zero).sum())
-    p = min(1.0, float(2 * (tail + 1) / (draws + 1)))
+    p = min(1.0, float(2 * (tail + 1) / (len(drawn) + 1))) if _measured(first) > 1 else 1.0
     of = second if second.seeds else first
-    return _estimate(drawn, second.percent - first.percent, of, confidence, p)
+    return _estimate(drawn, second.percent - first.percent, of, confidence, p, (-100.0, 100.0))
 
 
 def _draws(
@@ -159,7 +159,9 @@ def _draws(
         weights = rng.multinomial(people, np.full(people, 1 / people), count).astype(np.float64)
         shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), count) / seeds
         total = weights @ counted
-        each = 100.0 * (weights @ right.T) / np.where(total > 0, total, 1.0)[:, None]
+        known = total > 0
+        weights, shares, total = weights[known], shares[known], total[known]
+        each = 100.0 * (weights @ right.T) / total[:, None]
         middle = each.mean(1)
         found.append(middle + stretch * ((each - middle[:, None]) * shares).sum(1))
     return np.concatenate(found)
@@ -171,8 +173,15 @@ def _estimate(
     row: RowHits,
     confidence: float,
     p: float | None,
+    possible: tuple[float, float],
 ) -> Estimate:
     check(0 < confidence < 1, "confidence", confidence, "a number between 0 and 1")
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    ends = (1 - confidence) / 2, (1 + confidence) / 2
+    # one person says nothing about others
+    low, high = np.quantile(drawn, ends) if _measured(row) > 1 else possible
     values = tuple(float(value) for value in each)
-    return Estimate(float(each.mean()), float(low), float(high), p, row.seeds, len(row.counted), values)
+    return Estimate(float(each.mean()), float(low), float(high), p, row.seeds, _measured(row), values)
+
+
+def _measured(row: RowHits) -> int:
+    return int((row.counted > 0).sum())

@@ -11,7 +11,7 @@ from cdkd_ext.late import late_names
 
 if TYPE_CHECKING:
     from cdkd_ext.tables.costs import Costs, row_costs
-    from cdkd_ext.tables.measured import Measured, measure_rows
+    from cdkd_ext.tables.measured import Measured, made_otherwise, measure_rows
     from cdkd_ext.tables.page import format_table, write_table
     from cdkd_ext.tables.picture import draw_table
     from cdkd_ext.tables.plan import RATES, Plan, study_runs
@@ -31,6 +31,7 @@ __all__ = [
     "list_tables",
     "load_runs",
     "load_table",
+    "made_otherwise",
     "measure_rows",
     "row_costs",
     "study_runs",
@@ -39,7 +40,7 @@ __all__ = [
 
 _LATE = {
     **dict.fromkeys(("Costs", "row_costs"), "costs"),
-    **dict.fromkeys(("Measured", "measure_rows"), "measured"),
+    **dict.fromkeys(("Measured", "made_otherwise", "measure_rows"), "measured"),
     **dict.fromkeys(("format_table", "write_table"), "page"),
     "draw_table": "picture",
     **dict.fromkeys(("RATES", "Plan", "study_runs"), "plan"),

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from cdkd_ext.data import EvaluationSet
 from cdkd_ext.data.loading import load_validation
-from cdkd_ext.studies import Estimate, RowHits, RunResult, collect, difference, mean, row_hits
-from cdkd_ext.studies.runs import run_metrics
+from cdkd_ext.errors import InputError
+from cdkd_ext.studies import Estimate, RowHits, RunResult, StudyRun, collect, difference, mean, row_hits
+from cdkd_ext.studies.runs import check_request, run_metrics
 from cdkd_ext.tables.plan import Plan, row_runs
 from cdkd_ext.tables.rows import PaperTable, Row
 from cdkd_ext.training.files import data_of_run, read_config
@@ -80,6 +81,7 @@ def measure_rows(
     rows: Sequence[str] | None = None,
     *,
     intervals: bool = True,
+    planned: bool = True,
     workers: int = 0,
 ) -> dict[str, Measured]:
     """Read what the finished runs of rows measured, by the rows' names; rows without any are left out.
@@ -91,6 +93,7 @@ def measure_rows(
         rows: names of some of them; None takes all.
         intervals: predict the validation people, once for each run, to tell differences from chance; else None stands
             for every estimate.
+        planned: leave out runs of other people or options than the plan's, see `made_otherwise`.
         workers: processes that load images.
 
     Raises:
@@ -102,10 +105,12 @@ def measure_rows(
     named = {row.name: row for row in wanted} | {
         row.against: table.row(row.against) for row in wanted if row.against
     }
-    truth = _people(list(named.values()), plan, folder) if intervals else None
-    results = {
-        name: collect(row_runs(row, plan), folder, truth, workers=workers) for name, row in named.items()
+    runs = {
+        name: [run for run in row_runs(row, plan) if not planned or _is_planned(run, folder)]
+        for name, row in named.items()
     }
+    truth = _people([run for found in runs.values() for run in found], folder) if intervals else None
+    results = {name: collect(found, folder, truth, workers=workers) for name, found in runs.items()}
     hits = {name: row_hits(found) for name, found in results.items()}
     return {
         row.name: _estimated(
@@ -116,11 +121,29 @@ def measure_rows(
     }
 
 
+def made_otherwise(table: PaperTable, plan: Plan, folder: str | Path) -> list[str]:
+    """The names of rows with finished runs in a folder that were made of other people, or with other options, than a plan's."""
+    folder = Path(folder)
+    return [
+        row.name
+        for row in table.rows
+        if any(run_metrics(run, folder) and not _is_planned(run, folder) for run in row_runs(row, plan))
+    ]
+
+
+def _is_planned(run: StudyRun, folder: Path) -> bool:
+    try:
+        check_request(run, folder)
+    except InputError:
+        return False
+    return True
+
+
 def verdict(table: PaperTable, row: Row, measured: Measured | None) -> Verdict | None:
     """Whether the paper's difference between a row and the one it is compared with shows here; None without both.
 
     It holds where the interval of the measured difference lies on the paper's side of 0, and does not hold where it lies
-    on the other one. With fewer than two seeds nothing can be told.
+    on the other one. With fewer than two seeds, or people, nothing can be told.
     """
     if row.against is None or measured is None or measured.against is None:
         return None
@@ -128,17 +151,16 @@ def verdict(table: PaperTable, row: Row, measured: Measured | None) -> Verdict |
     if figure is None or base is None:
         return None
     found = measured.against
-    if len(found.seeds) < 2 or found.low <= 0 <= found.high:
+    if len(found.seeds) < 2 or found.people < 2 or found.low <= 0 <= found.high:
         return "cannot be told"
     return "holds" if (found.value > 0) == (figure > base) else "does not hold"
 
 
-def _people(rows: Sequence[Row], plan: Plan, folder: Path) -> EvaluationSet | None:
-    """The people that the rows were measured on, by a metric that says who was right about whom."""
-    for row in rows:
-        for run in row_runs(row, plan):
-            if "pckh" in (run_metrics(run, folder) or {}):
-                return load_validation(data_of_run(folder / run.name))
+def _people(runs: Sequence[StudyRun], folder: Path) -> EvaluationSet | None:
+    """The people that runs were measured on, by a metric that says who was right about whom."""
+    for run in runs:
+        if "pckh" in (run_metrics(run, folder) or {}):
+            return load_validation(data_of_run(folder / run.name))
     return None
 
 

@@ -13,7 +13,7 @@ from cdkd_ext.files import replacing, write_json
 from cdkd_ext.tables.costs import Costs
 from cdkd_ext.tables.measured import Measured, verdict
 from cdkd_ext.tables.picture import draw_table
-from cdkd_ext.tables.plan import RATES, SEARCH_SHARE, Plan
+from cdkd_ext.tables.plan import RATES, ROOT, SEARCH_SHARE, Plan
 from cdkd_ext.tables.rows import PaperTable, Row
 
 _NONE = "–"
@@ -207,7 +207,9 @@ def _notes_of_measured(sheet: Sheet) -> list[str]:
         return []
     found = sheet.measured.values()
     people = sorted({one.people for one in found})
-    notes = [f"measured on {', '.join(map(str, people))} people of {sheet.plan.root}"]
+    root = sheet.plan.root
+    of = ", as each run's request.json says" if root == ROOT else f" of {root}"
+    notes = [f"measured on {', '.join(map(str, people))} people{of}"]
     if sheet.plan.options:
         notes.append(f"with {shlex.join(sheet.plan.options)}")
     notes += [f"head length: {reference}" for reference in sorted({one.reference for one in found} - {""})]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from cdkd_ext.errors import check
+from cdkd_ext.files import read_yaml
 from cdkd_ext.studies import LaterWords, StudyRun
 from cdkd_ext.studies.runs import run_metrics
 from cdkd_ext.tables.rows import PaperTable, Row, Scale
@@ -19,6 +22,8 @@ RATES = (0.0005, 0.0015, 0.0045)
 SEARCH_SEED = 1000
 SEARCH_SHARE = 4
 _VIEWS = "views"
+# in commands that are shown, where nobody has said whose they are
+ROOT = "DATA"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +138,14 @@ class _Planner:
 
     def seeded(self, name: str) -> list[StudyRun]:
         """A row's run with every seed."""
-        run, later, after = self._runs[name], None, self._runs[name].sources
+        run, later, tried = self._runs[name], None, tuple[StudyRun, ...]()
         if self._plan.search:
             tried = tuple(self._tried(self._runs[run.search or run.name]))
             shown = f"--optimizer.learning_rate=BEST_OF_{'_'.join(f'{rate:g}' for rate in RATES)}"
-            later, after = LaterWords(shown, _BestRate(tried)), (*after, *(one.name for one in tried))
+            later = LaterWords(shown, _BestRate(tried))
+        names = tuple(one.name for one in tried)
         return [
-            self._made(run, f"{run.name}_seed{seed}", [f"--seed={seed}"], seed, after, later)
+            self._made(run, f"{run.name}_seed{seed}", [f"--seed={seed}"], seed, names, later)
             for seed in self._plan.seeds
         ]
 
@@ -147,13 +153,13 @@ class _Planner:
         for name in run.sources:
             source = self._runs[name]
             yield from self._sources(source)
-            yield self._made(source, source.name, ["--seed=0"], None, source.sources)
+            yield self._made(source, source.name, ["--seed=0"], None)
 
     def _tried(self, run: TableRun) -> Iterator[StudyRun]:
         epochs = max(1, self._epochs(run) // SEARCH_SHARE)
         for rate in RATES:
             words = [f"--optimizer.learning_rate={rate:g}", f"--epochs={epochs}", f"--seed={SEARCH_SEED}"]
-            yield self._made(run, f"{run.name}_rate{rate:g}", words, SEARCH_SEED, run.sources)
+            yield self._made(run, f"{run.name}_rate{rate:g}", words, SEARCH_SEED)
 
     def _made(
         self,
@@ -161,7 +167,7 @@ class _Planner:
         name: str,
         words: Sequence[str],
         seed: int | None,
-        after: tuple[str, ...],
+        tried: tuple[str, ...] = (),
         later: LaterWords | None = None,
     ) -> StudyRun:
         plan = self._plan
@@ -179,16 +185,25 @@ class _Planner:
             seed=seed,
             size=run.settings()["model"]["input_size"][0],
             command=(*given, *plan.common(), *words),
-            after=after,
+            after=run.sources,
+            # a rate that is too large for a system ends its trial, not the system
+            tried=tried,
             later=later,
             cache=_VIEWS if plan.scale == "small" else None,
         )
 
     def _epochs(self, run: TableRun) -> int:
         """Of a whole training; what the user says comes last."""
-        words = " ".join(self._plan.options).replace("=", " ").split()
-        said = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--epochs"]
-        return int(said[-1]) if said and said[-1].isdecimal() else int(run.settings()["epochs"])
+        epochs = run.settings()["epochs"]
+        words = [part for word in self._plan.options for part in word.split("=", 1)]
+        for name, value in pairwise(words):
+            if name == "--epochs" and value.isdecimal():
+                epochs = int(value)
+            elif name == "--config":
+                epochs = (read_yaml(value) if Path(value).is_file() else json.loads(value)).get(
+                    "epochs", epochs
+                )
+        return int(epochs)
 
 
 @dataclass(frozen=True)
@@ -203,5 +218,7 @@ class _BestRate:
 
     def __call__(self, folder: Path) -> list[str]:
         found = [run_metrics(run, folder) or {} for run in self.tried]
+        names = ", ".join(run.name for run in self.tried)
+        check(any(found), "search", f"none of {names}", "at least one that finished")
         values = [metrics.get("pckh", metrics.get("AP", -1.0)) for metrics in found]
         return [f"--optimizer.learning_rate={RATES[values.index(max(values))]:g}"]

@@ -355,3 +355,23 @@ def test_help_needs_neither_torch_nor_an_extra(run_without):
     code = "from cdkd_ext.cli import main\nmain(['predict', '--help'])"
     done = run_without(["torch", "jsonargparse", "safetensors", "rich", "yaml"], code)
     assert "a camera's number" in " ".join(done.stdout.split()), done.stderr
+
+
+def test_what_came_before_a_mistake_is_kept(checkpoint, tmp_path, capsys):
+    """Two images of one name are known when the second comes."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    for name in ("a/0001.jpg", "a/0002.jpg", "b/0001.jpg"):
+        save_image(image, tmp_path / "source" / name)
+    (tmp_path / "boxes.csv").write_text("0001.jpg,0,0,20,40\n0002.jpg,0,0,20,40\n")
+    output = tmp_path / "found"
+    words = [
+        str(checkpoint),
+        str(tmp_path / "source"),
+        f"--boxes={tmp_path / 'boxes.csv'}",
+        f"--output={output}",
+    ]
+    assert main(["predict", *words, "--draw=false"]) == 2
+    captured = capsys.readouterr()
+    assert "expected one image's name, got the name of" in captured.err and "2 of 3 frames" in captured.out
+    assert len(json.loads((output / "keypoints.json").read_text())) == 2
+    assert len(rows_of(output / "keypoints.csv")) == 2 * 17

@@ -96,11 +96,21 @@ def test_the_value_of_a_training_s_option_is_no_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("own.yaml").write_text("batch_size: 4\n")
+    Path("own.yaml").write_text(
+        "batch_size: 4\nmodel: {weights: own.yaml}\ndata: {cache: seen, detector: none.onnx}\n"
+    )
     words = ["table", "--epochs", "2", "10", "--list", "--rows", "cal_sape_32", "--config", "own.yaml"]
     assert main([*words, "--data.joints=mpii"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert all(f"--epochs 2 --config {tmp_path}/own.yaml --data.joints mpii" in line for line in printed[:2])
+    # what a run is begun with stays, in whatever folder it runs
+    given = {
+        "batch_size": 4,
+        "model": {"weights": f"{tmp_path}/own.yaml"},
+        "data": {"cache": f"{tmp_path}/seen", "detector": "none.onnx"},
+    }
+    assert all(
+        f"--epochs 2 --config '{json.dumps(given)}' --data.joints mpii" in line for line in printed[:2]
+    )
     assert printed[1].startswith("cdkd distill --recipe=mpii_w32_32 --recipe=cal_mpii --recipe=only_sape")
     # each run has a folder of its own, all have one cache
     assert main([*words, "--data.cache", "new"]) == 0

@@ -150,3 +150,9 @@ def test_frames_that_were_not_sampled_are_passed_over() -> None:
     assert list(found) == [IMAGES[3]]
     with pytest.raises(InputError, match="boxes of 1 that are not there"):
         match_boxes({"other.mp4/000006.jpg": [(*BOX, 1.0)]}, IMAGES, [Path("v/clip.mp4")], "b.csv")
+
+
+def test_names_of_one_image_are_one(tmp_path):
+    (tmp_path / "boxes.csv").write_text("./a/0001.jpg,0,0,20,40\na/0001.jpg,40,0,20,40\n")
+    boxes = BoxesByName(read_boxes(tmp_path / "boxes.csv"), "boxes.csv")
+    assert boxes(Path("a/0001.jpg")) == [(0, 0, 20, 40, 1), (40, 0, 20, 40, 1)]

@@ -247,6 +247,11 @@ def test_a_difference_counts_what_moved(exported, heatmap):
     found.refuse_nan(exported.path)
     with pytest.raises(InputError, match="expected keypoints and scores, got some that are NaN"):
         Difference.between(Still(0.0), Still(np.nan), crops, "tests").refuse_nan(exported.path)
+    for before, after in ((0.0, np.nan), (np.nan, 0.0), (np.nan, np.nan)):
+        found = Difference.between(Still(before), Still(after), crops, "tests", rounded=[Still(before)])
+        assert found.moved == pytest.approx(1 / 20)
+        with pytest.raises(InputError, match="some that are NaN"):
+            found.refuse_nan(exported.path)
     # what the same function in other steps does not keep either says nothing
     found = Difference.between(Still(0.0), Still(0.05), crops, "tests", rounded=[Still(0.0), Still(0.02)])
     assert (found.pixels, found.moved) == (pytest.approx(0.05), 0)

@@ -75,3 +75,8 @@ def test_what_does_not_fit_is_refused(people):
         people_accuracy(np.zeros((3, 17, 2)), people, COCO_JOINTS, known, "pckh")
     with pytest.raises(InputError, match="metric: expected one of 'pckh', 'AP'"):
         people_accuracy(np.zeros((4, 17, 2)), people, COCO_JOINTS, known, "none")
+
+
+def test_nobody_has_no_accuracy():
+    for metric in ("pckh", "AP"):
+        assert np.isnan(people_accuracy(np.zeros((0, 17, 2)), [], COCO_JOINTS, np.ones(17, bool), metric))

@@ -399,3 +399,27 @@ def test_bfloat16_without_instructions_for_it_is_told(monkeypatch, capsys, preci
 def test_a_process_trains_in_one_precision_after_another():
     for precision in ("no", "bf16", "no"):
         assert make_accelerator(cpu=True, precision=precision).mixed_precision == precision
+
+
+def test_no_file_is_written_over_another_that_counts(official_data, checkpoints, tmp_path, monkeypatch):
+    data = coco(official_data)
+    weights = checkpoints / "own_17.safetensors"
+    annotations = official_data / "coco/annotations/person_keypoints_val2017.json"
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.yaml", "metrics.json"):
+        (run / name).write_text("{}")
+    same = tmp_path / "same.json"
+    monkeypatch.chdir(run)
+    for options, message in (
+        ({"output": str(same), "results": str(tmp_path / "run/../same.json")}, "results: .* that of output"),
+        ({"output": str(weights)}, "output: .* the weights"),
+        ({"results": str(annotations)}, "results: .* the annotations"),
+        (
+            {"output": "metrics.json"},
+            f"output: expected a file of its own, got metrics.json, a file of the run {run}",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate_checkpoint(str(weights), data, **options)
+    assert (run / "metrics.json").read_text() == "{}" and not same.exists()

@@ -274,3 +274,63 @@ def test_plans_that_cannot_be_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one: command: expected one of 'train', 'distill', 'adapt', 'eval'"):
         plain("one", kind="demo")
     assert not (tmp_path / "one").exists()
+
+
+def test_a_trial_that_fails_ends_only_itself(tmp_path: Path) -> None:
+    """Unlike a teacher: what it was to decide is decided by the others."""
+    found: list[str] = []
+
+    def decide(folder: Path) -> list[str]:
+        found.extend(name for name in ("low", "high") if (folder / name / "metrics.json").exists())
+        return []
+
+    runs = [
+        plain("student", tried=("low", "high"), later=LaterWords("BEST", decide)),
+        plain("low"),
+        plain("high", "--fail"),
+    ]
+    assert states(runs, tmp_path) == {"student": "finished", "low": "finished", "high": "failed"}
+    assert found == ["low"] and journal(tmp_path, "starts")[-1] == "starts student"
+    with pytest.raises(
+        InputError, match="student: tried: expected the name of a run of the study, got other"
+    ):
+        run_study([plain("student", tried=("other",))], tmp_path)
+    with pytest.raises(InputError, match="runs: expected an order in which they can run"):
+        run_study([plain("a", tried=("b",)), plain("b", after=("a",))], tmp_path)
+
+
+def test_what_failed_before_it_began_may_get_other_words(tmp_path: Path) -> None:
+    assert states([plain("run", "--weights", "none")], tmp_path / "other") == {"run": "finished"}
+    own = tmp_path / "run"
+    own.mkdir()
+    (own / "request.json").write_text(json.dumps({"command": ["train", "--weights", "none"], "later": []}))
+    (own / "log.txt").write_text("no such file\n")
+    assert states([plain("run", "--weights", "there")], tmp_path) == {"run": "finished"}
+    assert json.loads((own / "request.json").read_text())["command"] == ["train", "--weights", "there"]
+    with pytest.raises(InputError, match="run: expected --weights there as in"):
+        states([plain("run", "--weights", "none")], tmp_path)
+
+
+def test_a_file_in_the_place_of_a_run_fails_that_one_alone(tmp_path: Path) -> None:
+    (tmp_path / "bad").touch()
+    assert states([plain("bad"), plain("good")], tmp_path) == {"bad": "failed", "good": "finished"}
+
+
+def test_nobody_has_to_read_what_is_said(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom cdkd_ext.studies import StudyRun, engine, run_study\n"
+        f"engine._CLI = ({str(STAND_IN)!r},)\n"
+        "runs = [StudyRun(name=name, row='row', command=('train',)) for name in ('first', 'second')]\n"
+        "sys.stdin.readline()\n"
+        f"ended = run_study(runs, {str(tmp_path / 'study')!r})\n"
+        f"Path({str(tmp_path / 'ended')!r}).write_text(' '.join(one.state for one in ended))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdout.close()
+    process.stdin.write(b"go\n")
+    process.stdin.close()
+    process.wait(60)
+    assert (tmp_path / "ended").read_text() == "finished finished"

@@ -199,3 +199,24 @@ def test_the_type_of_the_counts_does_not_matter(dtype: type) -> None:
     assert found == expected and 5 < found.low < found.value < found.high < 15
     counted = np.full(2000, JOINTS, dtype)
     assert mean(RowHits(alone.astype(dtype), counted, (0, 1, 2)), draws=200).value == pytest.approx(30, abs=2)
+
+
+def test_draws_of_people_of_whom_nobody_was_measured_do_not_count() -> None:
+    counted = np.zeros(100)
+    counted[:3] = 14
+    found = mean(RowHits(np.where(counted > 0, 13, 0)[None], counted))
+    assert found.people == 3
+    assert (found.low, found.value, found.high) == pytest.approx((1300 / 14, 1300 / 14, 1300 / 14))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_person_says_nothing_about_others(seeds: int) -> None:
+    counted = np.array([14, 0])
+    first, second = (
+        RowHits(np.full((seeds, 2), (right, 0)), counted, tuple(range(seeds))) for right in (5, 6)
+    )
+    found = difference(first, second)
+    assert (found.low, found.high, found.p, found.people) == (-100, 100, 1, 1)
+    assert found.value == pytest.approx(100 / 14)
+    alone = mean(first)
+    assert (alone.low, alone.high) == (0, 100) and alone.value == pytest.approx(500 / 14)

@@ -28,7 +28,7 @@ def test_sources_come_first_and_once(number: str, scale: str) -> None:
     runs = study_runs(load_table(number), Plan(root="/d", seeds=(0, 1), scale=scale, search=scale == "small"))  # type: ignore[arg-type]
     seen: set[str] = set()
     for run in runs:
-        assert set(run.after) <= seen, run.name
+        assert set(run.waits_for) <= seen, run.name
         seen.add(run.name)
     assert len(check_runs(runs)) == len(runs)
 
@@ -104,13 +104,18 @@ def test_the_search_is_the_same_for_every_system_and_decides(tmp_path: Path) -> 
         config = configured(run)
         assert (config.epochs, config.optimizer.learning_rate, config.seed) == (2, rate, 1000)
     shown = runs["projector_64_seed0"]
-    assert set(shown.after) == {"simcc_128", *(f"cdkd_64_rate{rate:g}" for rate in RATES)}
+    assert shown.after == ("simcc_128",)
+    assert shown.tried == tuple(f"cdkd_64_rate{rate:g}" for rate in RATES)
+    assert shown.later is not None
+    with pytest.raises(
+        InputError, match=r"search: expected at least one that finished, got none of cdkd_64_rate0\.0005"
+    ):
+        shown.later.find(tmp_path)
     for run, value in zip(tried[3:], (20.0, 30.5, 30.5), strict=True):
         own = tmp_path / run.name
         own.mkdir()
         (own / "config.yaml").write_text("epochs: 1")
         (own / "metrics.json").write_text(json.dumps({"epochs": [{"pckh": value}]}))
-    assert shown.later is not None
     assert shown.later.find(tmp_path) == [f"--optimizer.learning_rate={RATES[1]:g}"]
 
 
@@ -227,8 +232,23 @@ def test_runs_with_and_without_a_search_are_not_taken_for_each_other(tmp_path: P
         }
         (tmp_path / run.name).mkdir()
         (tmp_path / run.name / REQUEST).write_text(json.dumps(words))
+        (tmp_path / run.name / "config.yaml").touch()
         check_request(run, tmp_path)
     held = "what was found for it" if searched else "nothing"
     (other,) = [run for run in second if run.name == "simcc_64_seed0"]
     with pytest.raises(InputError, match=f"simcc_64_seed0: expected {held} beside its command, as in"):
         check_request(other, tmp_path)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_the_search_takes_a_quarter_of_the_epochs_that_a_file_says(tmp_path: Path, inline: bool) -> None:
+    (tmp_path / "own.yaml").write_text("epochs: 12\nbatch_size: 4\n")
+    given = json.dumps({"epochs": 12}) if inline else str(tmp_path / "own.yaml")
+    for options, expected in (
+        (("--config", given), 3),
+        (("--config", given, "--epochs", "8"), 2),
+        (("--epochs=8", f"--config={given}"), 3),
+    ):
+        plan = Plan(root="/lsp", scale="small", search=True, options=options)
+        runs = {run.name: run for run in study_runs(load_table(3), plan, ["simcc"])}
+        assert configured(runs["simcc_64_rate0.0005"]).epochs == expected
