@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,37 @@ def test_views_and_outputs_are_made_once(study: tuple[StudyReport, Path, list[st
     _, folder, _ = study
     found = sorted(path.name.split("-")[0] for path in (folder / "views").iterdir())
     assert found == ["keypoints", "views"]
+
+
+def test_a_folder_of_another_plan_is_not_reported_as_its(
+    study: tuple[StudyReport, Path, list[str]], drawn_people: Path, teacher: str
+) -> None:
+    _, folder, _ = study
+    before = (folder / "results.md").read_text()
+    other = plan_of(drawn_people, teacher, views=2)
+    with pytest.raises(InputError, match=r"expected --data\.views 1 as in .*, got --data\.views 2"):
+        lsp_study(other, str(folder), train=False)
+    with pytest.raises(InputError, match=r"expected --data\.views 1 as in .*, got --data\.views 2"):
+        plan_text(other, str(folder))
+    with pytest.raises(InputError, match="jobs: expected a positive number, got 0"):
+        lsp_study(plan_of(drawn_people, teacher), str(folder), train=False, jobs=0)
+    assert (folder / "results.md").read_text() == before
+
+
+def test_people_without_limbs_are_refused_before_the_training(
+    drawn_people: Path, teacher: str, tmp_path: Path
+) -> None:
+    shutil.copytree(drawn_people, tmp_path / "people")
+    file = tmp_path / "people/val/annotations.json"
+    content = json.loads(file.read_text())
+    limbs = [place for place, name in enumerate(content["categories"][0]["keypoints"]) if "_" in name]
+    for person in content["annotations"]:
+        for place in limbs:
+            person["keypoints"][3 * place + 2] = 0
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="data.val: expected people to measure the joints of the limbs on"):
+        lsp_study(plan_of(tmp_path / "people", teacher), str(tmp_path / "study"))
+    assert not list(tmp_path.glob("study/*"))
 
 
 def test_a_checkpoint_is_asked_about_views(drawn_people: Path, tmp_path: Path, teacher: str) -> None:
