@@ -112,7 +112,7 @@ def test_people_without_limbs_are_refused_before_the_training(
         for place in limbs:
             person["keypoints"][3 * place + 2] = 0
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="data.val: expected people to measure the joints of the limbs on"):
+    with pytest.raises(InputError, match=r"data\.val: expected people to measure the joints of the limbs on"):
         lsp_study(plan_of(tmp_path / "people", teacher), str(tmp_path / "study"))
     assert not list(tmp_path.glob("study/*"))
 
