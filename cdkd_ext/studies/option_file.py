@@ -13,7 +13,7 @@ from cdkd_ext.files import read_yaml
 
 # a cache need not be there yet; others may also be the name of something
 _MADE = ("data.cache",)
-PATHS = (
+_PATHS = (
     *_MADE,
     *(f"data.{name}" for name in ("detector", "image_boxes", "images", "joints")),
     "model.weights",
@@ -48,7 +48,7 @@ def located(name: str, value: Any) -> Any:
     """A path of an option, or several, as it is to be given from another folder; all else as it is."""
     if isinstance(value, list):
         return [located(name, one) for one in value]
-    if name not in PATHS or not isinstance(value, str) or not value:
+    if name not in _PATHS or not isinstance(value, str) or not value:
         return value
     return str(Path(value).absolute()) if name in _MADE or Path(value).exists() else value
 
