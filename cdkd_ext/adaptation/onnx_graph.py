@@ -364,14 +364,17 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _run(file: OnnxFile, images: Tensor) -> dict[str, Any]:
-    """A file's outputs, image by image where its batch is fixed."""
+    """A file's outputs for each image, so many at a time where its batch is fixed."""
     (info,) = file.inputs.values()
     array = images.cpu().numpy().astype(info.dtype)
-    size = info.shape[0] or len(array)
-    parts = [
-        file({info.name: array[start : start + size]}) for start in range(0, len(array) - size + 1, size)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    count, size = len(array), info.shape[0] or len(array)
+    array = np.concatenate([array, np.repeat(array[-1:], -count % size, 0)])
+    parts = [file({info.name: array[start : start + size]}) for start in range(0, len(array), size)]
+    return {
+        name: np.concatenate([part[name] for part in parts])[:count]
+        for name, first in parts[0].items()
+        if first.ndim
+    }
 
 
 def _set_metadata(model: Any, key: str, value: str) -> None:

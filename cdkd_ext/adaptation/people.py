@@ -10,7 +10,7 @@ import numpy as np
 
 from cdkd_ext.adaptation.config import AdaptationConfig
 from cdkd_ext.adaptation.measuring import Labels
-from cdkd_ext.adaptation.networks import AdaptableNetwork
+from cdkd_ext.adaptation.networks import AdaptableNetwork, AdaptablePoseNetwork
 from cdkd_ext.data import Augmentation, EvaluationSet, Person, PoseDataset
 from cdkd_ext.data.loading import load_people, parted
 from cdkd_ext.errors import check
@@ -81,6 +81,13 @@ def load_adaptation_people(
         shown = [unlabelled_person(people.val.persons[index], nothing) for index in chosen]
     described, data = network.description, config.data
     padding = described.padding if data.padding is None else data.padding
+    if isinstance(network, AdaptablePoseNetwork):
+        # its file says how it is to be cropped
+        for name, value, own in (
+            ("padding", padding, described.padding),
+            ("resample", data.resample or described.resample, described.resample),
+        ):
+            check(value == own, f"data.{name}", value, f"nothing, or the network's own, {own}")
 
     def cropped(persons: Sequence[Person], augmentation: Augmentation | None = None) -> PoseDataset:
         return PoseDataset(

@@ -191,11 +191,18 @@ def export_checkpoint(model: PoseNetwork, path: str | os.PathLike[str], *, layou
         content = {"meta": {}, "state_dict": tensors}
     with replacing(path) as temporary:
         if Path(path).suffix == ".safetensors":
+            from safetensors import SafetensorError
             from safetensors.torch import save_file
 
-            save_file(tensors, temporary)
-        else:
+            try:
+                save_file(tensors, temporary)
+            except SafetensorError as error:
+                fail(str(path), error, "a disk that takes it")
+            return
+        try:
             torch.save(content, temporary)
+        except RuntimeError as error:  # what torch's writer makes of a full disk
+            fail(str(path), str(error).splitlines()[0], "a disk that takes it")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -293,8 +300,10 @@ def _backbone_fits(
 
 
 def _describe(tensor: Tensor) -> str:
-    """Shape, and whether the numbers are real ones."""
-    return f"{tuple(tensor.shape)}" + ("" if tensor.is_floating_point() else " of integers")
+    """Shape, whether the numbers are real ones, and whether all are there."""
+    kind = "" if tensor.is_floating_point() else " of integers"
+    kind += " without numbers" if tensor.is_meta else "" if tensor.layout == torch.strided else ", sparse"
+    return f"{tuple(tensor.shape)}{kind}"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -119,6 +119,9 @@ def check_footage(config: DataConfig) -> None:
     chosen = [name for name, value in got.items() if value]
     expected = "one of them: a detector's ONNX file, or a file of boxes or `whole` for whole images"
     check(len(chosen) == 1, " and ".join(got), "both" if chosen else "neither", expected)
+    scored = config.boxes or config.image_boxes not in (None, WHOLE)
+    score, expected = config.min_box_score, "0 without a file of boxes (a detector has data.detection)"
+    check(scored or score == 0, "data.min_box_score", score, expected)
     config.detection.validate("data.detection")
     check(config.frames > 0, "data.frames", config.frames, "a positive number")
     check(config.every >= 0, "data.every", config.every, "zero or more")
@@ -226,20 +229,18 @@ class _Seen:
 
     def __init__(self, path: Path, detector: Detector | None) -> None:
         self._path, self._detector = path, detector
-        self._looks: dict[str, _Look] = {}
+        self._looks = self._held()
         self._changed, self._saved = False, time.monotonic()
         # of the image that was read last
         self._image: tuple[Path, Image] | None = None
-        if path.exists():
-            try:
-                content = json.loads(path.read_text())
-                self._looks = {name: _Look(**look) for name, look in content.items()}
-            except (ValueError, TypeError, AttributeError):
-                _logger.warning("%s is damaged and is written anew", path)
 
     def at(self, path: Path) -> _Look:
         """Size and hash of an image, or why it cannot be read."""
-        key = self._key(path)
+        try:
+            key = self._key(path)
+        except InputError as error:
+            # another time it may be there
+            return _Look(broken=str(error).replace(str(path), _PLACE))
         if key in self._looks:
             return self._looks[key]
         look = _Look()
@@ -276,8 +277,22 @@ class _Seen:
     def save(self) -> None:
         """Write what is new."""
         if self._changed:
+            # another run may have written what it saw meanwhile
+            for name, other in self._held().items():
+                own = self._looks.setdefault(name, other)
+                own.people = {**other.people, **own.people}
+                own.boxes = other.boxes if own.boxes is None else own.boxes
             write_json({name: asdict(look) for name, look in self._looks.items()}, self._path, indent=None)
             self._changed, self._saved = False, time.monotonic()
+
+    def _held(self) -> dict[str, _Look]:
+        """What the file has."""
+        try:
+            content = json.loads(self._path.read_text()) if self._path.exists() else {}
+            return {name: _Look(**look) for name, look in content.items()}
+        except (ValueError, TypeError, AttributeError):
+            _logger.warning("%s is damaged and is written anew", self._path)
+            return {}
 
     @staticmethod
     def _key(path: Path) -> str:

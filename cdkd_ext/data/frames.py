@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ _VIDEOS = frozenset(
     {".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 _MANIFEST = "frames.json"
+_STEM = 100  # bytes of a video's name that name its folder
 # what is done, how much of it, and of how many (0 where that is unknown)
 Progress = Callable[[str, int, int], None]
 
@@ -181,15 +183,25 @@ def extract_frames(
     """
     check(every >= 0, "data.every", every, "zero or more")
     check(frames > 0, "data.frames", frames, "a positive number")
-    target = folder / f"{video.stem}-{_fingerprint(video, frames, every)}"
+    # names of files have at most 255 bytes
+    stem = os.fsdecode(os.fsencode(video.stem)[:_STEM])
+    target = folder / f"{stem}-{_fingerprint(video, frames, every)}"
     manifest = target / _MANIFEST
-    if not manifest.exists():
+    if not _is_whole(manifest):
         numbers, lost = _write_frames(video, target, frames, every, progress)
         if not numbers:
             fail(str(video), "no frame that could be read", "a video")
         write_json({"video": str(video), "frames": numbers, "lost": lost}, manifest, indent=None)
     content = json.loads(manifest.read_text())
     return VideoFrames([_frame_file(target, number) for number in content["frames"]], content["lost"])
+
+
+def _is_whole(manifest: Path) -> bool:
+    """Whether all frames of a manifest are there."""
+    if not manifest.exists():
+        return False
+    numbers = json.loads(manifest.read_text())["frames"]
+    return all(_frame_file(manifest.parent, number).exists() for number in numbers)
 
 
 def _fingerprint(video: Path, frames: int, every: int) -> str:

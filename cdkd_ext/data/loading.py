@@ -271,6 +271,9 @@ def _check_mpii(config: DataConfig) -> None:
     for name in ("joints", "category"):
         value = getattr(config, name)
         check(value is None, f"data.{name}", value, "nothing: MPII's format has its own")
+    for name, unused in (("clip_boxes", False), ("min_box_score", 0.0)):
+        value = getattr(config, name)
+        check(value == unused, f"data.{name}", value, f"{unused}: MPII gives the people's places")
 
 
 def _turned(persons: list[Person], config: DataConfig) -> list[Person]:

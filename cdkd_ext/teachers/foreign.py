@@ -19,7 +19,7 @@ from cdkd_ext.teachers.distributions import gaussians
 from cdkd_ext.teachers.joint_map import JointMap
 from cdkd_ext.teachers.network import CalledNetwork, CropNetwork, OnnxNetwork, Outputs
 from cdkd_ext.teachers.options import TeacherOptions
-from cdkd_ext.teachers.readers import READERS, Readout, input_size
+from cdkd_ext.teachers.readers import READERS, HeatmapReader, Readout, input_size
 
 _GRAY = 127
 _SURE = 0.65  # mean confidence from which on a crop is not turned
@@ -262,7 +262,9 @@ class ForeignTeacher:
         return channels, (height, width)
 
     def _is_nhwc(self, tensor: Tensor) -> bool:
-        return (self.description.output_layout or self.description.layout) == "NHWC"
+        # features lie as the heatmaps beside them do
+        beside = self._reader.layout if isinstance(self._reader, HeatmapReader) else None
+        return (self.description.output_layout or beside or self.description.layout) == "NHWC"
 
 
 def checked_confidence(said: Readout, size: tuple[int, int], options: TeacherOptions) -> Tensor:

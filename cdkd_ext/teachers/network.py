@@ -15,6 +15,7 @@ from cdkd_ext.onnx_file import OnnxFile, TensorInfo
 from cdkd_ext.teachers.description import ROLES, TeacherDescription
 
 Outputs = dict[str, Tensor]
+_LEVELS = 100  # that an input of integers tells apart, at least
 
 
 class CropNetwork(Protocol):
@@ -51,6 +52,7 @@ class OnnxNetwork:
         self._file = file
         self._input = _image_input(file, description.input)
         self.description = _with_input(file, self._input, description)
+        _check_values(file, self._input, description)
         size = self._input.shape[0]
         self._batch = size
 
@@ -60,11 +62,17 @@ class OnnxNetwork:
         if np.issubdtype(self._input.dtype, np.integer):
             images = images.round()
         images = np.ascontiguousarray(images.astype(self._input.dtype, copy=False))
-        batch = self._batch or max(len(images), 1)
+        count = len(images)
+        if not count:
+            # whose rows are dropped, and shapes kept
+            images = np.zeros((1, *images.shape[1:]), images.dtype)
+        batch = self._batch or len(images)
         parts = [self._run(images[start : start + batch], batch) for start in range(0, len(images), batch)]
         return {
-            name: torch.from_numpy(np.concatenate([part[name] for part in parts]))[: len(images)]
-            for name in parts[0]
+            name: torch.from_numpy(np.concatenate([part[name] for part in parts]))[:count]
+            for name, first in parts[0].items()
+            # a single number says nothing of each crop
+            if first.ndim > 0
         }
 
     def _run(self, images: np.ndarray[Any, Any], batch: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -174,6 +182,26 @@ def _with_input(file: OnnxFile, info: TensorInfo, description: TeacherDescriptio
     fits = height in (size[0], None) and width in (size[1], None)
     check(fits, f"input_size {source}", list(size), f"the graph's {[height, width]}")
     return replace(description, input=info.name, layout=layout, input_size=size)
+
+
+def _check_values(file: OnnxFile, info: TensorInfo, description: TeacherDescription) -> None:
+    """Check that pixels fit into an input of integers, and do not all become the same few numbers."""
+    if not np.issubdtype(info.dtype, np.integer):
+        return
+    ends = [
+        (end - mean) / std
+        for end in description.range
+        for mean, std in zip(description.mean, description.std, strict=True)
+    ]
+    limits = np.iinfo(info.dtype)
+    fits = min(ends) >= limits.min and max(ends) <= limits.max and max(ends) - min(ends) >= _LEVELS
+    got = f"{list(description.range)} with mean {list(description.mean)} and std {list(description.std)}"
+    check(
+        fits,
+        f"range of {file.path}",
+        got,
+        f"what fits {np.dtype(info.dtype).name}, such as [0, 255] for uint8",
+    )
 
 
 def _layout(info: TensorInfo, source: str) -> Any:

@@ -103,8 +103,8 @@ class HeatmapReader(Reader):
         self.names = output_names(description, probe, rank=4)
         self._size = input_size(description)
         shape = tuple(probe[self.names["heatmap"]].shape)
-        self._layout = description.output_layout or _map_layout(shape, description)
-        _, self.count, height, width = _in_order(shape, self._layout)
+        self.layout = description.output_layout or _map_layout(shape, description)
+        _, self.count, height, width = _in_order(shape, self.layout)
         argument = f"output {self.names['heatmap']}"
         fits = height * self._size[1] == width * self._size[0]
         check(fits, argument, shape, f"maps of the aspect ratio of the {self._size} crops")
@@ -112,7 +112,7 @@ class HeatmapReader(Reader):
         if "offset" in self.names:
             offsets = probe[self.names["offset"]].shape
             wanted = (offsets[0], 2 * self.count, height, width)
-            got = _in_order(tuple(offsets), self._layout)
+            got = _in_order(tuple(offsets), self.layout)
             check(
                 got == wanted,
                 f"output {self.names['offset']}",
@@ -151,7 +151,7 @@ class HeatmapReader(Reader):
     def planes(self, outputs: Mapping[str, Tensor], role: str) -> Tensor:
         """The output of a role as it is, unchecked, float32 (B, C, h, w)."""
         tensor = outputs[self.names[role]].float()
-        return tensor.permute(0, 3, 1, 2).contiguous() if self._layout == "NHWC" else tensor
+        return tensor.permute(0, 3, 1, 2).contiguous() if self.layout == "NHWC" else tensor
 
     def averaged(self, values: HeatmapValues, mirror: HeatmapValues, permutation: Tensor) -> HeatmapValues:
         """See `Reader.averaged`."""

@@ -14,7 +14,6 @@ from torch.utils.tensorboard import SummaryWriter
 from cdkd_ext.checkpoints.native import save_model
 from cdkd_ext.data.batches import Batch, EpochLoader
 from cdkd_ext.distillation import TeacherOutput
-from cdkd_ext.errors import Terminated
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.signals import signals_held
 from cdkd_ext.training.captured_step import CapturedStep
@@ -90,7 +89,8 @@ class Trainer(Trainee[TrainingConfig]):
         if state is not None:
             self._restore(state)
         if self.accelerator.is_main_process:
-            self._writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step)
+            # the last epoch's numbers lie at this step
+            self._writer = SummaryWriter(self.output / "tensorboard", purge_step=self.step + 1)
 
     def close(self) -> None:
         """Close the events' file."""
@@ -134,7 +134,8 @@ class Trainer(Trainee[TrainingConfig]):
             broadcast([*self.task.buffers(), *self.student.buffers()])
         try:
             return self.validation(self.student)
-        except Terminated:
+        except BaseException:
+            # the epoch's steps are done: what goes on measures alone
             if self.accelerator.is_main_process:
                 self._write(epoch)
             raise

@@ -54,8 +54,13 @@ def train_together(
                 if not chosen:
                     break
                 _train_epoch(trainers, chosen, epoch, teacher, display)
-                for trainer in chosen:
-                    scalars = scalars_of(trainer.finish_epoch(epoch))
+                for place, trainer in enumerate(chosen):
+                    try:
+                        scalars = scalars_of(trainer.finish_epoch(epoch))
+                    except BaseException:
+                        # theirs have all steps, too
+                        _keep_all(chosen[place + 1 :], epoch)
+                        raise
                     name = "" if len(trainers) == 1 else trainer.output.name
                     display.epoch(epoch, epochs, (epoch + 1) * steps, scalars, name)
     except KeyboardInterrupt as error:
@@ -140,6 +145,12 @@ def _keep_within(trainers: Sequence[Trainee[Any]], epoch: int, held: HeldSignals
         for trainer in trainers:
             trainer.keep(epoch)
         held.release()
+
+
+def _keep_all(trainers: Sequence[Trainee[Any]], epoch: int) -> None:
+    for trainer in trainers:
+        if trainer.accelerator.is_main_process:
+            trainer.keep(epoch)
 
 
 def _kept(trainers: Sequence[Trainee[Any]]) -> str:

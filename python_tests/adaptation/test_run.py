@@ -219,6 +219,13 @@ def test_a_run_of_this_package_stays_one(config, tmp_path, head):
     assert again.spec == network.spec
     assert not torch.equal(again.final_layer.weight, network.final_layer.weight)
     assert report.teacher > 5
+    # a file says how its crops are made
+    for name, value in (("padding", 1.8), ("resample", "linear")):
+        other = replace(config, model=str(tmp_path / "ours.safetensors"), output=str(tmp_path / "other"))
+        with pytest.raises(
+            InputError, match=rf"data\.{name}: expected nothing, or the network's own, .* got {value}"
+        ):
+            adapt(replace(other, data=replace(config.data, **{name: value})))
 
 
 @pytest.mark.parametrize("head", ["rle", "cal"])
@@ -313,6 +320,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
             r"data\.photometric: expected nothing.*hue=0\.1",
         ),
         ({"data": DataConfig(labelled_fraction=0.5)}, r"data\.labelled_fraction: expected nothing.*got 0\.5"),
+        (
+            {"teacher_options": TeacherOptions(height=32)},
+            r"teacher_options\.height: expected nothing: an adaptation's teacher sees full resolution, got 32",
+        ),
         ({"data": DataConfig(mirror_views=True)}, r"data\.mirror_views: expected nothing: an adaptation"),
     ],
 )

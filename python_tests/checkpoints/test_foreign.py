@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cdkd_ext.checkpoints import load_checkpoint, read_weights
+from cdkd_ext.checkpoints import export_checkpoint, load_checkpoint, read_weights
 from cdkd_ext.errors import InputError
 from cdkd_ext.models import PoseNetwork, create_model
 
@@ -152,3 +154,31 @@ def test_weights_of_another_joint_set(tmp_path: Path) -> None:
     save_file(make_model(1, num_joints=5).state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match=r"final_layer.weight \(5, 8, 1, 1\) instead of \(4, 8, 1, 1\)"):
         load_checkpoint(make_model(2), tmp_path / "weights.safetensors")
+
+
+def test_tensors_that_are_not_whole_change_nothing(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    model = make_model(2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    path = tmp_path / "weights.pth"
+    for broken, word in (
+        (weights["mlp_head_x.weight"].to_sparse(), ", sparse instead of"),
+        (weights["mlp_head_x.weight"].to("meta"), " without numbers instead of"),
+    ):
+        torch.save({**weights, "mlp_head_x.weight": broken}, path)
+        with pytest.raises(InputError, match=f"1 that do not fit .*{word}"):
+            load_checkpoint(model, path)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["full.pth", "full.safetensors"])
+def test_a_full_disk_is_one_line(tmp_path: Path, name: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=rf"{name}: expected a disk that takes it, got "):
+            export_checkpoint(make_model(1), tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())

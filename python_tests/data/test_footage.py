@@ -271,6 +271,8 @@ def test_crops_show_images_upright(tmp_path: Path) -> None:
         ({"detector": "a.onnx", "image_boxes": "whole"}, r"data\.detector and data\.image_boxes: .*, got both"),
         ({"detector": "none.onnx"}, r"none\.onnx: expected an ONNX file, got no such file"),
         ({"image_boxes": "none.csv"}, r"none\.csv: expected a readable file of boxes"),
+        ({"image_boxes": "whole", "min_box_score": 0.5}, r"data\.min_box_score: expected 0 without a file of boxes"),
+        ({"detector": "a.onnx", "min_box_score": 0.5}, r"data\.min_box_score: expected 0 .* data\.detection"),
         ({"image_boxes": "whole", "every": -1}, r"data\.every: expected zero or more"),
         ({"image_boxes": "whole", "near_duplicates": 300}, r"data\.near_duplicates: expected at most 256 bits, got 300"),
         ({"image_boxes": "whole", "near_duplicate_people": 257}, r"data\.near_duplicate_people: expected at most 256 bits"),
@@ -300,3 +302,25 @@ def test_broken_images_alone(tmp_path: Path) -> None:
         InputError, match=r"data\.images: .* got nobody: 0 people in 0 images; could not read 1 \(.*a\.jpg"
     ):
         load(tmp_path / "images", image_boxes="whole")
+
+
+def test_two_runs_add_to_one_anothers_notes(images: Path, detector: Path) -> None:
+    """As with a cache that they share: what each saw while the other ran stays."""
+    path = images.parent / "seen.json"
+    first, second = (footage_module._Seen(path, Detector(detector)) for _ in range(2))
+    look = first.at(images / "a.png")
+    found = first.boxes(images / "a.png", look)
+    second.at(images / "a.png")
+    second.at(images / "c.png")
+    first.save()
+    second.save()
+    third = footage_module._Seen(path, Detector(detector))
+    assert len(third._looks) == 2
+    assert third.at(images / "a.png").boxes == [list(box) for box in found]
+
+
+def test_an_image_that_is_gone_is_counted(images: Path) -> None:
+    seen = footage_module._Seen(images.parent / "seen.json", None)
+    assert "No such file" in seen.at(images / "gone.png").broken
+    save_image(scene(7), images / "gone.png")
+    assert seen.at(images / "gone.png").size == (48, 64)

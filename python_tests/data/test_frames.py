@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -156,3 +157,16 @@ def test_sources_without_footage(tmp_path: Path, source: str, message: str) -> N
 def test_options_out_of_range(video: Path, tmp_path: Path, options, name: str) -> None:
     with pytest.raises(InputError, match=rf"data\.{name}: expected "):
         extract_frames(video, tmp_path / "out", **options)
+
+
+def test_a_frame_that_is_gone_is_written_again(video: Path, tmp_path: Path) -> None:
+    first = extract_frames(video, tmp_path / "out", frames=4)
+    first.paths[2].unlink()
+    assert extract_frames(video, tmp_path / "out", frames=4) == first and first.paths[2].exists()
+
+
+def test_a_long_name_is_shortened(tmp_path: Path) -> None:
+    video = write_video(tmp_path / f"{'街' * 83}.mp4")
+    (frame,) = list_frames(str(video), tmp_path / "out", frames=1).frames
+    assert len(os.fsencode(frame.path.parent.name)) < 120 and read_image(frame.path).shape == (48, 64, 3)
+    assert frame.name.parent == video

@@ -314,6 +314,16 @@ def test_joints_of_another_data_set_are_matched_by_name(official_data, checkpoin
         (mpii, {"head_boxes": "annot/none.mat"}, r"none\.mat: expected .*No such file"),
         (mpii, {"boxes": "boxes.json"}, r"data\.boxes: expected nothing"),
         (mpii, {"joints": "coco"}, r"data\.joints: expected nothing: MPII's format has its own, got coco"),
+        (
+            mpii,
+            {"clip_boxes": True},
+            r"data\.clip_boxes: expected False: MPII gives the people's places, got True",
+        ),
+        (
+            mpii,
+            {"min_box_score": 0.5},
+            r"data\.min_box_score: expected 0\.0: MPII gives the people's places, got 0\.5",
+        ),
         (mpii, {"category": "dog"}, r"data\.category: expected nothing"),
         (mpii, {"metric": "AP"}, r"sigmas of the joints: expected OKS constants"),
         (mpii, {"format": "lsp"}, r"data\.format: expected one of 'coco', 'mpii'"),

@@ -283,3 +283,27 @@ def test_a_run_whose_people_are_elsewhere_says_so(runs, tmp_path, monkeypatch):
         InputError, match=r"data\.root: expected the folder of .*run's people, .* or --data\.root"
     ):
         predict_runs([str(own)])
+
+
+def test_a_run_that_was_validated_on_a_detectors_boxes_shows_its_people(runs, drawn_people, truth, tmp_path):
+    own, people = tmp_path / "run", tmp_path / "people"
+    shutil.copytree(runs[0], own)
+    shutil.copytree(drawn_people, people)
+    content = json.loads((people / "val/annotations.json").read_text())
+    content["categories"][0]["sigmas"] = [0.05] * len(truth.joints)
+    (people / "val/annotations.json").write_text(json.dumps(content))
+    rows = [
+        {"image_id": int(person.image_id), "category_id": 1, "bbox": person.box.tolist(), "score": 0.9}
+        for person in truth.persons
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    data = {
+        "root": str(people),
+        "boxes": str(tmp_path / "boxes.json"),
+        "min_box_score": 0.5,
+        "metric": "AP",
+    }
+    (own / "config.yaml").write_text(yaml.safe_dump({"data": data, "flip_test": True, "seed": 0}))
+    found = predict_runs([str(own)])
+    assert found.everybody == len(truth.persons)
+    assert all(person.annotated.any() for person in found.truth.persons)

@@ -8,7 +8,7 @@ import torch
 
 from cdkd_ext.errors import InputError
 from cdkd_ext.onnx_file import OnnxFile
-from cdkd_ext.teachers import CalledNetwork, OnnxNetwork, TeacherDescription
+from cdkd_ext.teachers import CalledNetwork, ForeignTeacher, OnnxNetwork, TeacherDescription
 from cdkd_ext.teachers.network import preprocessed
 
 
@@ -81,3 +81,77 @@ def test_a_graph_is_read_and_bytes_stay_bytes(make_graph, tmp_path):
         OnnxNetwork(file, TeacherDescription(kind="heatmap"))
     with pytest.raises(InputError, match=r"input of .*same\.onnx: expected one of x .*, got 'image'"):
         OnnxNetwork(file, described(input="image"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "fits"),
+    [
+        ("UINT8", {"range": (0, 255)}, True),
+        ("INT8", {"range": (-128, 127)}, True),
+        ("UINT8", {}, False),
+        ("UINT8", {"range": (0, 255), "mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}, False),
+        ("INT8", {"range": (0, 255)}, False),
+        ("INT32", {"range": (0, 255)}, True),
+        ("FLOAT", {}, True),
+    ],
+)
+def test_pixels_have_to_fit_into_integers(tmp_path, kind, options, fits):
+    from onnx import TensorProto, helper, save
+
+    number = getattr(TensorProto, kind)
+    given, made = (helper.make_tensor_value_info(name, number, ["batch", 3, 2, 3]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", [given], [made])
+    path = tmp_path / "same.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    description = described(layout="NCHW", **options)
+    if fits:
+        OnnxNetwork(OnnxFile(path, cpu=True), description)
+        return
+    with pytest.raises(InputError, match=r"range of .*same\.onnx: expected what fits u?int8"):
+        OnnxNetwork(OnnxFile(path, cpu=True), description)
+
+
+@pytest.mark.parametrize("batch", ["batch", 4])
+def test_no_crops_have_no_rows_and_single_numbers_are_left_out(tmp_path, batch):
+    from onnx import TensorProto, helper, save
+
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 2, 3])
+    made = [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3, 2, 3]),
+        helper.make_tensor_value_info("top", TensorProto.FLOAT, []),
+    ]
+    nodes = [
+        helper.make_node("Identity", ["x"], ["y"]),
+        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+    ]
+    path = tmp_path / "same.onnx"
+    graph = helper.make_graph(nodes, "same", [given], made)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    network = OnnxNetwork(OnnxFile(path, cpu=True), described(layout="NCHW"))
+    for count in (0, 1, 5):
+        outputs = network(torch.full((count, 3, 2, 3), 255, dtype=torch.uint8))
+        assert list(outputs) == ["y"] and outputs["y"].shape == (count, 3, 2, 3)
+        assert (outputs["y"] == 1).all()
+
+
+def test_features_lie_as_the_heatmaps_beside_them():
+    """Of modules whose input and outputs have their channels in different places."""
+    features = torch.arange(24.0)[None, :, None, None].expand(3, -1, 16, 16)
+    maps = torch.zeros(3, 4, 16, 16)
+    for layout, turned in (("NHWC", False), ("NCHW", True)):
+
+        def network(crops, turned=turned):
+            outputs = maps[: len(crops)], features[: len(crops)]
+            return tuple(value.permute(0, 2, 3, 1) for value in outputs) if turned else outputs
+
+        description = TeacherDescription(
+            kind="heatmap",
+            input_size=(64, 64),
+            layout=layout,
+            joints=("left_eye", "right_eye", "left_ear", "right_ear"),
+            outputs={"heatmap": "heatmap", "feature": "feature"},
+        )
+        teacher = ForeignTeacher.of(network, description)
+        assert (teacher.teacher_spec.feature_channels, teacher.teacher_spec.feature_size) == (24, (16, 16))
+        said = teacher(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+        assert torch.equal(said.feature, features[:2])

@@ -376,12 +376,16 @@ def test_sigterm_keeps_a_checkpoint_after_the_step(drawn_people, tmp_path, teach
 
 
 @pytest.mark.usefixtures("terminations_raised")
-def test_sigterm_in_a_validation_keeps_the_epoch(drawn_people, tmp_path, monkeypatch):
+@pytest.mark.parametrize("reason", ["SIGTERM", "Ctrl-C", "an image"])
+def test_what_ends_a_validation_leaves_the_epoch(drawn_people, tmp_path, monkeypatch, reason):
     def validate(*arguments, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
+        if reason == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise KeyboardInterrupt if reason == "Ctrl-C" else InputError("a.jpg: expected a whole image")
 
     config = plain(drawn_people, tmp_path / "broken")
-    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="epoch 1, step 3, is kept"):
+    ended = InputError if reason == "an image" else InterruptedRun
+    with monkeypatch.context() as patch, pytest.raises(ended, match="epoch 1, step 3, is kept"):
         patch.setattr("cdkd_ext.training.build.evaluate_people", validate)
         train(config)
     train(replace(config, output=str(tmp_path / "whole")))
@@ -493,3 +497,16 @@ def test_an_image_that_disappears_is_one_line_and_the_checkpoint_stays(
     train(replace(config, epochs=2), resume=True)
     train(replace(config, epochs=2, output=str(tmp_path / "whole")))
     same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_events_of_finished_epochs_stay(drawn_people, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = plain(drawn_people, tmp_path / "run")
+    train(config)
+    longer = replace(config, epochs=config.epochs + 1)
+    train(longer, resume=True)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    history = json.loads((tmp_path / "run/metrics.json").read_text())["epochs"]
+    assert [event.step for event in events.Scalars("total")] == [record["step"] for record in history]

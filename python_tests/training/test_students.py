@@ -247,3 +247,28 @@ def test_runs_elsewhere_keep_their_place(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     save_students(tmp_path / "runs", 1, [str(tmp_path / "runs/a"), str(tmp_path / "b")])
     assert read_students(tmp_path / "runs") == (1, [tmp_path / "runs/a", tmp_path / "b"])
+
+
+def test_what_ends_a_validation_leaves_the_epoch_of_every_student(
+    drawn_people: Path, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = students(drawn_people, tmp_path / "whole", teacher)
+    broken = students(drawn_people, tmp_path / "broken", teacher)
+    distill_students(whole, seed=5)
+    original = Trainer._validate
+
+    def validate(self: Trainer, epoch: int) -> Any:
+        if epoch == 1 and self.output.name == "b":
+            raise InputError("a.jpg: expected a whole image")
+        return original(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_validate", validate)
+        with pytest.raises(
+            InputError,
+            match=r"a\.jpg: .*/a: the checkpoint of epoch 2 .*/c: the checkpoint of epoch 2, step 3",
+        ):
+            distill_students(broken, seed=5)
+    distill_students(broken, seed=5, resume=True)
+    for first, second in zip(whole, broken, strict=True):
+        assert same_weights(first.output, second.output)
