@@ -129,6 +129,10 @@ def export_network(
     check(precision != "int8" or format == "onnx", "precision", precision, "float32 or float16 of a program")
     check(_OPSETS[0] <= opset <= _OPSETS[1], "opset", opset, f"a number from {_OPSETS[0]} to {_OPSETS[1]}")
     target = _target(weights, output, _SUFFIXES[format])
+    if format == "onnx":
+        # what is missing is told before anything takes long
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
     network = load_model(weights).eval()
     metadata = described(network.spec, precision=precision, flip_test=flip_test, license=license)
     decoder = CropDecoder(_in_precision(network, precision), flip_test=flip_test)
