@@ -126,6 +126,29 @@ class OnnxFile:
             fail(str(self.path), _one_line(error), "inputs " + ", ".join(map(str, self.inputs.values())))
         return dict(zip(self.outputs, results, strict=True))
 
+    def for_each(self, images: Array) -> dict[str, Array]:
+        """Run the network, which has one input, on images (N, …), so many at a time where the graph fixes its batch.
+
+        Returns:
+            Every output by name, with N rows; without those that are single numbers, which say nothing of each image.
+
+        Raises:
+            InputError: the graph does not take such images.
+        """
+        (info,) = self.inputs.values()
+        count = len(images)
+        if not count:
+            # whose rows are dropped, and shapes kept
+            images = np.zeros((1, *images.shape[1:]), images.dtype)
+        size = info.shape[0] or len(images)
+        images = np.concatenate([images, np.repeat(images[-1:], -len(images) % size, 0)])
+        parts = [self({info.name: images[start : start + size]}) for start in range(0, len(images), size)]
+        return {
+            name: np.concatenate([part[name] for part in parts])[:count]
+            for name, first in parts[0].items()
+            if first.ndim
+        }
+
 
 def onnx_digest(path: str | os.PathLike[str]) -> str:
     """SHA-256 of an ONNX file with the weights that it keeps in other files (external data)."""

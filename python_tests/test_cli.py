@@ -93,6 +93,7 @@ def test_two_processes_train_and_count_each_person_once(drawn_people, tmp_path):
     ("number", "status", "word", "workers"),
     [
         (signal.SIGINT, 130, "interrupted", 0),
+        pytest.param(signal.SIGTERM, 143, "terminated", 0, marks=pytest.mark.long),
         (signal.SIGTERM, 143, "terminated", 2),
     ],
 )

@@ -117,10 +117,8 @@ class AdaptationConfig:
         check_strength("report_faults", self.faults_in_report)
         self.optimizer.validate()
         self.teacher_options.validate()
-        height, expected = (
-            self.teacher_options.height,
-            "nothing: an adaptation's teacher sees full resolution",
-        )
+        height = self.teacher_options.height
+        expected = "nothing: an adaptation's teacher sees full resolution"
         check(height is None, "teacher_options.height", height, expected)
         stored = self.data.views > 0 or self.data.stored_crops
         expected = "neither: the teacher's keypoints are stored whatever the views"

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from cdkd_ext.adaptation.input_size import write_with_input_size
 from cdkd_ext.adaptation.onnx_graph import TrainableGraph
 from cdkd_ext.checkpoints import load_model, save_model
+from cdkd_ext.checkpoints.writing import write_torch
 from cdkd_ext.codecs import SimCCOutput
 from cdkd_ext.errors import check, fail
-from cdkd_ext.files import replacing
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.models.profile import call_macs
@@ -277,8 +277,7 @@ class AdaptableModule(AdaptableNetwork):
 
     def save(self, path: Path, crops: Tensor, metadata: Mapping[str, str]) -> None:
         """Write the module's `state_dict`."""
-        with replacing(path) as temporary:
-            torch.save(self.network.state_dict(), temporary)
+        write_torch(self.network.state_dict(), path)
 
     def as_saved(self, path: Path | None = None) -> CropNetwork:
         """See `AdaptableNetwork.as_saved`."""

@@ -126,7 +126,8 @@ class TrainableGraph(nn.Module):
         except (RuntimeError, TypeError, IndexError, ValueError) as error:
             got = f"one that fails for {len(images)} images: {_one_line(error)}"
             fail(shown, got, "a graph for any number of images; export it with an open batch size")
-        for name, wanted in _run(file, images).items():
+        (info,) = file.inputs.values()
+        for name, wanted in file.for_each(images.cpu().numpy().astype(info.dtype)).items():
             own = outputs[name].sigmoid() if name in self.logits else outputs[name]
             if tuple(own.shape) != wanted.shape:
                 fail(
@@ -361,20 +362,6 @@ def _match_loose(
 
 def _same(first: Any, second: Any) -> bool:
     return first.shape == second.shape and np.array_equal(first, second)
-
-
-def _run(file: OnnxFile, images: Tensor) -> dict[str, Any]:
-    """A file's outputs for each image, so many at a time where its batch is fixed."""
-    (info,) = file.inputs.values()
-    array = images.cpu().numpy().astype(info.dtype)
-    count, size = len(array), info.shape[0] or len(array)
-    array = np.concatenate([array, np.repeat(array[-1:], -count % size, 0)])
-    parts = [file({info.name: array[start : start + size]}) for start in range(0, len(array), size)]
-    return {
-        name: np.concatenate([part[name] for part in parts])[:count]
-        for name, first in parts[0].items()
-        if first.ndim
-    }
 
 
 def _set_metadata(model: Any, key: str, value: str) -> None:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from cdkd_ext.checkpoints.wrappers import find_weights, unwrap_names
+from cdkd_ext.checkpoints.writing import write_safetensors, write_torch
 from cdkd_ext.errors import InputError, check, check_option, check_type, fail
-from cdkd_ext.files import replacing
 from cdkd_ext.models.pose_network import PoseNetwork
 
 LAYOUTS = ("official", "mmpose")
@@ -189,20 +189,10 @@ def export_checkpoint(model: PoseNetwork, path: str | os.PathLike[str], *, layou
         head = _head(model)
         tensors = {_mmpose_name(name, head, nested): value for name, value in tensors.items()}
         content = {"meta": {}, "state_dict": tensors}
-    with replacing(path) as temporary:
-        if Path(path).suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.torch import save_file
-
-            try:
-                save_file(tensors, temporary)
-            except SafetensorError as error:
-                fail(str(path), error, "a disk that takes it")
-            return
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # what torch's writer makes of a full disk
-            fail(str(path), str(error).splitlines()[0], "a disk that takes it")
+    if Path(path).suffix == ".safetensors":
+        write_safetensors(tensors, path)
+    else:
+        write_torch(content, path)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 
 from cdkd_ext.checkpoints.foreign import load_checkpoint
 from cdkd_ext.checkpoints.migration import migrate
+from cdkd_ext.checkpoints.writing import write_safetensors
 from cdkd_ext.errors import InputError, check, fail, shortened
-from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 
 _KEY = "cdkd_ext"
@@ -29,11 +28,7 @@ def save_model(model: PoseNetwork, path: str | os.PathLike[str]) -> None:
     check(model.spec.joints is not None, "model.spec.joints", None, "the names of the joints")
     metadata = {_KEY: json.dumps({"model": model.spec.to_dict()})}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except safetensors.SafetensorError as error:
-            fail(str(path), error, "a disk that takes it")
+    write_safetensors(tensors, path, metadata)
 
 
 def describes_itself(path: str | os.PathLike[str]) -> bool:

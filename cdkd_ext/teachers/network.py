@@ -53,8 +53,6 @@ class OnnxNetwork:
         self._input = _image_input(file, description.input)
         self.description = _with_input(file, self._input, description)
         _check_values(file, self._input, description)
-        size = self._input.shape[0]
-        self._batch = size
 
     def __call__(self, crops: Tensor) -> Outputs:
         """Run the graph; see `CropNetwork`."""
@@ -62,24 +60,7 @@ class OnnxNetwork:
         if np.issubdtype(self._input.dtype, np.integer):
             images = images.round()
         images = np.ascontiguousarray(images.astype(self._input.dtype, copy=False))
-        count = len(images)
-        if not count:
-            # whose rows are dropped, and shapes kept
-            images = np.zeros((1, *images.shape[1:]), images.dtype)
-        batch = self._batch or len(images)
-        parts = [self._run(images[start : start + batch], batch) for start in range(0, len(images), batch)]
-        return {
-            name: torch.from_numpy(np.concatenate([part[name] for part in parts]))[:count]
-            for name, first in parts[0].items()
-            # a single number says nothing of each crop
-            if first.ndim > 0
-        }
-
-    def _run(self, images: np.ndarray[Any, Any], batch: int) -> dict[str, np.ndarray[Any, Any]]:
-        missing = batch - len(images) if self._batch else 0
-        if missing:
-            images = np.concatenate([images, np.repeat(images[-1:], missing, 0)])
-        return self._file({self._input.name: images})
+        return {name: torch.from_numpy(value) for name, value in self._file.for_each(images).items()}
 
 
 class CalledNetwork:

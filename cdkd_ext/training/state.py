@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cdkd_ext.checkpoints.native import read_spec
+from cdkd_ext.checkpoints.writing import write_torch
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec
@@ -26,12 +27,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     Raises:
         InputError: the folder cannot be written or is full.
     """
-    with replacing(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # what torch's writer makes of a full disk
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: expected a disk that takes it, got {reason}") from error
+    write_torch(state, path)
 
 
 def load_state(path: Path) -> dict[str, Any]:
