@@ -26,7 +26,8 @@ _TYPES = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
-_EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])", re.S)
+# protobuf: the text "location", then the length of another, seven bits a byte, the lowest first
+_EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x80-\xff]?[\x01-\x7f])", re.S)
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
@@ -155,13 +156,16 @@ def onnx_digest(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     content = path.read_bytes()
     digest = hashlib.sha256(content)
-    # protobuf: the text "location", then a text of at most 127 bytes
-    named = {content[at.end() : at.end() + at[1][0]] for at in _EXTERNAL.finditer(content)}
+    named = {content[at.end() : at.end() + _length(at[1])] for at in _EXTERNAL.finditer(content)}
     for name in sorted(named):
         other = path.parent / os.fsdecode(name) if b"\0" not in name else path
         if other != path and other.is_file():
             digest.update(other.read_bytes())
     return digest.hexdigest()
+
+
+def _length(coded: bytes) -> int:
+    return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(coded))
 
 
 def is_cpu(device: object) -> bool:

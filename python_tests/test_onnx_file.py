@@ -96,7 +96,8 @@ except ModuleNotFoundError as error:
     )
 
 
-def test_a_digest_is_of_all_the_weights(doubled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["split.onnx.data", "w" * 200])
+def test_a_digest_is_of_all_the_weights(doubled: Path, tmp_path: Path, name: str) -> None:
     content = doubled.read_bytes()
     assert onnx_digest(doubled) == hashlib.sha256(content).hexdigest()
     onnx = pytest.importorskip("onnx")
@@ -109,9 +110,9 @@ def test_a_digest_is_of_all_the_weights(doubled: Path, tmp_path: Path) -> None:
         x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 64]) for name in "xy")
         model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [x], [y], [weight]))
         path = tmp_path / "split.onnx"
-        onnx.save(model, path, save_as_external_data=True, location="split.onnx.data", size_threshold=0)
-        assert (tmp_path / "split.onnx.data").stat().st_size == 4 * 64 * 64
+        onnx.save(model, path, save_as_external_data=True, location=name, size_threshold=0)
+        assert (tmp_path / name).stat().st_size == 4 * 64 * 64
         digests.add((hashlib.sha256(path.read_bytes()).hexdigest(), onnx_digest(path)))
-        (tmp_path / "split.onnx.data").unlink()
+        (tmp_path / name).unlink()
     # one graph, two networks
     assert len({graph for graph, _ in digests}) == 1 and len(digests) == 2

@@ -134,9 +134,11 @@ class Detector:
         if height is not None and width is not None:
             return height, width
         written = _literal(self._file.metadata.get("imgsz"))
-        if isinstance(written, (list, tuple)) and len(written) == 2:
-            return int(written[0]), int(written[1])
-        return _DEFAULT_SIZE, _DEFAULT_SIZE
+        if not isinstance(written, (list, tuple)) or len(written) != 2:
+            return _DEFAULT_SIZE, _DEFAULT_SIZE
+        sides = all(isinstance(side, int) and side > 0 for side in written)
+        check(sides, f"{self._file.path}: imgsz", written, "a height and a width in its metadata")
+        return written[0], written[1]
 
     def _person_class(self) -> int:
         names = _literal(self._file.metadata.get("names"))
@@ -147,7 +149,8 @@ class Detector:
         if isinstance(names, dict):
             found = [number for number, name in names.items() if str(name).lower() == "person"]
             expected = "a class called person, or its number (person)"
-            check(len(found) == 1, f"{self._file.path}: names", names, expected)
+            numbered = len(found) == 1 and isinstance(found[0], int)
+            check(numbered, f"{self._file.path}: names", names, expected)
             return int(found[0])
         return 0 if self._outputs.batched else 1
 
@@ -198,5 +201,5 @@ def _literal(text: str | None) -> Any:
     """What ultralytics writes into the metadata as Python's literals; None where it is something else."""
     try:
         return None if text is None else ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None

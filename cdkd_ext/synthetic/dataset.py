@@ -8,13 +8,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from cdkd_ext.errors import check, check_type
+from cdkd_ext.errors import check, check_type, fail
 from cdkd_ext.files import new_folder, remove_leftovers
 from cdkd_ext.images import encode_image
 from cdkd_ext.joints import MPII_JOINTS
@@ -99,6 +100,13 @@ def _draw_all(images: Path, count: int, seed: int, size: int, workers: int) -> I
             futures = [pool.submit(_draw_chunk, images, chunk, seed, size) for chunk in chunks]
             for future in futures:
                 yield future.result()
+        except BrokenProcessPool:
+            # a process imports the script that started it, and would start it all again
+            fail(
+                "workers",
+                f"{workers} processes that ended before they had drawn",
+                'a script that begins its work under `if __name__ == "__main__":`, or 1',
+            )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -299,6 +301,18 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         draw_people(tmp_path / "set", 2)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from cdkd_ext.synthetic.dataset import draw_people\n"
+        f"draw_people({str(tmp_path / 'set')!r}, {dataset_module._CHUNK + 1}, workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    last = next(line for line in reversed(done.stderr.splitlines()) if "InputError" in line)
+    assert 'workers: expected a script that begins its work under `if __name__ == "__main__":`, or 1' in last
+    assert os.listdir(tmp_path) == ["script.py"]
 
 
 @pytest.mark.parametrize(
