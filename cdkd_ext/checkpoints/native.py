@@ -32,15 +32,20 @@ def save_model(model: PoseNetwork, path: str | os.PathLike[str]) -> None:
 
 
 def describes_itself(path: str | os.PathLike[str]) -> bool:
-    """Whether a file, or the best checkpoint of a run's folder, is one that `save_model` wrote."""
+    """Whether a file, or the best checkpoint of a run's folder, is one that `save_model` wrote.
+
+    A damaged .safetensors file counts as one: `read_spec` says what is wrong with it.
+    """
     path = Path(path)
     if path.is_dir():
         return True
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return _KEY in (file.metadata() or {})
-    except (OSError, safetensors.SafetensorError):
+    except OSError:
         return False
+    except safetensors.SafetensorError:
+        return path.suffix == ".safetensors"
 
 
 def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseNetwork:

@@ -119,6 +119,16 @@ def test_a_checkpoint_that_describes_itself_keeps_all_that_it_says(tmp_path):
         convert_checkpoint(str(tmp_path / "none.pth"), str(tmp_path / "x.safetensors"), joints="coco")
 
 
+@pytest.mark.parametrize("kept", [0, 100, -1000])
+def test_a_damaged_checkpoint_is_called_damaged(tmp_path, kept):
+    source = tmp_path / "whole.safetensors"
+    save_model(create_model(SMALL.spec(COCO_JOINTS)), source)
+    (tmp_path / "damaged.safetensors").write_bytes(source.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"weights: .*damaged\.safetensors is no complete safetensors file"):
+        convert_checkpoint(str(tmp_path / "damaged.safetensors"), str(tmp_path / "x.safetensors"))
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 @pytest.mark.parametrize("name", ["lowres_small", "hourglass_4_w32"])
 def test_mmpose_has_hrnet_and_resnet_alone(name, tmp_path):
     network = create_model(name, input_size=(64, 64), num_joints=17, joints=COCO_JOINTS, head="heatmap")
