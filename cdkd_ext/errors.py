@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import reprlib
 from collections.abc import Iterable
 from typing import NoReturn
@@ -62,4 +63,11 @@ def check_option(argument: str, value: object, options: Iterable[object]) -> Non
 def check_type(argument: str, value: object, types: type | tuple[type, ...], expected: str) -> None:
     """Raise TypeError unless `value` is an instance of `types`."""
     if not isinstance(value, types):
-        raise TypeError(f"{argument}: expected {expected}, got {type(value).__name__}")
+        raise TypeError(f"{argument}: expected {expected}, got {type_name(value)}")
+
+
+def type_name(value: object) -> str:
+    """What a value's type is called; with its module where that of Python has the same name, as numpy's bool."""
+    kind = type(value)
+    is_other = hasattr(builtins, kind.__name__) and kind.__module__ != "builtins"
+    return f"{kind.__module__}.{kind.__name__}" if is_other else kind.__name__

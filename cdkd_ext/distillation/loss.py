@@ -151,7 +151,9 @@ class DistillationLoss(nn.Module):
                 terms["beta"] = _value(self.beta, progress, total)
                 total = total + terms["beta"] * terms["cca"]
             if self.teaching is not None:
-                known = torch.where(labelled[:, None] > 0, annotated, 1)
+                # of a joint without a target the teacher knows nothing
+                used = self.label_loss.used(student, keypoints, annotated)
+                known = torch.where(labelled[:, None] > 0, used, 1)
                 taught = self.teaching(student, teacher, known)
                 terms |= taught
                 total = total + torch.stack([*taught.values()]).sum()

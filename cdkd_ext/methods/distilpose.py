@@ -6,7 +6,8 @@ TokenPose-B of the same resolution teaches the tokens, the scores and, against h
 and sigmas, both of these. Without a teacher nothing trains scores and sigmas: poses are fine, but their order by score is not.
 
 Differences from the published code: a drawn heatmap is compared with weights of its own person's joints (there every person's
-difference is multiplied by the weights of all others); the flip test swaps left and right in scores, too, and mirrors
+difference is multiplied by the weights of all others), and is drawn in the cells of this package's TokenPose-B, whose crops
+and maps have n - 1 cells from corner to corner; the flip test swaps left and right in scores, too, and mirrors
 pixels (x becomes W - 1 - x, not 1 - x of the width, which is half a pixel off).
 """
 
@@ -136,6 +137,10 @@ class DistilPoseLoss(LabelLoss):
         found = student.coordinates.to(targets.dtype) * factor
         return functional.smooth_l1_loss(found, targets * factor) * self.scale
 
+    def used(self, student: DistilPoseOutput, keypoints: Tensor, weights: Tensor) -> Tensor:
+        """See `LabelLoss.used`: joints outside the crop are not."""
+        return self.codec.targets(student, keypoints, weights)[1]
+
     def check_student(self, spec: MethodOptions) -> None:
         """See `LabelLoss.check_student`: the crops' sizes have to agree."""
         size, expected = self.codec.input_size, f"the student's {spec.input_size}"
@@ -218,6 +223,22 @@ class HeatmapTeaching(Teaching):
             "heatmap": self.heatmap_weight * drawn_distance(student, taught_maps, weights),
         }
 
+    def check_pair(self, student: MethodOptions, teacher: MethodOptions) -> None:
+        """See `Teaching.check_pair`: a DistilPose and a TokenPose-B whose tokens are of the same patches."""
+        heads, expected = (student.head, teacher.head), "a student 'distilpose' and a teacher 'tokenpose_b'"
+        check(
+            heads == ("distilpose", "tokenpose_b"),
+            "teaching",
+            "a HeatmapTeaching of {!r} and {!r}".format(*heads),
+            expected,
+        )
+        size, own = teacher.input_size, student.input_size
+        check(size == own, "teacher.input_size", size, f"the student's {own}, for tokens of the same patches")
+        stride, own_stride = teacher.own_stem_stride, student.own_stem_stride
+        check(stride == own_stride, "teacher.stem_stride", stride, f"{own_stride}, as the student's")
+        patch, own_patch = teacher.patch or _TEACHERS_SIDE, _side(student)
+        check(patch == own_patch, "teacher.patch", patch, f"{own_patch}, as the student's")
+
 
 def score_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor) -> Tensor:
     """Mean distance, times the weights, of the scores from the heatmaps at the cells nearest to the coordinates."""
@@ -235,11 +256,12 @@ def score_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor)
 def drawn_distance(student: DistilPoseOutput, heatmaps: Tensor, weights: Tensor) -> Tensor:
     """Mean squared difference, times the weights, of the heatmaps from Gaussians at the coordinates with the sigmas.
 
-    A Gaussian whose three-sigma box misses the map does not count.
+    A Gaussian whose three-sigma box misses the map does not count. Share c of an axis lies at cell c · (n - 1), as in the
+    teacher's own targets.
     """
     rows, columns = heatmaps.shape[2:]
-    size = pair(columns, rows, heatmaps)
-    middle, sigma = student.coordinates.to(heatmaps.dtype) * size, student.sigmas.to(heatmaps.dtype)
+    size, last = pair(columns, rows, heatmaps), pair(columns - 1, rows - 1, heatmaps)
+    middle, sigma = student.coordinates.to(heatmaps.dtype) * last, student.sigmas.to(heatmaps.dtype)
     low, high = (middle - 3 * sigma).detach(), (middle + 3 * sigma + 1).detach()
     used = weights * ((low < size) & (high >= 0)).all(-1)
     sides = []
@@ -295,14 +317,9 @@ class DistilPose(Method):
         """What a TokenPose-B of the same crops and patches teaches."""
         if teacher.head != "tokenpose_b":
             return None
-        size, expected = (
-            teacher.input_size,
-            f"the student's {spec.input_size}, for tokens of the same patches",
-        )
-        check(size == spec.input_size, "teacher.input_size", size, expected)
-        own, other = _side(spec), teacher.patch or _TEACHERS_SIDE
-        check(other == own, "teacher.patch", other, f"{own}, as the student's")
-        return HeatmapTeaching()
+        teaching = HeatmapTeaching()
+        teaching.check_pair(spec, teacher)
+        return teaching
 
     def codec(self, spec: CodecOptions, *, simcc_score: str = "min") -> DistilPoseCodec:
         """See `Method.codec`."""

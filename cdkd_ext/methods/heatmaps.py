@@ -99,7 +99,8 @@ def heatmap_targets(
         distance = torch.arange(size, dtype=center.dtype, device=center.device) - center[..., None]
         side = torch.exp(-(distance**2) / (2 * sigma**2))
         sides.append(torch.where(distance.abs() <= reach, side, 0) if quantized else side)
-    targets = sides[1][..., :, None] * sides[0][..., None, :] * used[..., None, None]
+    drawn = sides[1][..., :, None] * sides[0][..., None, :]
+    targets = torch.where(used[..., None, None], drawn, 0)
     return targets, weights * used
 
 

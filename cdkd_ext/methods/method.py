@@ -117,6 +117,10 @@ class LabelLoss(nn.Module, ABC):
             progress: share of the training done, in [0, 1]; for losses that change on the way.
         """
 
+    def used(self, student: Any, keypoints: Tensor, weights: Tensor) -> Tensor:
+        """The weights (B, J) of joints that have a target, 0 of others; see `forward` for the arguments."""
+        return weights
+
     def check_student(self, spec: MethodOptions) -> None:  # most losses fit every size
         """Fail unless the loss is one for the sizes of a described network.
 
@@ -136,6 +140,15 @@ class Teaching(nn.Module, ABC):
             student: the network's output.
             teacher: a `distillation.TeacherOutput`; gets no gradient.
             weights: (B, J) factors, 0 for joints that the teacher does not teach.
+        """
+
+    def check_pair(
+        self, student: MethodOptions, teacher: MethodOptions
+    ) -> None:  # most need no more than their shapes
+        """Fail unless it is for a student and a teacher of these descriptions.
+
+        Raises:
+            InputError: names what differs.
         """
 
 

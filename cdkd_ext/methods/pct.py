@@ -558,6 +558,7 @@ class PCT(Method):
             if not trained:
                 frozen.append(name)
         network.frozen_parts = tuple(frozen)
+        network.train(network.training)  # which leaves the frozen parts out
         return loss
 
 

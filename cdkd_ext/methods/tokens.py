@@ -174,7 +174,8 @@ def patches(feature: Tensor, patch: tuple[int, int]) -> Tensor:
     batch, channels, height, width = feature.shape
     rows, columns = patch
     cut = feature.reshape(batch, channels, height // rows, rows, width // columns, columns)
-    return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, rows * columns * channels)
+    count = (height // rows) * (width // columns)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, count, rows * columns * channels)
 
 
 def sine_positions(rows: int, columns: int, width: int) -> Tensor:

@@ -84,8 +84,10 @@ def extract_branch(network: PoseNetwork, branch: int) -> PoseNetwork:
     name = network.name.replace("okdhp", "hourglass")
     plain = HourglassNetwork(LAYOUTS[name], replace(network.spec, name=name))
     weights = network.state_dict()
+    like = next(network.parameters())
+    plain.to(like.device, like.dtype)
     plain.load_state_dict({name: weights[_name_in_branch(name, branch)] for name in plain.state_dict()})
-    return plain.to(next(network.parameters()).device).train(network.training)
+    return plain.train(network.training)
 
 
 def _name_in_branch(name: str, branch: int) -> str:

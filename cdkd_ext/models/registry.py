@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from cdkd_ext.errors import InputError, check, check_option
@@ -135,7 +136,7 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
             (SimpleBaselines); ``resnet*_upsample_free`` has none, for SimCC and RLE.
         options: beside a name, the fields of `ModelSpec`: `input_size` and `num_joints`, and where they differ from
             its defaults `head`, `split_ratio`, `channels_per_joint`, `decoding`, `color_order`, `stem_stride`,
-            `depth`, `heads`, `patch`, `padding`, `resample` and `joints`.
+            `depth`, `heads`, `patch`, `offset_scale`, `padding`, `resample` and `joints`.
 
     Returns:
         A module with the attributes `spec`, `feature_size` and the description's fields, whose forward takes RGB
@@ -155,6 +156,12 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
         check(not options, "options", ", ".join(options), "none beside a ModelSpec")
         spec = model
     else:
+        check_option("name", model, list_models())
+        known = [field.name for field in fields(ModelSpec)]
+        for option in options:
+            check_option("options", option, known)
+        for option in ("input_size", "num_joints"):
+            check(option in options, option, "nothing", "what a name does not say")
         spec = ModelSpec(name=model, **options)
     check_option("name", spec.name, list_models())
     network, layout = _NETWORKS[spec.name]

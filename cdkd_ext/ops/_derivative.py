@@ -45,8 +45,13 @@ class Derivative:
         raise NotImplementedError
 
     @staticmethod
+    def check(*args: Any) -> None:
+        """Refuse what the op refuses, where neither its kernel nor its fake sees the arguments."""
+        raise NotImplementedError
+
+    @staticmethod
     def reference(*args: Any) -> Any:
-        """Compute the op's results in plain PyTorch."""
+        """Compute the op's results in plain PyTorch, from arguments that were checked."""
         raise NotImplementedError
 
     @staticmethod
@@ -82,6 +87,7 @@ def differentiable(derivative: type[Derivative]) -> Callable[..., Any]:
 
     def compiled(*args: Any) -> Any:
         if _fast_path.is_transformed(*args):  # compilers cannot see through a Function with a rule for each
+            derivative.check(*args)
             return derivative.reference(*args)
         # an exported graph shows one op; it is trained less often than read
         needs = [isinstance(x, Tensor) and x.requires_grad for x in args]
@@ -125,7 +131,7 @@ def first_order(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any) -> Any:
         # without a graph, which `create_graph=True` asks for, there is nothing to differentiate
-        if _fast_path.is_plain() and not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and (_fast_path.is_plain() or torch.compiler.is_compiling()):
             return function(*args)
         return FirstOrder.apply(*args)
 

@@ -11,9 +11,10 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
-from cdkd_ext.errors import InputError
+from cdkd_ext.errors import InputError, type_name
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -41,8 +42,10 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return op(*args, **options)
         except (AttributeError, RuntimeError, TypeError, InputError) as error:
-            mistake = _misfit(op, args, options) or _translated(error)
-            if mistake is None:
+            if torch.compiler.is_compiling():  # a tracer cannot look at signatures
+                raise
+            mistake = _translated(error) or _misfit(op, args, options)
+            if mistake is None or mistake is error:
                 raise
             raise mistake from None
 
@@ -53,9 +56,12 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def _translated(error: Exception) -> Exception | None:
+    """A mistake that a check has named; None if it is of other words."""
     message = str(error).split("\n", 1)[0]
-    if isinstance(error, (TypeError, InputError)) or not _MESSAGE.match(message):
+    if not _MESSAGE.match(message) or message.endswith(" a tensor, got None"):  # types are for `_misfit`
         return None
+    if isinstance(error, (TypeError, InputError)):
+        return error
     return TypeError(message) if ": expected dtype " in message else InputError(message)
 
 
@@ -68,7 +74,7 @@ def _misfit(op: Callable[..., Any], args: tuple[Any, ...], options: dict[str, An
     hints = typing.get_type_hints(op)
     for name, value in given.items():
         for argument, part, expected in _parts(name, value, hints[name]):
-            return TypeError(f"{argument}: expected {expected}, got {type(part).__name__}")
+            return TypeError(f"{argument}: expected {expected}, got {_kind(part)}")
     return None
 
 
@@ -89,7 +95,19 @@ def _elements(name: str, values: Sequence[Any], hint: Any) -> Iterator[tuple[str
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    return not typing.get_origin(hint) and isinstance(value, numbers.Real if hint is float else hint)
+    if typing.get_origin(hint) or not isinstance(value, numbers.Real if hint is float else hint):
+        return False
+    return not isinstance(value, Tensor) or _is_dense(value)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_nested
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor) and not _is_dense(value):
+        return "one of another layout"
+    return type_name(value)
 
 
 def _words(hint: Any) -> str:

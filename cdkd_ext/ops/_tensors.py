@@ -41,6 +41,11 @@ def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == dtype or tensor.dtype not in _TYPES else tensor.to(dtype)
 
 
+def detached(tensor: Tensor) -> Tensor:
+    """A tensor without its graph: the loss of what alone would need a gradient must not seem to have one."""
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
 def as_scalar(argument: str, value: float | Tensor, like: Tensor) -> Tensor:
     """Turn a positive finite number into a float64 tensor on the device of `like`; a tensor stays what it is."""
     if isinstance(value, Tensor):
@@ -50,10 +55,13 @@ def as_scalar(argument: str, value: float | Tensor, like: Tensor) -> Tensor:
     if constant is None:
         check_positive(argument, value)
         with torch.inference_mode(False):
-            constant = torch.full((), value, dtype=torch.float64, device=like.device)
+            number = value if isinstance(value, float) else float(value)  # also what torch does not take
+            constant = torch.full((), number, dtype=torch.float64, device=like.device)
         # modes of torch may have made something else of it, and a CUDA graph that is captured owns what it allocates
         captured = like.is_cuda and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
         if kept and not captured and type(constant) is Tensor and len(_constants) < 64:
+            if like.is_cuda:  # other streams read it without waiting for this one
+                torch.cuda.current_stream(like.device).synchronize()
             _constants[value, like.device] = constant
     return constant
 

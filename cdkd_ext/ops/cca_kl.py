@@ -21,6 +21,7 @@ from cdkd_ext.ops._tensors import (
     check_device,
     check_dtype,
     check_tensor,
+    detached,
     fail_shape,
 )
 from cdkd_ext.ops._vmap import as_rows, one_by_one, register_vmap
@@ -47,7 +48,8 @@ def cca_kl(
     Args:
         student_logits: (…, N_s), float32, float64, bfloat16 or float16.
         teacher_logits: (…, N_t) with the same leading sizes; may be of another floating type. Gets no gradient.
-        tau: temperature, positive: a number or a tensor of one element, which then gets a gradient.
+        tau: temperature, positive: a number or a tensor of one element, which then gets a gradient. `torch.compile` compiles
+            anew for another number, and for a tensor's other value does not.
         phase: "paper" is an offset of 0 (Eq. 6); "centered" one of (m - 1) / 2, negative where m < 1, so that a
             class's bins are centred on the class's own coordinate.
         offset: how far the intervals are moved down, in teacher bins: any finite number, instead of `phase`.
@@ -62,10 +64,13 @@ def cca_kl(
         excludes (-inf) what the teacher does not; NaN where a row holds a NaN, a negative probability or no positive
         one.
 
+        In float32 the factor τ² magnifies what the divergence rounds to: a temperature of 100 costs three digits, and one of
+        thousands all of them, where float64 logits have enough.
+
     Raises:
         TypeError: something is no tensor, or not of a floating type.
-        ValueError: shapes that do not fit, tau <= 0, an unknown phase, an offset that is not finite or given beside
-            the phase "centered", tensors on different devices.
+        ValueError: shapes that do not fit, tau <= 0 (NaN instead, where a tensor's value is traced or on a GPU), an unknown
+            phase, an offset that is not finite or given beside the phase "centered", tensors on different devices.
 
     Example:
         >>> student = torch.randn(2, 17, 48, requires_grad=True)
@@ -81,7 +86,8 @@ def cca_kl(
         # torch takes None for a bool
         check_type("probabilities", probabilities, bool, "a bool")
     scalar = as_scalar("tau", tau, student_logits)
-    return _call(student_logits, teacher_logits, scalar, weights, phase, offset, probabilities)
+    fixed = None if weights is None else detached(weights)
+    return _call(student_logits, detached(teacher_logits), scalar, fixed, phase, offset, probabilities)
 
 
 _op = torch.ops.cdkd.cca_kl.default
@@ -116,6 +122,10 @@ class _CcaKl(Derivative):
         return _gradients(*args, needs[2])
 
     @staticmethod
+    def check(*args: Any) -> None:
+        _check(*args[:-1])
+
+    @staticmethod
     def reference(
         student_logits: Tensor,
         teacher_logits: Tensor,
@@ -128,7 +138,7 @@ class _CcaKl(Derivative):
         return reference.cca_kl(
             student_logits,
             teacher_logits,
-            tau,
+            torch.where((tau > 0) & (tau < math.inf), tau, math.nan),  # a traced value cannot be refused
             phase=phase,
             offset=offset,
             weights=weights,
@@ -183,9 +193,7 @@ def _fake(
     offset: float | None = None,
     probabilities: bool = False,
 ) -> Tensor:
-    _check(student_logits, teacher_logits, tau, phase, offset)
-    if weights is not None:
-        check_tensor("weights", weights, student_logits.shape[:-1], like=student_logits)
+    _check(student_logits, teacher_logits, tau, weights, phase, offset)
     return student_logits.new_empty(
         student_logits.shape[:-1], dtype=accumulator_type(student_logits, teacher_logits)
     )
@@ -205,7 +213,12 @@ def _fake_backward(gradient: Tensor, student_gradient: Tensor, tau_gradient: Ten
 
 
 def _check(
-    student_logits: Tensor, teacher_logits: Tensor, tau: Tensor, phase: str, offset: float | None
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tau: Tensor,
+    weights: Tensor | None,
+    phase: str,
+    offset: float | None,
 ) -> None:
     check_bins("student_logits", student_logits)
     check_device("teacher_logits", teacher_logits, student_logits)
@@ -220,6 +233,8 @@ def _check(
     if offset is not None:
         check(-math.inf < offset < math.inf, "offset", offset, "a finite number of teacher bins")
         check(phase == "paper", "offset", offset, "None with phase 'centered'")
+    if weights is not None:
+        check_tensor("weights", weights, student_logits.shape[:-1], like=student_logits)
 
 
 def _map_rows(op: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def projector_cosine(
         select: (B, K, C), the weight of each projector, as `sau_select` gives it.
         teacher: (B, C, T), the teacher's feature over its T positions. Gets no gradient.
         activation: "relu" or "none".
-        eps: lower bound of each of the two norms.
+        eps: lower bound of each of the two norms, finite.
         recompute: keep only small sums for the backward pass, which then projects again, a quarter of the
             batch at a time. Otherwise B·C·T floats and the signs of the projections in bits are kept.
 
@@ -52,7 +53,7 @@ def projector_cosine(
     Raises:
         TypeError: something is no tensor, or not of a floating type.
         ValueError: shapes that do not fit, an empty axis other than the batch, an unknown activation, a
-            negative eps, tensors on different devices.
+            negative or infinite eps, tensors on different devices.
 
     Example:
         >>> feature = torch.randn(2, 17, 64, requires_grad=True)  # 8 x 8 positions
@@ -96,6 +97,10 @@ class _ProjectorCosine(Derivative):
     def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
         *others, recompute = args
         return _forward(*others, not recompute and any(needs[:3]))
+
+    @staticmethod
+    def check(*args: Any) -> None:
+        _check(*args[:-1])
 
     @staticmethod
     def reference(*args: Any) -> Tensor:
@@ -225,7 +230,7 @@ def _check(
     check_tensor("select", select, (B, K, C), like=feature, dtype=wide)
     check_tensor("teacher", teacher, (B, C, T), like=feature, dtype=feature.dtype)
     check_option("activation", activation, ("relu", "none"))
-    check(eps >= 0, "eps", eps, "a number that is not negative")
+    check(0 <= eps < math.inf, "eps", eps, "a finite number that is not negative")
 
 
 no_derivative("projector_cosine_backward")

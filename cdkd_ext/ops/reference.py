@@ -1,8 +1,8 @@
 """The five ops in plain PyTorch, written to be read beside the equations: the oracle of the tests.
 
-Every function has the signature of its compiled twin and is differentiated by autograd. Letters: B samples,
-J joints, N bins (N_s of the student, N_t of the teacher), C channels, S and T positions, K projectors,
-M branches.
+Every function has the arguments of its compiled twin, but for `recompute`, and is differentiated by autograd.
+Letters: B samples, J joints, N bins (N_s of the student, N_t of the teacher), C channels, S and T positions, K
+projectors, M branches.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def cca_kl(
         tau = torch.tensor(tau, dtype=torch.float64, device=student_logits.device)
     tau = tau.reshape(())
     merge = merge_matrix(teacher.shape[-1], student.shape[-1], phase, offset).to(student.device)  # (N_t, N_s)
-    log_student = torch.log_softmax(student / tau, -1)  # (…, N_s)
-    powers = _powers(teacher, tau) if probabilities else torch.softmax(teacher / tau, -1)  # (…, N_t)
+    log_student = torch.log_softmax(_tempered(student, tau), -1)  # (…, N_s)
+    powers = (
+        _powers(teacher, tau) if probabilities else torch.softmax(_tempered(teacher, tau), -1)
+    )  # (…, N_t)
     merged = powers @ merge.to(powers.dtype)  # (…, N_s)
     loss = tau.to(merged.dtype) ** 2 * _relative_entropy(merged, log_student)
     return loss if weights is None else loss * weights.detach().to(loss.dtype)
@@ -224,6 +226,12 @@ def simcc_kl(
 def _wide(x: Tensor) -> Tensor:
     """Float32, or float64 as it is."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def _tempered(logits: Tensor, tau: Tensor) -> Tensor:
+    """Logits / τ; the slope of -∞ / τ is 0."""
+    excluded = logits == -math.inf
+    return torch.where(excluded, -math.inf, torch.where(excluded, 0, logits) / tau)
 
 
 def _powers(p: Tensor, tau: Tensor) -> Tensor:

@@ -13,7 +13,14 @@ from cdkd_ext.ops import _fast_path, reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative, tangent_of
 from cdkd_ext.ops._library import register_fake
 from cdkd_ext.ops._mistakes import named
-from cdkd_ext.ops._tensors import accumulator_type, check_tensor, common_type, converted, fail_shape
+from cdkd_ext.ops._tensors import (
+    accumulator_type,
+    check_positive,
+    check_tensor,
+    common_type,
+    converted,
+    fail_shape,
+)
 from cdkd_ext.ops._vmap import one_by_one, refuse_batched_gradients, register_vmap
 
 
@@ -54,7 +61,7 @@ def sau_select(
         select_bias: (K, C).
         training: normalise with the batch's statistics and update the running ones, as BatchNorm does.
         momentum: the batch's share in the new running statistics, in [0, 1].
-        eps: added to the variance, positive.
+        eps: added to the variance, positive and finite.
 
     Returns:
         (B, K, C), Σ_k = 1: float32, or float64 if any input is. A NaN in one sample makes that sample's
@@ -112,6 +119,11 @@ class _SauSelect(Derivative):
     def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
         feature, *conv_weights = args[:-10]
         return _forward(feature, conv_weights, *args[-10:])
+
+    @staticmethod
+    def check(*args: Any) -> None:
+        feature, *conv_weights = args[:-10]
+        _check(feature, conv_weights, *args[-10:])
 
     @staticmethod
     def reference(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -338,7 +350,7 @@ def _check(
     if K == 0:
         fail_shape("select_weight", select_weight, ("K", C, d), " with no empty axis")
     check_tensor("select_bias", select_bias, (K, C), like=feature, dtype=wide)
-    check(eps > 0, "eps", eps, "a positive number")
+    check_positive("eps", eps)
     check_tensor("running_mean", running_mean, (M, C), like=feature, dtype=wide)
     check_tensor("running_var", running_var, (M, C), like=feature, dtype=wide)
 

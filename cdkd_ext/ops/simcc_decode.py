@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -44,8 +45,8 @@ def simcc_decode(
 
     Returns:
         Keypoints (B, J, 2) as (x, y) in pixels of the crop, or of the image with `to_image`, and scores (B,
-        J) in [0, 1]: float32, or float64 if the logits are. Ties go to the lowest bin. A NaN in either axis
-        makes a joint's keypoint and score NaN. Neither has a derivative.
+        J) in [0, 1]: float32, or float64 if the logits are. Ties go to the lowest bin. A NaN or an infinity in either
+        axis, or nothing but -inf, makes a joint's keypoint and score NaN. Neither has a derivative.
 
     Raises:
         TypeError: something is no tensor or not of a fitting type.
@@ -65,6 +66,8 @@ def simcc_decode(
         )
     if compiling or _fast_path.is_plain():
         return _op(logits_x, logits_y, split_ratio, flipped=flipped, to_image=to_image, score=score)
+    if flipped is not None:
+        _check_flipped(flipped)
     return _NoDerivative.apply(logits_x, logits_y, split_ratio, to_image, score, *(flipped or ()))
 
 
@@ -137,12 +140,16 @@ def _check(
     check_positive("split_ratio", split_ratio)
     check_option("score", score, ("min", "max", "mean"))
     if flipped is not None:
-        check(len(flipped) == 3, "flipped", f"{len(flipped)} values", "(logits_x, logits_y, permutation)")
+        _check_flipped(flipped)
         check_tensor("flipped[0]", flipped[0], logits_x.shape, like=logits_x)
         check_tensor("flipped[1]", flipped[1], logits_y.shape, like=logits_x)
         check_tensor("flipped[2]", flipped[2], (J,), like=logits_x, dtype=torch.int64)
     if to_image is not None:
         check_tensor("to_image", to_image, (B, 2, 3), like=logits_x)
+
+
+def _check_flipped(flipped: Sequence[Tensor]) -> None:
+    check(len(flipped) == 3, "flipped", f"{len(flipped)} values", "(logits_x, logits_y, permutation)")
 
 
 no_derivative("simcc_decode")

@@ -13,7 +13,7 @@ from cdkd_ext.ops import reference
 from cdkd_ext.ops._derivative import Derivative, differentiable, first_order, no_derivative
 from cdkd_ext.ops._library import register_fake
 from cdkd_ext.ops._mistakes import named
-from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_positive, check_tensor
+from cdkd_ext.ops._tensors import accumulator_type, check_bins, check_positive, check_tensor, detached
 from cdkd_ext.ops._vmap import as_rows, register_vmap
 
 
@@ -35,7 +35,7 @@ def simcc_kl(
     Returns:
         The loss of each row, (…,): float32, or float64 if the logits are. A row whose rounded target lies
         outside [0, N) has loss 0 and no gradient, whatever its logits hold; else a NaN in a row or in its
-        target makes its loss and gradient NaN.
+        target makes its loss and gradient NaN. Infinite where the logits exclude (-inf) what the target does not.
 
     Raises:
         TypeError: something is no tensor, or not of a floating type.
@@ -49,7 +49,7 @@ def simcc_kl(
         torch.Size([2, 17])
         >>> loss.mean().backward()
     """
-    return _call(logits, target, label_smoothing, sigma)
+    return _call(logits, detached(target), label_smoothing, sigma)
 
 
 _op = torch.ops.cdkd.simcc_kl.default
@@ -68,6 +68,10 @@ class _SimccKl(Derivative):
     @staticmethod
     def forward(needs: Sequence[bool], *args: Any) -> tuple[Tensor, ...]:
         return _gradients(*args)
+
+    @staticmethod
+    def check(*args: Any) -> None:
+        _check(*args)
 
     @staticmethod
     def reference(logits: Tensor, target: Tensor, label_smoothing: float, sigma: float | None) -> Tensor:

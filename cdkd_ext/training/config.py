@@ -525,7 +525,7 @@ class DistillationConfig(TrainingConfig):
 
     def uses_features(self) -> bool:
         """Whether the student learns from the teacher's feature maps."""
-        return self.sape.used(beside=self._has_others())
+        return self.teaching.enabled or self.sape.used(beside=self._has_others())
 
     def uses_tokens(self) -> bool:
         """Whether the student learns from the tokens of the teacher's transformer."""

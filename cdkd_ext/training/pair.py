@@ -143,6 +143,19 @@ def cca_between(student: DescribedNetwork, teacher: object, phase: str = "paper"
     return CCA(offset=spec.offset(student.spec.num_bins))
 
 
+def check_teaching(student: DescribedNetwork, teacher: object, teaching: Teaching) -> None:
+    """Check that two networks can be student and teacher of a method's own distillation.
+
+    Raises:
+        TypeError: it is none.
+        InputError: it is one of other networks.
+    """
+    check_type("teaching", teaching, Teaching, "a Teaching, None or 'auto'")
+    spec = getattr(teacher, "spec", None)
+    if isinstance(spec, ModelSpec):
+        teaching.check_pair(student.spec, spec)
+
+
 def teaching_between(student: DescribedNetwork, teacher: object) -> Teaching | None:
     """The own distillation of the student's method from the teacher's, if there is one.
 

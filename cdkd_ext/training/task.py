@@ -31,6 +31,7 @@ from cdkd_ext.training.pair import (
     check_label_loss,
     check_pair,
     check_sape,
+    check_teaching,
     sape_between,
     spec_of,
     teaching_between,
@@ -109,6 +110,14 @@ class DistillationTask(nn.Module):
     ) -> None:
         super().__init__()
         check_type("student", student, PoseNetwork, "a PoseNetwork")
+        check(teacher is not student, "teacher", "the student itself", "another network, such as a copy")
+        trained = any(value.requires_grad for value in student.parameters())
+        check(
+            trained,
+            "student",
+            "a network whose parameters are all frozen",
+            "one to train, and not the teacher's",
+        )
         described = spec_of(teacher)
         if described is not None:
             check_pair(student, described)
@@ -121,6 +130,8 @@ class DistillationTask(nn.Module):
             check_type("cca", cca, CCA, "a CCA, None or 'auto'")
             check_cca(student, described)
         teaching = teaching_between(student, teacher) if teaching == "auto" else teaching
+        if teaching is not None:
+            check_teaching(student, teacher, teaching)
         if sape == "auto":
             sape = _default_sape(student, described) if cca is None and teaching is None else None
         if sape is not None:
@@ -164,8 +175,8 @@ class DistillationTask(nn.Module):
             keypoints: (B, J, 2) x and y in pixels of the student's crops; anything where not annotated.
             annotated: (B, J), 1 for annotated joints and 0 for others.
             labelled: (B,), 0 for samples that train through the distillation terms alone; None for all labelled.
-            progress: share of the training done, in [0, 1]; matters to what is learnt against the loss, and to PCT, whose
-                classifier begins at one half.
+            progress: share of the training done, in [0, 1]; matters to what is learnt against the loss, to PCT, whose
+                classifier begins at one half, and to OKDHP, whose distillation rises with it.
             teacher_output: the teacher's output for the crops, where it was computed before.
 
         Raises:

@@ -79,6 +79,13 @@ def test_golden_target() -> None:
     assert (centred > 0).sum() > (targets > 0).sum()
 
 
+@pytest.mark.parametrize("quantized", [True, False])
+def test_a_place_that_is_no_number_is_no_target(quantized: bool) -> None:
+    keypoints = torch.tensor([[[math.nan, 6.0], [9.0, 6.0]]])
+    targets, used = heatmap_targets(keypoints, torch.ones(1, 2), (64, 64), (16, 16), 1.0, quantized=quantized)
+    assert used.tolist() == [[0, 1]] and (targets[0, 0] == 0).all() and targets[0, 1].max() > 0.8
+
+
 def test_the_nearest_cell_is_found_by_truncation() -> None:
     """int(x / stride + 0.5): halves go up, and a joint up to a cell and a half left of the map still to cell 0."""
     keypoints = torch.tensor([[[2.0, 10.0], [-5.0, 6.0]]], dtype=torch.float64)

@@ -256,14 +256,18 @@ def test_other_networks_of_its_makers(write_detector) -> None:
 )
 def test_metadata_of_another_kind(write_detector, metadata, message: str) -> None:
     rows = scored_rows(CELLS).T[None].copy()
-    path = write_detector({"output0": rows}, (1, 3, "h" if "imgsz" in metadata else 64, 64), metadata=metadata)
+    path = write_detector(
+        {"output0": rows}, (1, 3, "h" if "imgsz" in metadata else 64, 64), metadata=metadata
+    )
     with pytest.raises(InputError, match=message):
         Detector(path)
 
 
 def test_metadata_that_are_no_literals_say_nothing(write_detector) -> None:
     metadata = {"names": "{[]: 'person'}", "imgsz": "[64,"}
-    path = write_detector({"output0": np.zeros((1, 84, 8400), np.float32)}, (1, 3, "h", "w"), metadata=metadata)
+    path = write_detector(
+        {"output0": np.zeros((1, 84, 8400), np.float32)}, (1, 3, "h", "w"), metadata=metadata
+    )
     assert (Detector(path).size, Detector(path).person) == ((640, 640), 0)
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from cdkd_ext.checkpoints import export_checkpoint, load_checkpoint
+from cdkd_ext.data import CropRegion, crop_matrix, transform_points
 from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.errors import InputError
 from cdkd_ext.inference import predict_crops
@@ -23,6 +25,7 @@ from cdkd_ext.methods.distilpose import (
     drawn_distance,
     score_distance,
 )
+from cdkd_ext.methods.tokenpose import TokenPoseCodec, TokenPoseOutput
 from cdkd_ext.models import count_parameters, create_model, paper_gflops
 from cdkd_ext.teachers import FrozenTeacher
 from cdkd_ext.training import DistillationTask
@@ -132,7 +135,7 @@ def test_the_drawn_heatmaps_against_plain_loops() -> None:
     total = 0.0
     for b in range(2):
         for j in range(3):
-            mx, my = float(output.coordinates[b, j, 0]) * 16, float(output.coordinates[b, j, 1]) * 8
+            mx, my = float(output.coordinates[b, j, 0]) * 15, float(output.coordinates[b, j, 1]) * 7
             sx, sy = output.sigmas[b, j].tolist()
             if mx - 3 * sx >= 16 or my - 3 * sy >= 8 or mx + 3 * sx + 1 < 0 or my + 3 * sy + 1 < 0:
                 assert (b, j) == (0, 2)
@@ -143,6 +146,44 @@ def test_the_drawn_heatmaps_against_plain_loops() -> None:
                     off = float(weights[b, j]) * (math.exp(-0.5 * power) - float(maps[b, j, y, x]))
                     total += off**2
     assert float(drawn_distance(output, maps, weights)) == pytest.approx(total / (6 * 128), rel=1e-12)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_teacher_that_is_right_teaches_what_the_labels_do(side: int) -> None:
+    """A joint's place in the student's crop and its cell in the map of the teacher, whose crops are unbiased, are one."""
+    region = CropRegion((50.0, 40.0), (60.0, 60.0), rotation=20.0)
+    joints = np.random.default_rng(0).uniform((35, 25), (65, 55), (5, 2))
+    pixels = {
+        unbiased: torch.from_numpy(
+            transform_points(joints, crop_matrix(region, (side, side), unbiased=unbiased))
+        )[None]
+        for unbiased in (False, True)
+    }
+    seen = TokenPoseOutput(torch.zeros(1, 5, side // 4, side // 4, dtype=torch.float64))
+    maps, taught = TokenPoseCodec((side, side), sigma=1.0).targets(seen, pixels[True], torch.ones(1, 5))
+    coordinates, _ = DistilPoseCodec((side, side)).targets(None, pixels[False], torch.ones(1, 5))
+    coordinates.requires_grad_()
+    output = DistilPoseOutput(coordinates, torch.zeros(1, 5), torch.ones(1, 5, 2, dtype=torch.float64))
+    distance = drawn_distance(output, maps, taught)
+    assert float(distance.detach()) < 1e-12
+    assert torch.autograd.grad(distance, coordinates)[0].abs().max() < 1e-6
+
+
+def test_nothing_is_taught_about_joints_outside_the_crop() -> None:
+    task = DistillationTask(small(), tokenpose()).eval()
+    images = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8)
+    inside = torch.rand(1, 3, 2, generator=torch.Generator().manual_seed(0)) * 31
+    outside = inside.clone()
+    outside[0, 1] = torch.tensor([70.0, 3.0])
+    annotated, without = torch.ones(1, 3), torch.tensor([[1.0, 0.0, 1.0]])
+    with torch.no_grad():
+        found, expected = (
+            task(images, images, keypoints, weights)
+            for keypoints, weights in ((outside, annotated), (inside, without))
+        )
+        taught = task(images, images, outside, annotated, labelled=torch.zeros(1))
+    for term in ("score", "heatmap"):
+        assert torch.equal(found[term], expected[term]) and not torch.equal(taught[term], found[term])
 
 
 def test_what_a_teacher_teaches_is_weighted() -> None:
@@ -229,12 +270,22 @@ def test_which_teachers_do_not_fit() -> None:
         DistillationTask(small(), tokenpose(patch=4))
     with pytest.raises(InputError, match=r"teacher\.input_size: expected the student's \(32, 64\)"):
         DistillationTask(small(), tokenpose(input_size=(64, 128)))
+    with pytest.raises(InputError, match=r"teacher\.stem_stride: expected 4, as the student's, got 2"):
+        DistillationTask(small(), tokenpose(stem_stride=2))
+    simcc = create_model("hrnet_w8_small", input_size=SIZE, num_joints=3)
+    with pytest.raises(
+        InputError, match="teaching: expected a student 'distilpose' and a teacher 'tokenpose_b'"
+    ):
+        DistillationTask(simcc, tokenpose(), cca=None, teaching=HeatmapTeaching())
+    with pytest.raises(TypeError, match="teaching: expected a Teaching, None or 'auto', got str"):
+        DistillationTask(small(), tokenpose(), teaching="yes")  # type: ignore[arg-type]
     heatmaps = create_model("hrnet_w8_small", input_size=SIZE, num_joints=3, head="heatmap")
     with pytest.raises(InputError, match="teacher: expected a term that the student learns by"):
         DistillationTask(small(), heatmaps)
     config = DistillationConfig(sape=SAPEConfig(enabled=False), cca=CCAConfig(enabled=False))
     config.teaching.enabled = True
     assert isinstance(config.terms(small(), FrozenTeacher(tokenpose()))["teaching"], HeatmapTeaching)
+    assert config.uses_features()
     with pytest.raises(InputError, match=r"teaching\.enabled: expected false, or distilpose"):
         config.terms(small(), FrozenTeacher(heatmaps))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,12 @@ def test_a_branch_is_a_plain_network(network: PoseNetwork) -> None:
         plain = extract_branch(network, branch)
         assert plain.name == "hourglass_4_w32" and not plain.training
         torch.testing.assert_close(plain(images).maps, maps[[0, 1, 2 + 2 * branch, 3 + 2 * branch]])
+
+
+def test_a_branch_has_the_type_of_its_network(network: PoseNetwork) -> None:
+    plain = extract_branch(copy.deepcopy(network).double(), 1)
+    assert {value.dtype for value in plain.parameters()} == {torch.float64}
+    assert torch.equal(plain.conv1.weight, network.conv1.weight.double())
 
 
 def test_no_such_branch(network: PoseNetwork) -> None:

@@ -303,13 +303,16 @@ def test_what_a_stage_trains(small: Callable[..., PoseNetwork], stage: str) -> N
         assert ("cls_pred_layer" in trained) is (stage != "tokenizer")
 
 
+@pytest.mark.parametrize("begun", ["by train()", "at once"])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_frozen_backbone_keeps_its_statistics(frozen: bool) -> None:
+def test_a_frozen_backbone_keeps_its_statistics(frozen: bool, begun: str) -> None:
     network = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=5, head="pct")
     label_loss = network.spec.method.label_loss(
         network, LabelLossOptions(stage="tokenizer", frozen_backbone=frozen)
     )
-    task = DistillationTask(network, label_loss=label_loss).train()
+    task = DistillationTask(network, label_loss=label_loss)
+    if begun == "by train()":
+        task.train()
     before = {name: value.clone() for name, value in network.named_buffers()}
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     task(images, None, torch.rand(4, 5, 2) * 31, torch.ones(4, 5))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from cdkd_ext.codecs import codec_for
 from cdkd_ext.errors import InputError
 from cdkd_ext.models import create_model, list_models
 
@@ -41,9 +42,15 @@ def test_bins_are_truncated() -> None:
     assert output.logits_y.shape[-1] == 32
 
 
-def test_empty_batch() -> None:
-    model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=2).eval()
-    assert model(torch.zeros(0, 3, 32, 32)).logits_x.shape == (0, 2, 96)
+@pytest.mark.parametrize(
+    "head", ["simcc", "heatmap", "cal", "rle", "tokenpose_b", "tokenpose_l", "distilpose", "prtr", "pct"]
+)
+def test_empty_batch(head: str) -> None:
+    model = create_model("hrnet_w8_small", input_size=(32, 32), num_joints=2, head=head).eval()
+    with torch.no_grad():
+        output = model(torch.zeros(0, 3, 32, 32))
+    keypoints, scores = codec_for(model.spec).decode(output)
+    assert keypoints.shape == (0, 2, 2) and scores.shape == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +85,15 @@ def test_empty_batch() -> None:
         ({"channels_per_joint": 0}, "channels_per_joint: expected a positive integer, got 0"),
         ({"head": "heatmap", "channels_per_joint": 2}, "channels_per_joint: expected 1 for a heatmap head"),
         ({"decoding": "taylor"}, "decoding: expected one of 'quarter', 'dark', got 'taylor'"),
+        ({"foo": 1}, "options: expected one of 'name', 'input_size', .*'joints', got 'foo'"),
+        ({"input_size": None}, "input_size: expected what a name does not say, got nothing"),
         ({"color_order": "grey"}, "color_order: expected one of 'rgb', 'bgr', got 'grey'"),
     ],
 )
 def test_refusals(change: dict[str, Any], message: str) -> None:
-    arguments = {"name": "hrnet_w8_small", "input_size": (32, 32), "num_joints": 4} | change
+    arguments: dict[str, Any] = {"name": "hrnet_w8_small", "input_size": (32, 32), "num_joints": 4} | change
+    if change.get("input_size", 0) is None:
+        del arguments["input_size"]
     with pytest.raises(InputError, match=message):
         create_model(arguments.pop("name"), **arguments)
 

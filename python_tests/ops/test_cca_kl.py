@@ -371,10 +371,27 @@ def test_compiled_with_the_default_compiler() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
 
 
+def test_the_temperature_in_compiled_transforms() -> None:
+    student, teacher = torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 24, dtype=torch.float64)
+    student[:, 0] = teacher[:, :4] = -math.inf
+
+    def slope(tau: torch.Tensor) -> torch.Tensor:
+        return torch.func.grad(lambda t: ops.cca_kl(student, teacher, t).sum())(tau)
+
+    tau = torch.tensor(2.0, dtype=torch.float64)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(slope, fullgraph=True, backend="eager")(tau), slope(tau))
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return torch.func.vmap(lambda row: ops.cca_kl(row, teacher[0], -tau))(x)
+
+    assert torch.compile(loss, fullgraph=True, backend="eager")(student).isnan().all()
+
+
 def test_compiled_with_a_changing_tau() -> None:
     compiled = torch.compile(ops.cca_kl, fullgraph=True, backend="aot_eager")
     student, teacher = torch.randn(3, 6), torch.randn(3, 24)
-    for tau in (1.0, 2.0, 3.0):  # the compiler makes it symbolic when it changes
+    for tau in (1.0, 2.0, 3.0):
         torch.testing.assert_close(compiled(student, teacher, tau), ops.cca_kl(student, teacher, tau))
     with pytest.raises(RuntimeError, match="tau: expected a positive finite number, got -1"):
         compiled(student, teacher, torch.tensor(-1.0))

@@ -348,6 +348,11 @@ def test_constants_get_no_gradient(problem: Problem) -> None:
     weighted(problem.case.public(*tree_unflatten(leaves, problem.spec), **problem.options)).backward()
     assert all(leaves[place].grad is None for place in places)
     assert_close([x.grad for x in inputs], gradients(problem, problem.inputs))
+    if problem.case.op != "sau_select":
+        for x in inputs:
+            x.requires_grad_(False)
+        result = problem.case.public(*tree_unflatten(leaves, problem.spec), **problem.options)
+        assert not tree_leaves(result)[0].requires_grad, "a loss that nothing can learn from"
 
 
 def test_without_a_graph(problem: Problem) -> None:
@@ -386,6 +391,17 @@ def test_compiled_transforms(problem: Problem, way: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(transformed(problem, way), fullgraph=True, backend="aot_eager")
     assert_close(compiled(*problem.inputs), transformed(problem, way)(*problem.inputs))
+
+
+def test_a_backward_pass_is_compiled_alone(problem: Problem) -> None:
+    from torch._dynamo import compiled_autograd
+
+    inputs = [x.clone().requires_grad_() for x in problem.inputs]
+    total = problem.total(*inputs)
+    torch._dynamo.reset()
+    with compiled_autograd._enable(torch.compile(backend="eager")):
+        total.backward()
+    assert_close([x.grad for x in inputs], gradients(problem, problem.inputs))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -482,6 +498,12 @@ def test_an_ensemble_has_running_statistics_of_its_own(
         assert_close(found[i], ops.sau_select(**inputs, training=True))
         assert_close(batch["running_mean"][i], inputs["running_mean"])
         assert_close(batch["running_var"][i], inputs["running_var"])
+
+
+def test_decoding_of_mapped_logits_takes_three_flipped_ones() -> None:
+    logits = torch.randn(2, 1, 3, 8)
+    with pytest.raises(ValueError, match=r"flipped: expected .* got 0 values"):
+        vmap(lambda x: ops.simcc_decode(x, x, 2.0, flipped=()))(logits)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("variant", ["plain", "flipped"])

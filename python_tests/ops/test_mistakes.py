@@ -6,8 +6,10 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -93,7 +95,7 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         ("phase", "", changed(3)),
         *(("offset", "", changed(value)) for value in (math.nan, math.inf, -math.inf, "far")),
         *(("weights", "", change) for change in (lone, wholes, changed([1.0]), changed(2.0))),
-        *(("probabilities", "", changed(value)) for value in ("yes", None)),
+        *(("probabilities", "", changed(value)) for value in ("yes", None, np.True_)),
     ],
     "simcc_kl": [
         *(("logits", "", change) for change in (rank, few, no_bins, whole, numbers)),
@@ -122,7 +124,7 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         *(("teacher", "", change) for change in (rank, few, narrow, whole, numbers)),
         ("activation", "", changed("gelu")),
         ("eps", "", changed(-1.0)),
-        ("eps", "", changed(math.nan)),
+        *(("eps", "", changed(value)) for value in (math.nan, math.inf)),
         *(("recompute", "", changed(value)) for value in ("yes", None)),
     ],
     "sau_select": [
@@ -143,7 +145,7 @@ TABLE: dict[str, list[tuple[str, str, Change]]] = {
         *(("squeeze_bias", "", change) for change in (rank, few, whole, numbers)),
         *(("select_weight", "", change) for change in (rank, narrow, whole, numbers)),
         *(("select_bias", "", change) for change in (rank, few, narrow, whole, numbers)),
-        *(("eps", "", changed(value)) for value in (0.0, -1.0, math.nan)),
+        *(("eps", "", changed(value)) for value in (0.0, -1.0, math.nan, math.inf)),
         *(("momentum", "", changed(value)) for value in (1.5, -0.5, "some")),
         *(("training", "", changed(value)) for value in ("yes", None)),
     ],
@@ -210,6 +212,49 @@ def tensors(inputs: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
             yield from ((name, i) for i in range(len(value)))
 
 
+@pytest.mark.parametrize(
+    ("op", "changes", "message"),
+    [
+        (
+            "sau_select",
+            {"conv_weights": torch.nn.ParameterList, "squeeze_bias": few},
+            "squeeze_bias: expected shape",
+        ),
+        ("simcc_kl", {"sigma": changed(torch.tensor(1.0)), "target": few}, "target: expected shape"),
+        (
+            "simcc_decode",
+            {"split_ratio": changed(torch.tensor(2.0)), "score": changed("sum")},
+            "score: expected one of",
+        ),
+    ],
+)
+def test_what_is_accepted_is_not_blamed_for_a_mistake_beside_it(
+    op: str, changes: dict[str, Change], message: str, arguments: Callable[[str], dict[str, Any]]
+) -> None:
+    inputs = arguments(op)
+    caught = mistake(op, inputs | {name: change(inputs[name]) for name, change in changes.items()})
+    assert type(caught) is InputError and str(caught).startswith(message)
+
+
+def test_what_a_type_is_called() -> None:
+    student, teacher = torch.zeros(2, 6), torch.zeros(2, 24)
+    with pytest.raises(TypeError, match=r"probabilities: expected a bool, got numpy\.bool"):
+        ops.cca_kl(student, teacher, 1.0, probabilities=np.True_)  # type: ignore[arg-type]
+    for odd in (teacher.to_sparse(), teacher.to_mkldnn()):
+        with pytest.raises(
+            TypeError, match=r"teacher_logits: expected a torch\.Tensor, got one of another layout"
+        ):
+            ops.cca_kl(student, odd, 1.0)
+
+
+@pytest.mark.parametrize("tau", [10**30, Fraction(3, 2)])
+def test_any_number_is_a_number(tau: Any) -> None:
+    student, teacher = torch.randn(2, 6, dtype=torch.float64), torch.randn(2, 24, dtype=torch.float64)
+    torch.testing.assert_close(
+        ops.cca_kl(student, teacher, tau), ops.cca_kl(student, teacher, float(tau)), equal_nan=True
+    )
+
+
 @pytest.mark.parametrize("op", TABLE)
 def test_a_tensor_on_another_device_is_named(op: str, arguments: Callable[[str], dict[str, Any]]) -> None:
     for name, index in list(tensors(arguments(op)))[1:]:
@@ -254,3 +299,54 @@ def test_compilers_show_the_message(op: str, arguments: Callable[[str], dict[str
     compiled = torch.compile(getattr(ops, op), backend="eager", fullgraph=True)
     with pytest.raises(Exception, match=f"{first}: expected dtype .*, got int64"):
         compiled(**{**inputs, first: inputs[first].long()})
+
+
+UNSEEN = {
+    "cca_kl": [
+        ("phase", changed("centred")),
+        ("weights", lone),
+        ("teacher_logits", few),
+        ("student_logits", whole),
+    ],
+    "simcc_kl": [("label_smoothing", changed(2.0)), ("target", few)],
+    "projector_cosine": [("activation", changed("gelu")), ("eps", changed(-1.0)), ("bias", few)],
+    "sau_select": [("eps", changed(-1.0)), ("squeeze_bias", few)],
+}
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+@pytest.mark.parametrize(
+    ("op", "name", "change"), [(op, *unseen) for op, changes in UNSEEN.items() for unseen in changes]
+)
+def test_compiled_transforms_refuse_what_the_op_refuses(
+    op: str, name: str, change: Change, fullgraph: bool, arguments: Callable[[str], dict[str, Any]]
+) -> None:
+    inputs = arguments(op)
+    inputs[name] = change(inputs[name])
+    mapped = next(iter(inputs))
+    if op == "sau_select":
+        inputs["momentum"] = 0.0
+
+    def call(x: Tensor) -> Any:
+        return torch.func.vmap(lambda sample: getattr(ops, op)(**{**inputs, mapped: sample}))(x)
+
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=rf"\b{name}: expected "):
+        torch.compile(call, backend="eager", fullgraph=fullgraph)(inputs[mapped][None])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tau", -1.0), ("tau", "warm"), ("probabilities", 1), ("phase", "left"), ("offset", math.nan)],
+)
+def test_compilers_show_what_is_wrong_with_a_number(
+    name: str, value: Any, arguments: Callable[[str], dict[str, Any]]
+) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(ops.cca_kl, backend="eager")
+    with pytest.raises(Exception, match=f"{name}: expected "):
+        compiled(**{**arguments("cca_kl"), name: value})
+    if value != "warm":  # of which torch speaks in words of its own
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match=f"{name}: expected "):
+            torch.compile(ops.cca_kl, backend="eager", fullgraph=True)(**{**arguments("cca_kl"), name: value})

@@ -133,6 +133,17 @@ def test_excluded_bins() -> None:
     assert logits.grad[0, 1] == 0
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_smoothed_labels_over_excluded_bins(label: float) -> None:
+    logits = torch.tensor([[-math.inf, 0.0, 1.0]], requires_grad=True)
+    loss = ops.simcc_kl(logits, torch.tensor([label]), label_smoothing=0.1)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert loss.item() == math.inf
+    target = torch.full((3,), 0.05)
+    target[int(label)] = 0.9
+    torch.testing.assert_close(gradient[0], logits.detach()[0].softmax(0) - target)
+
+
 def test_compiled_with_changing_options() -> None:
     compiled = torch.compile(ops.simcc_kl, fullgraph=True, backend="aot_eager")
     logits, target = torch.randn(3, 8), torch.rand(3) * 7

@@ -363,6 +363,15 @@ def test_a_teacher_that_does_not_describe_itself_needs_its_terms_given():
 def test_wrong_types_and_calls():
     with pytest.raises(TypeError, match="student: expected a PoseNetwork, got Conv2d"):
         DistillationTask(nn.Conv2d(3, 3, 1))
+    one = network()
+    with pytest.raises(
+        InputError, match="teacher: expected another network, such as a copy, got the student itself"
+    ):
+        DistillationTask(one, one)
+    with pytest.raises(
+        InputError, match=r"student: expected one to train, .* got a network whose parameters are all frozen"
+    ):
+        DistillationTask(one, FrozenTeacher(one))
     with pytest.raises(TypeError, match="teacher: expected a network, or a callable"):
         DistillationTask(network(), "runs/teacher", sape=None, cca=CCA())
     with pytest.raises(TypeError, match="sape: expected a SAPE, None or 'auto'"):

@@ -2,6 +2,7 @@
 // tensors of any device. The arguments are those of cdkd_ext.ops.projector_cosine. Letters: B samples, C
 // channels, S positions of the feature, T of the teacher, K projectors.
 #pragma once
+#include <cmath>
 #include <string>
 #include <tuple>
 
@@ -73,7 +74,7 @@ inline ProjectorCosine check_projector_cosine(const Argument& feature, const Arg
   check_format(teacher, call.format);
   check_shape(teacher, {call.samples, call.channels, call.targets});
   call.relu = check_option("activation", activation, {"relu", "none"}) == 0;
-  check_number(eps >= 0, "eps", "a number that is not negative", eps);
+  check_number(eps >= 0 && std::isfinite(eps), "eps", "a finite number that is not negative", eps);
   call.eps = eps;
   call.feature = feature.data;
   call.weight = weight.data;

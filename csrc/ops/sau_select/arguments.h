@@ -2,6 +2,7 @@
 // tensors of any device. The arguments are those of cdkd_ext.ops.sau_select. Letters: B samples, C channels,
 // M branches, d hidden units, K projectors; R is B rounded up to a multiple of 16.
 #pragma once
+#include <cmath>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -122,7 +123,7 @@ inline SauSelect check_sau_select(const Argument& feature, const std::vector<con
   if (feature.place.kind == Place::kCuda && C + call.hidden > most)
     fail_shape(squeeze_weight,
                text("(d, C) with d + C up to ", most, " on CUDA in ", name_of(accumulator(call.wide()))));
-  check_number(eps > 0, "eps", "a positive number", eps);
+  check_number(eps > 0 && std::isfinite(eps), "eps", "a positive finite number", eps);
   call.feature = feature.data;
   call.training = training;
   call.eps = eps;

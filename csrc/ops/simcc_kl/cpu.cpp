@@ -35,10 +35,13 @@ CDKD_INLINE A hard_loss(A smoothing, const Row<A>& row, int64_t label) {
   const A others = static_cast<A>(row.bins - 1);
   const A spread = smoothing / others;
   A sum = 0;
+  const int64_t before_and_behind[2][2] = {{0, label}, {label + 1, row.bins}};
+  for (const auto& [begin, end] : before_and_behind) {
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < row.bins; ++i) sum += row.log_sum - (row.logits[i] - row.max);
+    for (int64_t i = begin; i < end; ++i) sum += row.log_sum - (row.logits[i] - row.max);
+  }
   return entropy_term(1 - smoothing) + others * entropy_term(spread) + (1 - smoothing) * label_term +
-         spread * (sum - label_term);
+         spread * sum;
 }
 
 // Subtract the target from the probabilities.
