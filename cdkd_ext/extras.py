@@ -21,6 +21,8 @@ def missing_extra(error: ModuleNotFoundError, what: str, extra: str | None = Non
         The sentence; None if the package belongs to no extra, which is a mistake of the installation.
     """
     package = (error.name or "").partition(".")[0]
+    if package == "torch":
+        return f"torch is missing; {what} needs `pip install torch`, but to predict with an exported file"
     extras = {"predict": _PREDICT, "onnx": _ONNX, "export": _EXPORT, "adapt": _ADAPT, "train": _TRAIN}
     smallest = next((name for name, packages in extras.items() if package in packages), None)
     if smallest is None:

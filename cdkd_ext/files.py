@@ -19,6 +19,9 @@ from typing import Any
 
 from cdkd_ext.errors import InputError, check, fail
 
+_LONGEST_NAME = 255  # bytes, of a file
+_TOKEN = 8  # digits that make a temporary name one of its own
+
 _MOST_VALUES = 100_000  # of a YAML file
 # what `content_digest` reads of a large file
 _SAMPLES, _SAMPLE = 8, 8192
@@ -216,11 +219,17 @@ def remove_leftovers(*paths: str | os.PathLike[str]) -> None:
 
 
 def _temporary_name(stem: str, suffix: str = "") -> str:
-    return f".{stem}-{secrets.token_hex(4)}{suffix}"
+    return f".{_fitting(stem, suffix)}-{secrets.token_hex(_TOKEN // 2)}{suffix}"
+
+
+def _fitting(stem: str, suffix: str) -> str:
+    """As much of a stem as leaves room for what a temporary name has beside it."""
+    room = _LONGEST_NAME - len(os.fsencode(suffix)) - _TOKEN - 2
+    return os.fsencode(stem)[:room].decode(errors="ignore") if len(os.fsencode(stem)) > room else stem
 
 
 def _leftover_pattern(stem: str, suffix: str = "") -> re.Pattern[str]:
-    return re.compile(rf"\.{re.escape(stem)}-[0-9a-f]{{8}}{re.escape(suffix)}")
+    return re.compile(rf"\.{re.escape(_fitting(stem, suffix))}-[0-9a-f]{{{_TOKEN}}}{re.escape(suffix)}")
 
 
 @contextmanager

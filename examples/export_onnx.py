@@ -12,9 +12,8 @@ from cdkd_ext.deployment import export_network
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.synthetic import draw_people
 
-# any run or checkpoint will do; this one has learnt nothing
 network = create_model("lowres_small", input_size=(32, 32), num_joints=17, joints=COCO_JOINTS)
-save_model(network, "student.safetensors")
+save_model(network, "student.safetensors")  # any run or checkpoint will do; this one has learnt nothing
 draw_people("people", 1)
 print(export_network("student.safetensors", "student.onnx"))
 
@@ -26,8 +25,9 @@ height, width = json.loads(metadata["input_size"])
 image = cv2.imread("people/images/000000.jpg", cv2.IMREAD_COLOR_RGB)
 x, y, w, h = 10, 5, 100, 120  # the person's box
 scale = min(width / w, height / h) / json.loads(metadata["padding"])
-to_crop = np.array([[scale, 0, width / 2], [0, scale, height / 2]])
-to_crop[:, 2] -= scale * np.array([x + w / 2, y + h / 2])
+sides = np.array([width, height]) - json.loads(metadata["unbiased_crop"])  # of some, from first to last pixel
+scales = scale * sides / [width, height]
+to_crop = np.column_stack([np.diag(scales), sides / 2 - scales * [x + w / 2, y + h / 2]])
 area = metadata["resample"] == "area"  # the mean over what a pixel covers, or what lies in its middle
 samples = max(1, round(1 / scale + 0.5)) if area else 1
 finer = samples * to_crop + [0, 0, (samples - 1) / 2]
@@ -36,5 +36,5 @@ crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
 
 keypoints, scores = session.run(["keypoints", "scores"], {"images": crop[None]})
 names = json.loads(metadata["joints"])["keypoints"]
-for name, (x, y), score in zip(names, (keypoints[0] - to_crop[:, 2]) / scale, scores[0], strict=True):
+for name, (x, y), score in zip(names, (keypoints[0] - to_crop[:, 2]) / scales, scores[0], strict=True):
     print(f"{name:15} {x:6.1f} {y:6.1f}  {score:.2f}")

@@ -84,6 +84,18 @@ def test_a_writer_that_replaces_the_file_does_not_decide_its_permissions(tmp_pat
     }
 
 
+@pytest.mark.parametrize("stem", ["n" * 251, "\u5c71" * 83 + "ab", "n" * 240])
+def test_a_name_may_be_as_long_as_names_are(tmp_path, stem):
+    path = tmp_path / f"{stem}.jpg"
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+        assert temporary.suffix == ".jpg"
+    assert path.read_text() == "whole"
+    temporary.touch()  # as a killed process leaves it
+    remove_leftovers(path)
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     left = [".state-0123abcd.pt", ".views-0123abcd"]
     stays = ["state.pt", ".state-0123abcd", ".state-0123abcd.txt", ".state-xyz.pt", ".other-0123abcd.pt"]

@@ -90,6 +90,14 @@ def test_a_missing_extra_is_named(run_without) -> None:
         assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {expected}"
 
 
+def test_torch_may_be_what_is_missing(run_without, tmp_path) -> None:
+    code = "import sys; from cdkd_ext.cli import main; sys.exit(main(['convert', 'a.pth', 'b.safetensors']))"
+    done = run_without(["torch"], code)
+    assert done.stderr.splitlines() == [
+        "cdkd: torch is missing; `cdkd convert` needs `pip install torch`, but to predict with an exported file"
+    ]
+
+
 def test_a_package_of_no_extra_is_no_extra() -> None:
     assert missing_extra(ModuleNotFoundError("", name="cdkd_ext.nothing"), "it") is None
     assert missing_extra(ModuleNotFoundError(""), "it") is None

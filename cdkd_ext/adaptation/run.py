@@ -21,6 +21,7 @@ from cdkd_ext.adaptation.people import AdaptationPeople, load_adaptation_people
 from cdkd_ext.adaptation.report import AdaptationReport, measure_change, write_report
 from cdkd_ext.adaptation.samples import AdaptationSamples, SteadyBatches
 from cdkd_ext.adaptation.trainer import AdaptationTask, AdaptationTrainer, check_state
+from cdkd_ext.checkpoints.run_files import RUN_FILES, STATE
 from cdkd_ext.data import PoseDataset
 from cdkd_ext.data.batches import EpochLoader
 from cdkd_ext.errors import check
@@ -33,7 +34,7 @@ from cdkd_ext.teachers.network import CropNetwork
 from cdkd_ext.teachers.pseudo_labels import PseudoLabels, ask_teacher
 from cdkd_ext.training.files import save_config
 from cdkd_ext.training.progress import footage_progress
-from cdkd_ext.training.state import FILES, NAME, begins_again, read_run
+from cdkd_ext.training.state import begins_again, read_run
 from cdkd_ext.training.together import train_together
 
 _CHECKED = 8  # crops on which files are compared
@@ -98,7 +99,7 @@ def adapt(
     network.check(crops)
     accelerator.print(_plan(config, network, teacher, people))
     trained, kept_aside, shown = _said(config, teacher, identity, people)
-    remove_leftovers(*(output / name for name in (*FILES, network.file_name)))
+    remove_leftovers(*(output / name for name in (*RUN_FILES, network.file_name)))
     save_config(config, output / "config.yaml")
     save = partial(network.save, crops=crops, metadata=_metadata(config))
     trainer = AdaptationTrainer(
@@ -195,7 +196,7 @@ def _state(
 ) -> dict[str, Any] | None:
     """The state to go on from, None to begin; refuses to write over another run."""
     if not resume:
-        held = (output / NAME).exists()
+        held = (output / STATE).exists()
         check(not held, "output", f"{output}, which holds a run", f"a new folder, or `--resume {output}`")
         return None
     source = output if resume is True else Path(resume)

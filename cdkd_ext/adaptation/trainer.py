@@ -17,9 +17,10 @@ from cdkd_ext.adaptation.losses import KeypointLoss, kept_loss, kept_outputs
 from cdkd_ext.adaptation.measuring import Watched
 from cdkd_ext.adaptation.networks import AdaptableNetwork
 from cdkd_ext.adaptation.resolutions import shown
+from cdkd_ext.checkpoints.run_files import STATE
 from cdkd_ext.data.batches import Batch, EpochLoader
 from cdkd_ext.errors import check
-from cdkd_ext.training.state import NAME, load_optimizer, save_state
+from cdkd_ext.training.state import load_optimizer, save_state
 from cdkd_ext.training.trainee import Record, Trainee
 
 AGREEMENT = "agreement"
@@ -221,7 +222,7 @@ class AdaptationTrainer(Trainee[AdaptationConfig]):
         return {name: value.detach() for name, value in losses.items()}
 
     def _write(self, epoch: int) -> None:
-        save_state({**self._state(epoch), "task": self.task.state_dict()}, self.output / NAME)
+        save_state({**self._state(epoch), "task": self.task.state_dict()}, self.output / STATE)
         self._written(epoch)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -239,4 +240,4 @@ def check_state(state: Mapping[str, Any], folder: Path, task: nn.Module) -> None
     own, saved = task.state_dict(), state["task"]
     for name in sorted({*own, *saved}):
         got, wanted = (tuple(tensors[name].shape) if name in tensors else "none" for tensors in (own, saved))
-        check(got == wanted, f"resume: {name}", got, f"{wanted} as in {folder / NAME}")
+        check(got == wanted, f"resume: {name}", got, f"{wanted} as in {folder / STATE}")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from cdkd_ext.checkpoints.foreign import export_checkpoint, load_checkpoint
 from cdkd_ext.checkpoints.native import describes_itself, load_model, save_model
+from cdkd_ext.checkpoints.run_files import check_no_run_file
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.joints import named_joints
 from cdkd_ext.models import ModelOptions, create_model
@@ -38,6 +39,13 @@ def convert_checkpoint(
     target = Path(output)
     check(
         layout != "cdkd" or target.suffix == ".safetensors", "output", output, "a file ending in .safetensors"
+    )
+    check_no_run_file("output", output)
+    check(
+        target.resolve() != Path(weights).resolve(),
+        "output",
+        f"{output}, the weights themselves",
+        "a file of its own",
     )
     check(Path(weights).exists(), weights, "no such file", "a weights file, or the folder of a run")
     if Path(weights).is_dir() or describes_itself(weights):

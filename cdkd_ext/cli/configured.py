@@ -22,6 +22,10 @@ from cdkd_ext.training import InterruptedRun, NonFiniteLossError, TrainingConfig
 Config = TypeVar("Config", bound=TrainingConfig)
 
 _MISFIT = re.compile(r'Parser key "([^"]+)": Expected a (.+)\. Got value: (.*)')
+# a section that may be left out, with something in it
+_LACKS = re.compile(
+    r'Parser key "([^"]+)": Does not validate .* the following arguments are required: ([\w, ]+?) - .*'
+)
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -55,7 +59,11 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 
 def _in_words(message: str) -> str:
-    """What jsonargparse says of a value of another type, as this package says it."""
+    """What jsonargparse says of a value of another type or of options that lack one, as this package says it."""
+    lacks = _LACKS.fullmatch(message)
+    if lacks is not None:
+        section, missing = lacks.groups()
+        return f"{section}.{missing.split(', ')[0]}: expected a value beside the other options of {section}, got nothing"
     found = _MISFIT.fullmatch(message)
     if found is None:
         return message

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
+from cdkd_ext.detectors.options import DetectionOptions
 from cdkd_ext.errors import check
 from cdkd_ext.files import check_folder
 from cdkd_ext.inference import Predictor
@@ -29,10 +30,19 @@ def run(arguments: Sequence[str]) -> None:
     """Predict people in images, videos, cameras and streams, and write what was found."""
     options = _parser().parse_args(list(arguments))
     check_folder(Path(options.output))
+    least = options.min_box_score
+    if least is None:
+        least = 0.0 if options.detector is None else DetectionOptions.min_score
+    check(
+        options.detector is None or 0 < least <= 1,
+        "min_box_score",
+        least,
+        "a number above 0, up to 1, of a detector",
+    )
     people = find_people(
         options.boxes,
         options.detector,
-        min_score=options.min_box_score,
+        min_score=least,
         threads=options.threads,
         cpu=is_cpu(options.device),
     )
@@ -45,7 +55,11 @@ def run(arguments: Sequence[str]) -> None:
         threads=options.threads,
     )
     summary = _predict(predictor, people, options)
-    print(summary, f"written to {options.output}", sep="\n")
+    print(
+        summary,
+        f"{options.output} stays as it was" if summary.left else f"written to {options.output}",
+        sep="\n",
+    )
     left = getattr(people, "left", [])
     if left and options.frames is None and options.every == 1:
         shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
@@ -98,16 +112,22 @@ def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _S
             summary.ended = error
         finally:
             summary.clear()
+        if summary.frames == len(summary.broken):
+            # nothing takes no earlier call's place
+            summary.left = written.keep_older()
     return summary
 
 
 def _parts(source: str, output: Path) -> list[Part]:
     """What a source consists of, without what earlier calls drew into a folder below it."""
     parts = open_source(source)
+    others = [
+        part for part in parts if part.kind == "live" or output not in Path(part.name).resolve().parents
+    ]
     # the source may be what lies in the output's folder; and what is below it somebody else's
-    if Path(source).resolve() not in output.parents or not (output / TABLE).is_file():
+    within = not others and Path(source).resolve() not in output.parents
+    if within or not (output / TABLE).is_file():
         return parts
-    others = [part for part in parts if output not in Path(part.name).resolve().parents]
     check(others, "source", f"{source}, with nothing but what was drawn into {output}", "images or videos")
     return others
 
@@ -139,7 +159,9 @@ def _parser() -> Parser:
         "lines image,x,y,w,h[,score]; or one of lines x,y,w,h, which are in every frame",
     )
     parser.add_argument(
-        "--min_box_score", type=float, default=0.35, help="boxes with a smaller score are left out"
+        "--min_box_score",
+        type=float,
+        help=f"boxes with a smaller score are left out; a detector's below {DetectionOptions.min_score:g}, a file's none",
     )
     parser.add_argument(
         "--min_joint_score",
@@ -188,15 +210,18 @@ class _Summary:
     Attributes:
         live: whether the frames have no end of their own.
         frames: how many have been dealt with.
+        broken: what is said of those that could not be read.
         ended: what ended them before it, if somebody did.
+        left: whether an earlier call's files stay.
     """
 
     def __init__(self, times: Times, total: int | None, drawn_from: float | None, live: bool) -> None:
         self._times, self._total, self._drawn_from, self.live = times, total, drawn_from, live
         self.frames = self._people = self._drawn = 0
-        self._broken: list[str] = []
+        self.broken: list[str] = []
         self._shown = 0.0
         self.ended: BaseException | None = None
+        self.left = False
 
     def add(self, result: FramePoses) -> None:
         """Count a frame that has been dealt with."""
@@ -205,15 +230,15 @@ class _Summary:
         if self._drawn_from is not None:
             self._drawn += int((result.poses.scores >= self._drawn_from).any(1).sum())
         if result.frame.error is not None:
-            self._broken.append(result.frame.error)
+            self.broken.append(result.frame.error)
         if sys.stderr.isatty() and time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
             self._show(self._line())
 
     @property
     def read_nothing(self) -> bool:
-        """Whether there were frames, and none could be read."""
-        return 0 < self.frames == len(self._broken)
+        """Whether no frame could be read, or none came where they have an end."""
+        return self.frames == len(self.broken) and (self.frames > 0 or not self.live)
 
     def clear(self) -> None:
         """Show nothing any more."""
@@ -236,10 +261,10 @@ class _Summary:
         shares = [f"{name} {100 * seconds / total:.0f} %" for name, seconds in parts.items()]
         rest = 100 * (total - sum(parts.values())) / total
         lines = [f"{self._line()} ({', '.join(shares)}, drawing and writing {rest:.0f} %)"]
-        if self._broken:
-            more = ", ..." if len(self._broken) > _SHOWN else ""
-            names = "; ".join(self._broken[:_SHOWN])
-            lines.append(f"could not read {len(self._broken)} ({names}{more})")
+        if self.broken:
+            more = ", ..." if len(self.broken) > _SHOWN else ""
+            names = "; ".join(self.broken[:_SHOWN])
+            lines.append(f"could not read {len(self.broken)} ({names}{more})")
         if self._drawn_from is not None and 0 == self._drawn < self._people:
             least = f"--min_joint_score {self._drawn_from:g}"
             lines.append(

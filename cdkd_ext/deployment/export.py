@@ -24,7 +24,7 @@ from cdkd_ext.deployment.onnx_graph import OPSET, write_onnx
 from cdkd_ext.deployment.people import people_to_check
 from cdkd_ext.deployment.program import ProgramNetwork, write_program
 from cdkd_ext.errors import check, check_option, fail
-from cdkd_ext.files import replacing
+from cdkd_ext.files import check_writable, replacing
 from cdkd_ext.inference import CropNetwork, ExportedNetwork, TorchNetwork
 from cdkd_ext.inference.exported_network import VERSION_KEY
 from cdkd_ext.models import ModelSpec, PoseNetwork
@@ -129,6 +129,7 @@ def export_network(
     check(precision != "int8" or format == "onnx", "precision", precision, "float32 or float16 of a program")
     check(_OPSETS[0] <= opset <= _OPSETS[1], "opset", opset, f"a number from {_OPSETS[0]} to {_OPSETS[1]}")
     target = _target(weights, output, _SUFFIXES[format])
+    check_writable("output", target)
     if format == "onnx":
         # what is missing is told before anything takes long
         import onnx  # noqa: F401

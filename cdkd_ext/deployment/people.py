@@ -22,7 +22,7 @@ from cdkd_ext.evaluation.metrics import crop_padding, crop_resample
 from cdkd_ext.inference import CropNetwork
 from cdkd_ext.models import ModelSpec
 from cdkd_ext.synthetic import draw_people
-from cdkd_ext.training.files import data_of_run
+from cdkd_ext.training.files import data_of_run, moved_data
 
 _DRAWN = 16
 
@@ -133,19 +133,21 @@ def people_to_check(weights: str, data: DataConfig | None, spec: ModelSpec) -> I
     """The validation people of the data, else of the run, else the run's footage, else drawn ones, gone after the block.
 
     Args:
-        weights: the folder of a run, or a checkpoint.
+        weights: the folder of a run, or a checkpoint, which may lie in one.
         data: what the user chose.
         spec: the description of the network.
 
     Raises:
         InputError: the data that were chosen, or the run's that are there, cannot be read.
     """
-    config = data
-    if config is None and (Path(weights) / "config.yaml").is_file():
-        config = data_of_run(weights)
+    run = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+    of_run = (run / "config.yaml").is_file()
+    config = moved_data(data, run) if data is not None and of_run else data
+    if config is None and of_run:
+        config = data_of_run(run)
         there = config.root is not None and config.val is not None and Path(config.root).is_dir()
         if not there:
-            footage = _footage(config, Path(weights), spec)
+            footage = _footage(config, run, spec)
             if footage is not None:
                 yield footage
                 return

@@ -68,6 +68,9 @@ def recognise(path: str, outputs: Mapping[str, TensorInfo], size: tuple[int, int
         InputError: the outputs are none of a detector, or their sizes leave several layouts.
     """
     infos = list(outputs.values())
+    if {"logits", "pred_boxes"} <= outputs.keys():
+        got = "logits and pred_boxes, of a DETR: the boxes are shares of the image, and the logits no scores yet"
+        fail(path, got, "a graph that ends in scores and boxes in pixels of its input")
     boxes = _box_outputs(infos)
     if layout == "boxes" or (layout == "auto" and boxes is not None):
         if boxes is None:
@@ -186,6 +189,14 @@ def _separate(
     if scores.ndim == 2:
         # one score per class, in either order
         scores = _of_class(scores if len(scores) == len(boxes) else scores.T, person)
+    # nothing but noughts is how some graphs say that nobody is there
+    shares = boxes.size > 0 and 0 < np.abs(boxes[:, :4]).max() <= 1
+    check(
+        not shares,
+        f"{outputs.boxes} of the detector",
+        "boxes in shares of the image",
+        "boxes in pixels of its input",
+    )
     if outputs.labels is None:
         return boxes[:, :4], scores
     people = first(results[outputs.labels]) == person

@@ -14,6 +14,7 @@ import torch
 
 from cdkd_ext.checkpoints import load_checkpoint, load_model
 from cdkd_ext.checkpoints.native import describes_itself
+from cdkd_ext.checkpoints.run_files import check_no_run_file
 from cdkd_ext.data import EvaluationSet, PoseDataset
 from cdkd_ext.data.config import DataConfig
 from cdkd_ext.data.loading import load_validation
@@ -39,9 +40,6 @@ from cdkd_ext.teachers.frozen import fast_precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-# what a run leaves in its folder, and needs
-_OF_RUNS = ("config.yaml", "best.safetensors", "last.safetensors", "metrics.json", "state.pt")
 
 
 def evaluate_people(
@@ -335,9 +333,8 @@ def _check_apart(written: Mapping[str, str | None], weights: str, annotations: P
         if not path:
             continue
         file = Path(path).resolve()
-        if file.name in _OF_RUNS and (file.parent / _OF_RUNS[0]).is_file():
-            taken.setdefault(file, f"a file of the run {file.parent}")
         check(file not in taken, argument, f"{path}, {taken.get(file)}", "a file of its own")
+        check_no_run_file(argument, path)
         taken[file] = f"that of {argument}"
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +20,7 @@ from cdkd_ext.files import replacing
 from cdkd_ext.images import Image, save_image
 from cdkd_ext.inference.drawing import draw_poses
 from cdkd_ext.inference.following import FramePoses
-from cdkd_ext.inference.sources import Part
+from cdkd_ext.inference.sources import Part, opened_video
 from cdkd_ext.joints import JointSet
 
 TABLE = "keypoints.csv"
@@ -59,7 +59,9 @@ def draw_people(result: FramePoses, joints: JointSet, *, min_score: float, numbe
     canvas = draw_poses(image, poses.keypoints, joints, drawn=poses.scores >= min_score, thickness=thickness)
     for (x, y, _, _), identity in zip(result.boxes, result.identities, strict=True):
         if numbered:
-            place = (round(x), max(round(y), 12 * thickness))
+            # boxes may begin anywhere
+            right, bottom = image.shape[1] - 12 * thickness, image.shape[0]
+            place = (round(min(max(x, 0), max(right, 0))), round(min(max(y, 12 * thickness), bottom)))
             for width, color in ((3 * thickness, (20, 20, 20)), (thickness, (255, 255, 255))):
                 cv2.putText(
                     canvas,
@@ -89,7 +91,7 @@ class ResultFiles:
         drawn_from: joints with a smaller score are not drawn; None draws nothing.
 
     Raises:
-        InputError: drawn files would lie among the source's.
+        InputError: drawn files would lie among the source's, or replace those of somebody else.
     """
 
     def __init__(
@@ -117,6 +119,12 @@ class ResultFiles:
         self._threshold, self._every, self._drawn_from = threshold, every, drawn_from
         self._taken: dict[str, str] = {}
         self._video: _Video | None = None
+        self._kept = False
+        if drawn_from is not None and not (folder / TABLE).is_file():
+            for part in parts:
+                name = self._drawn_name(part)
+                expected = "a folder without files that drawn ones would replace, or that of an earlier call"
+                check(not (folder / name).exists(), "output", f"{folder} with {name}", expected)
 
     @contextmanager
     def open(self) -> Iterator[ResultFiles]:
@@ -125,7 +133,7 @@ class ResultFiles:
         Raises:
             InputError: the folder cannot be written.
         """
-        with ExitStack() as stack:
+        with suppress(_OlderStayError), ExitStack() as stack:
             texts = []
             for name in ("keypoints.json", TABLE):
                 temporary = stack.enter_context(replacing(self._folder / name))
@@ -143,7 +151,14 @@ class ResultFiles:
                     self._video.discard(error)
                 raise
             self._close_video()
+            if self._kept:
+                raise _OlderStayError
             self._json.write("]\n" if self._separator == "," else "[]\n")
+
+    def keep_older(self) -> bool:
+        """Leave the files of an earlier call as they are, and return whether there are any."""
+        self._kept = (self._folder / TABLE).is_file()
+        return self._kept
 
     def add(self, result: FramePoses) -> None:
         """Write a frame's people."""
@@ -181,12 +196,13 @@ class ResultFiles:
         drawn = draw_people(result, self._joints, min_score=min_score, numbered=not still)
         if still:
             self._close_video()
-            save_image(drawn, self._folder / self._name(result.part, Path(result.part.name).suffix))
+            save_image(drawn, self._folder / self._drawn_name(result.part))
             return
         if self._video is None or self._video.part is not result.part:
             self._close_video()
-            path = self._folder / self._name(result.part, ".mp4")
-            self._video = _Video(result.part, path, self._every, drawn)
+            self._video = _Video(
+                result.part, self._folder / self._drawn_name(result.part), self._every, drawn
+            )
         self._video.add(drawn, result.frame.number)
 
     def _image_id(self, result: FramePoses) -> int | str:
@@ -194,8 +210,9 @@ class ResultFiles:
         numbered = result.part.kind == "image" and name.stem.isdecimal()
         return int(name.stem) if numbered and int(name.stem) in self._numbers else name.as_posix()
 
-    def _name(self, part: Part, suffix: str) -> str:
-        """A file name for a part of the source, which no other part has."""
+    def _drawn_name(self, part: Part) -> str:
+        """The name of the drawn file for a part of the source, which no other part has."""
+        suffix = Path(part.name).suffix if part.kind == "image" else ".mp4"
         stem = re.sub(r"[^\w.-]+", "_", Path(part.name).stem) or "stream"
         name, number = f"{stem}{suffix}", 2
         while self._taken.setdefault(name, part.name) != part.name:
@@ -208,6 +225,10 @@ class ResultFiles:
             self._video = None
 
 
+class _OlderStayError(Exception):
+    """What ends the writing of files that are not to take the place of others."""
+
+
 class _Video:
     """A video that is being written; its rate is that of its source, less the frames that are passed over."""
 
@@ -218,6 +239,7 @@ class _Video:
         self._last: tuple[Image, int] | None = None
         self._stack = ExitStack()
         temporary = self._stack.enter_context(replacing(path))
+        self._path, self._temporary = path, temporary
         code = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(temporary), code, _mpeg4_rate(part.rate / every), self._size)
         try:
@@ -247,8 +269,20 @@ class _Video:
         self._stack.__exit__(type(error), error, error.__traceback__)
 
     def close(self) -> None:
-        """End the video, which then appears."""
+        """End the video, which then appears.
+
+        Raises:
+            InputError: it cannot be played.
+        """
         self._writer.release()
+        try:
+            # OpenCV does not say that a disk took no more
+            with opened_video(str(self._temporary)) as written:
+                whole = written is not None and written.grab()
+            check(whole, str(self._path), "a video that cannot be played", "a disk that takes it")
+        except InputError as error:
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            raise
         self._stack.close()
 
 

@@ -94,7 +94,7 @@ def open_source(source: str | int | os.PathLike[str]) -> list[Part]:
 def _part(file: Path) -> Part:
     if is_image(file):
         return Part(str(file), "image", 1, 0.0)
-    with _capture(str(file)) as capture:
+    with opened_video(str(file)) as capture:
         if capture is None:
             return Part(str(file), "video", 0, _USUAL_RATE)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -102,7 +102,7 @@ def _part(file: Path) -> Part:
 
 
 def _live(name: str, address: str | int) -> Part:
-    with _capture(address) as capture:
+    with opened_video(address) as capture:
         if capture is None:
             fail("source", f"{name}, which cannot be opened", _LIVE)
         return Part(name, "live", None, _rate(capture), address)
@@ -114,7 +114,7 @@ def _rate(capture: cv2.VideoCapture) -> float:
 
 
 @contextmanager
-def _capture(address: str | int) -> Iterator[cv2.VideoCapture | None]:
+def opened_video(address: str | int) -> Iterator[cv2.VideoCapture | None]:
     """What reads a video; None where it cannot be opened, of which OpenCV then says nothing."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -148,7 +148,7 @@ def read_frames(part: Part, *, every: int = 1) -> Iterator[SourceFrame]:
 
 
 def _live_frames(part: Part, every: int) -> Iterator[SourceFrame]:
-    with _capture(part.address) as capture:
+    with opened_video(part.address) as capture:
         if capture is None:
             fail("source", f"{part.name}, which can be opened no more", _LIVE)
         came = False
@@ -159,7 +159,7 @@ def _live_frames(part: Part, every: int) -> Iterator[SourceFrame]:
 
 
 def _video_frames(part: Part, every: int) -> Iterator[SourceFrame]:
-    with _capture(part.name) as capture:
+    with opened_video(part.name) as capture:
         if capture is None:
             error = f"{part.name}: expected a video, got a broken file or an unknown format"
             yield SourceFrame(part.name, 0, Path(part.name), 0.0, None, error)

@@ -22,7 +22,7 @@ from cdkd_ext.inference.mapped_network import for_joints
 from cdkd_ext.models import count_macs, count_parameters
 from cdkd_ext.resampling import Resample
 from cdkd_ext.teachers import TeacherFile
-from cdkd_ext.training.files import data_of_run, read_config
+from cdkd_ext.training.files import data_of_run, moved_data, read_config
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -105,7 +105,7 @@ def predict_runs(
     check(people > 0, "people", people, "a positive number")
     for run in runs:
         check((Path(run) / "config.yaml").is_file(), "runs", run, "the folder of a run, with its config.yaml")
-    data = _people(runs[0]) if data is None or data == DataConfig() else data
+    data = _people(runs[0]) if data is None or data == DataConfig() else moved_data(data, runs[0])
     # a detector's boxes have no labels to compare with
     truth = load_validation(replace(data, boxes=None, min_box_score=0.0) if data.boxes else data)
     check(truth.metric != "none", f"{runs[0]}: data.metric", "none", "people with labels")

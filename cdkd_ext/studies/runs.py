@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cdkd_ext.checkpoints.run_files import STATE
 from cdkd_ext.data.json_object import JsonObject
 from cdkd_ext.errors import check, check_option, fail
 from cdkd_ext.files import write_json
 from cdkd_ext.training.files import read_config
-from cdkd_ext.training.state import NAME as STATE
 
 State = Literal["missing", "begun", "finished"]
 STUDY = "{study}"  # in words of a command: the study's folder

@@ -61,6 +61,14 @@ def data_of_run(folder: str | Path) -> DataConfig:
     return config
 
 
+def moved_data(data: DataConfig, folder: str | Path) -> DataConfig:
+    """The given data; where they are no more than a root, the run's whose people have moved there."""
+    if data.root is None or data != DataConfig(root=data.root):
+        return data
+    own = data_of_run(folder)
+    return data if own.root is None else replace(own, root=data.root)
+
+
 def _plain(value: Any) -> Any:
     """Tuples become lists, which YAML can read back safely."""
     if isinstance(value, dict):

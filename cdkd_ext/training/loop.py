@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from cdkd_ext.checkpoints.native import save_model
+from cdkd_ext.checkpoints.run_files import STATE
 from cdkd_ext.data.batches import Batch, EpochLoader
 from cdkd_ext.distillation import TeacherOutput
 from cdkd_ext.models import PoseNetwork
@@ -20,7 +21,7 @@ from cdkd_ext.training.captured_step import CapturedStep
 from cdkd_ext.training.config import TrainingConfig
 from cdkd_ext.training.ema import WeightAverage
 from cdkd_ext.training.progress import scalars_of
-from cdkd_ext.training.state import NAME, load_optimizer, save_state
+from cdkd_ext.training.state import load_optimizer, save_state
 from cdkd_ext.training.stops import InterruptedRun, NonFiniteLossError
 from cdkd_ext.training.task import DistillationTask
 from cdkd_ext.training.together import train_together
@@ -239,7 +240,7 @@ class Trainer(Trainee[TrainingConfig]):
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         # one file, renamed into place: a kill at any moment leaves the last one
-        save_state(state, self.output / NAME)
+        save_state(state, self.output / STATE)
         self._written(epoch)
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from cdkd_ext.checkpoints.run_files import RUN_FILES, STATE
 from cdkd_ext.data.cached_views import FixedViews
 from cdkd_ext.data.loading import People, load_people
 from cdkd_ext.errors import check
@@ -43,7 +44,7 @@ from cdkd_ext.training.loop import Record, Trainer
 from cdkd_ext.training.precision import tf32
 from cdkd_ext.training.progress import footage_progress
 from cdkd_ext.training.shared import check_shared, save_students
-from cdkd_ext.training.state import FILES, NAME, begins_again, check_fits, copy_run, read_run
+from cdkd_ext.training.state import begins_again, check_fits, copy_run, read_run
 from cdkd_ext.training.task import DistillationTask
 from cdkd_ext.training.together import train_together
 
@@ -232,7 +233,7 @@ def _begin_folders(configs: Sequence[TrainingConfig], sources: Sequence[Path | N
     """Write each run's configuration, and copy what it goes on from."""
     for config, source in zip(configs, sources, strict=True):
         output = Path(config.output)
-        remove_leftovers(*(output / name for name in FILES))
+        remove_leftovers(*(output / name for name in RUN_FILES))
         save_config(config, output / "config.yaml")
         if source is not None and source.resolve() != output.resolve():
             copy_run(source, output)
@@ -291,7 +292,7 @@ def _described(people: People, metric: str) -> str:
 
 def _source(output: Path, resume: bool | str | os.PathLike[str]) -> Path | None:
     """The folder whose state to go on from, None to begin; refuses to write over another run."""
-    held = (output / NAME).exists()
+    held = (output / STATE).exists()
     if resume is True:
         return output if held else None
     source = Path(resume) if resume else None

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 
 from cdkd_ext.checkpoints.native import read_spec
+from cdkd_ext.checkpoints.run_files import RUN_FILES, STATE
 from cdkd_ext.checkpoints.writing import write_torch
 from cdkd_ext.errors import InputError, check, fail
 from cdkd_ext.files import replacing
 from cdkd_ext.models import ModelSpec
 
-NAME = "state.pt"
-# of a run's folder, in the order in which a copy of it is made: the state comes last
-FILES = ("config.yaml", "best.safetensors", "last.safetensors", "metrics.json", NAME)
 _FIELDS = ("epoch", "step", "task", "optimizer", "history", "best")
 
 
@@ -56,9 +54,9 @@ def read_run(folder: Path, epochs: int) -> dict[str, Any]:
     Raises:
         InputError: there is no state, it is damaged, or it has more epochs than that.
     """
-    path = folder / NAME
+    path = folder / STATE
     expected = "the folder of a run that has a checkpoint"
-    check(path.is_file(), "resume", f"{folder}, without {NAME}", expected)
+    check(path.is_file(), "resume", f"{folder}, without {STATE}", expected)
     state = load_state(path)
     missing = [name for name in _FIELDS if name not in state]
     check(not missing, "resume", f"{path} without {', '.join(missing)}", "the state.pt of a run")
@@ -74,7 +72,7 @@ def read_run(folder: Path, epochs: int) -> dict[str, Any]:
 def begins_again(folder: Path) -> bool:
     """Whether a folder is that of a run which was stopped before its first checkpoint."""
     # the metrics are written after the state, so a state was lost where they are
-    kept = any((folder / name).exists() for name in (NAME, "metrics.json"))
+    kept = any((folder / name).exists() for name in (STATE, "metrics.json"))
     return (folder / "config.yaml").is_file() and not kept
 
 
@@ -131,12 +129,12 @@ def check_fits(
     saved_task = state["task"]
     for name in sorted({*task, *saved_task}):
         got, wanted = (_shape(tensors.get(name)) for tensors in (task, saved_task))
-        check(got == wanted, f"resume: {name}", got, f"{wanted} as in {folder / NAME}")
+        check(got == wanted, f"resume: {name}", got, f"{wanted} as in {folder / STATE}")
 
 
 def copy_run(source: Path, folder: Path) -> None:
     """Copy a run's checkpoints and state into a folder that goes on with it; the state comes last."""
-    for name in FILES[1:]:
+    for name in RUN_FILES[1:]:
         if (source / name).is_file():
             with replacing(folder / name) as temporary:
                 shutil.copyfile(source / name, temporary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -117,6 +118,24 @@ def test_a_checkpoint_that_describes_itself_keeps_all_that_it_says(tmp_path):
             )
     with pytest.raises(InputError, match=r"none\.pth: expected a weights file, or .* got no such file"):
         convert_checkpoint(str(tmp_path / "none.pth"), str(tmp_path / "x.safetensors"), joints="coco")
+
+
+def test_neither_a_runs_files_nor_the_weights_are_written_over(tmp_path):
+    run = tmp_path / "run"
+    save_model(create_model(SMALL.spec(COCO_JOINTS)), run / "best.safetensors")
+    (run / "config.yaml").write_text("{}")
+    shutil.copy(run / "best.safetensors", tmp_path / "own.safetensors")
+    before = (run / "best.safetensors").read_bytes()
+    for source, output, said in (
+        (run, run / "best.safetensors", "a file of the run"),
+        (run, run / "last.safetensors", "a file of the run"),
+        (tmp_path / "own.safetensors", tmp_path / "run/../own.safetensors", "the weights themselves"),
+    ):
+        with pytest.raises(InputError, match=f"output: expected a file of its own, got .*, {said}"):
+            convert_checkpoint(str(source), str(output), layout="official")
+    assert (run / "best.safetensors").read_bytes() == before
+    assert not (run / "last.safetensors").exists()
+    assert (tmp_path / "own.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1000])

@@ -22,6 +22,19 @@ def test_options_in_words_may_be_longer_than_a_name_of_a_file() -> None:
     assert config.epochs == 7 and config.data.joints == "j" * 300
 
 
+def test_a_network_without_its_size_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.pth").touch()
+    for words in (
+        ["eval", "a.pth", "--data.root=people"],
+        ["convert", "a.pth", "b.safetensors", "--joints=coco"],
+    ):
+        assert main([*words, "--model.name=hrnet_w16_small"]) == 2
+        expected = "cdkd: model.input_size: expected a value beside the other options of model, got nothing\n"
+        assert capsys.readouterr().err == expected
+
+
 def test_where_a_run_is_may_stand_in_a_file(tmp_path: Path) -> None:
     own, other = tmp_path / "own.yaml", tmp_path / "other.yaml"
     own.write_text("output: elsewhere\n")

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from cdkd_ext.checkpoints import save_model
 from cdkd_ext.cli import main
 from cdkd_ext.errors import InputError, Terminated
 from cdkd_ext.images import read_image, save_image
-from cdkd_ext.inference import Predictor, sources
+from cdkd_ext.inference import Predictor, results, sources
 from cdkd_ext.inference.results import ResultFiles
 from cdkd_ext.joints import COCO_JOINTS
 from cdkd_ext.models import create_model
@@ -340,6 +341,105 @@ def test_a_source_of_which_nothing_can_be_read_is_no_success(checkpoint, folder,
     printed = capsys.readouterr()
     assert "could not read 1" in printed.out
     assert printed.err.startswith("cdkd: source: expected a frame that can be read, got none in")
+
+
+def test_nothing_takes_no_earlier_calls_place(checkpoint, folder, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    words = ["predict", str(checkpoint), "--boxes=whole", f"--output={output}"]
+    assert main([*words, str(folder / "street.jpg")]) == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert main([*words, str(folder / "broken.jpg")]) == 1
+    assert f"{output} stays as it was" in capsys.readouterr().out
+
+    def interrupted(self, result):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultFiles, "add", interrupted)
+    assert main([*words, str(folder / "street.jpg")]) == 130
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert f"{output} stays as it was" in capsys.readouterr().out
+
+
+def test_a_video_without_frames_is_no_success(checkpoint, tmp_path, capsys):
+    cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48)).release()
+    words = ["predict", str(checkpoint), str(tmp_path / "a.avi"), "--boxes=whole"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == 1
+    assert "source: expected a frame that can be read, got none in" in capsys.readouterr().err
+
+
+def test_a_drawn_video_that_cannot_be_played_does_not_appear(
+    checkpoint, folder, tmp_path, monkeypatch, capsys
+):
+    opened = results.opened_video
+
+    def cut(path):
+        # as a disk leaves it that was full before the video's end
+        Path(path).write_bytes(Path(path).read_bytes()[:100])
+        return opened(path)
+
+    monkeypatch.setattr(results, "opened_video", cut)
+    words = ["predict", str(checkpoint), str(folder / "walk.avi"), "--boxes=whole"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == 2
+    assert (
+        "walk.mp4: expected a disk that takes it, got a video that cannot be played"
+        in capsys.readouterr().err
+    )
+    assert not list((tmp_path / "out").glob("*.mp4"))
+
+
+def test_a_photograph_of_that_name_is_not_replaced(checkpoint, folder, tmp_path, capsys):
+    own = tmp_path / "mine/street.jpg"
+    save_image(read_image(folder / "street.jpg"), own)
+    before = own.read_bytes()
+    words = [
+        "predict",
+        str(checkpoint),
+        str(folder / "street.jpg"),
+        "--boxes=whole",
+        f"--output={own.parent}",
+    ]
+    assert main(words) == 2
+    expected = (
+        "output: expected a folder without files that drawn ones would replace, or that of an earlier call"
+    )
+    assert expected in capsys.readouterr().err
+    assert own.read_bytes() == before and len(list(own.parent.iterdir())) == 1
+
+
+def test_a_glob_leaves_out_what_was_drawn_too(checkpoint, folder, capsys):
+    words = [
+        "predict",
+        str(checkpoint),
+        str(folder / "**/*.jpg"),
+        "--boxes=whole",
+        f"--output={folder / 'drawn'}",
+    ]
+    for more in ([], [], ["--draw=false"]):
+        assert main([*words, *more]) == 0
+        assert "2 of 2 frames, 1 people" in capsys.readouterr().out
+    words[2] = str(folder / "drawn/*.jpg")
+    assert main([*words, "--draw=false"]) == 0
+    assert "1 of 1 frames" in capsys.readouterr().out
+
+
+def test_a_files_boxes_of_any_score_are_taken(checkpoint, folder, tmp_path, capsys):
+    (tmp_path / "boxes.csv").write_text("street.jpg,1,2,30,40,0.2\n")
+    words = ["predict", str(checkpoint), str(folder / "street.jpg"), f"--boxes={tmp_path / 'boxes.csv'}"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == 0
+    assert "1 people" in capsys.readouterr().out
+    assert main([*words, f"--output={tmp_path / 'out'}", "--min_box_score=0.35"]) == 0
+    assert "0 people" in capsys.readouterr().out
+    assert main([*words[:3], "--detector=a.onnx", "--min_box_score=0", f"--output={tmp_path / 'out'}"]) == 2
+    assert (
+        "min_box_score: expected a number above 0, up to 1, of a detector, got 0" in capsys.readouterr().err
+    )
+
+
+def test_boxes_far_away_are_drawn_at_the_edge(checkpoint, folder, tmp_path):
+    (tmp_path / "boxes.csv").write_text("x,y,w,h\n3e9,10,20,20\n-50,-3e9,90,20\n")
+    words = ["predict", str(checkpoint), str(folder / "walk.avi"), f"--boxes={tmp_path / 'boxes.csv'}"]
+    assert main([*words, f"--output={tmp_path / 'out'}"]) == 0
+    assert (tmp_path / "out/walk.mp4").is_file()
 
 
 def test_images_of_one_number_keep_their_names(checkpoint, folder, tmp_path):

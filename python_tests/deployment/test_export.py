@@ -221,6 +221,13 @@ def test_a_bad_option_is_named(run, options, message):
         export_network(str(run), **options)
 
 
+def test_a_folder_in_the_files_place_is_told_before_the_work(run, tmp_path, monkeypatch):
+    (tmp_path / "a.onnx").mkdir()
+    monkeypatch.setattr("cdkd_ext.deployment.export.load_model", lambda *_: pytest.fail("worked"))
+    with pytest.raises(InputError, match=r"output: expected a file, got the folder .*a\.onnx"):
+        export_network(str(run), str(tmp_path / "a.onnx"))
+
+
 def test_int8_needs_data_of_people(decided_network, joints, run_of, tmp_path):
     folder = run_of(decided_network(joints, "simcc"), None)
     with pytest.raises(InputError, match=r"data: expected the run's data.* got drawn people"):

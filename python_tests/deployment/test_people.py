@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,21 @@ from cdkd_ext.errors import InputError
 from cdkd_ext.inference import TorchNetwork
 
 pytestmark = pytest.mark.usefixtures("few_layers")
+
+
+@pytest.mark.parametrize("weights", ["", "last.safetensors"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_people_of_a_run_and_of_a_checkpoint_in_it(drawn_people, spec, tmp_path, weights, moved):
+    people = tmp_path / "people"
+    shutil.copytree(drawn_people, people)
+    (people / "val/annotations.json").rename(people / "val/others.json")
+    own = DataConfig(root="gone" if moved else str(people), val="val/others.json")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump({"data": {"root": own.root, "val": own.val}}))
+    (tmp_path / "run/last.safetensors").touch()
+    data = DataConfig(root=str(people)) if moved else None
+    with people_to_check(str(tmp_path / "run" / weights), data, spec) as found:
+        assert not found.drawn and found.source.endswith("val/others.json")
 
 
 @pytest.fixture(scope="module")

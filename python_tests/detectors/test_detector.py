@@ -236,6 +236,25 @@ def test_what_is_no_detector(write_detector, outputs, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_boxes_in_shares_of_the_image_are_none_in_pixels(write_detector) -> None:
+    corners = np.full((1, 9, 4), 0.5, np.float32)
+    logits = np.zeros((1, 9, 80), np.float32)
+    with pytest.raises(
+        InputError, match=r"detector\.onnx: expected a graph that ends in scores and boxes in pixels"
+    ):
+        Detector(write_detector({"logits": logits, "pred_boxes": corners}))
+    image = np.zeros((*SIZE, 3), np.uint8)
+    shares = Detector(
+        write_detector({"boxes": corners, "scores": np.ones((1, 9), np.float32)}, name="shares.onnx")
+    )
+    with pytest.raises(InputError, match="boxes of the detector: expected boxes in pixels of its input"):
+        shares(image)
+    nobody = Detector(
+        write_detector({"boxes": 0 * corners, "scores": np.ones((1, 9), np.float32)}, name="nobody.onnx")
+    )
+    assert len(nobody(image)[0]) == 0
+
+
 def test_other_networks_of_its_makers(write_detector) -> None:
     path = write_detector({"output0": scored_rows(CELLS).T[None].copy()}, metadata={"task": "pose"})
     with pytest.raises(InputError, match=r"expected a detector, got a network for the task 'pose'"):

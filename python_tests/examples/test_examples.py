@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cdkd_ext.data import crop_matrix, region_from_box
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((CHECKOUT / "examples").glob("*.py"))
@@ -43,6 +47,19 @@ def test_it_runs_and_writes_what_it_says(example, tmp_path, write_teacher):
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == WRITES.get(example.stem, [])
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_a_device_makes_the_crops_that_networks_were_trained_on(unbiased):
+    text = (CHECKOUT / "examples/export_onnx.py").read_text()
+    lines = text[text.index("scale = ") : text.index("area = ")]
+    (x, y, w, h), (height, width) = (10, 5, 100, 120), (64, 48)
+    names = {"metadata": {"padding": "1.25", "unbiased_crop": str(unbiased).lower()}, "np": np, "json": json}
+    exec(
+        lines, names | (values := {"x": x, "y": y, "w": w, "h": h, "height": height, "width": width}), values
+    )
+    region = region_from_box((x, y, w, h), (height, width), 1.25)
+    np.testing.assert_allclose(values["to_crop"], crop_matrix(region, (height, width), unbiased=unbiased))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

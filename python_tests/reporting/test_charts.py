@@ -9,6 +9,12 @@ pytest.importorskip("matplotlib")
 from cdkd_ext.reporting.charts import Line, line_chart
 
 
+def test_names_in_any_script_are_drawn_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    lines = [Line("\u5c71\u9053", [0, 1], [1, 2], 0)]
+    assert "\u5c71\u9053" in line_chart(lines, title="accuracy", x_label="epoch", y_label="percent")
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
+
+
 @pytest.mark.parametrize("name", ["_first", "a$x^{$b", "<run> & co", "plain"])
 def test_a_legend_has_the_names_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure

@@ -285,6 +285,18 @@ def test_a_run_whose_people_are_elsewhere_says_so(runs, tmp_path, monkeypatch):
         predict_runs([str(own)])
 
 
+def test_people_that_have_moved_keep_the_files_of_their_run(runs, tmp_path):
+    own, people = tmp_path / "run", tmp_path / "people"
+    shutil.copytree(runs[0], own)
+    shutil.copytree(runs_root(runs[0]), people)
+    (people / "val/annotations.json").rename(people / "val/others.json")
+    config = yaml.safe_load((own / "config.yaml").read_text())
+    config["data"] |= {"root": "gone", "val": "val/others.json"}
+    (own / "config.yaml").write_text(yaml.safe_dump(config))
+    shown = predict_runs([str(own)], data=DataConfig(root=str(people)), people=2)
+    assert str(shown.truth.annotation_file) == str(people / "val/others.json")
+
+
 def test_a_run_that_was_validated_on_a_detectors_boxes_shows_its_people(runs, drawn_people, truth, tmp_path):
     own, people = tmp_path / "run", tmp_path / "people"
     shutil.copytree(runs[0], own)
