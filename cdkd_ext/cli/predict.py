@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from cdkd_ext.cli.parsing import CommandError, Parser, plain_parser
-from cdkd_ext.detectors.options import DetectionOptions
+from cdkd_ext.detectors import DetectionOptions, Detector
+from cdkd_ext.detectors.options import COLORS, LAYOUTS, PLACES, RANGES
 from cdkd_ext.errors import check
 from cdkd_ext.files import check_folder
 from cdkd_ext.inference import Predictor
@@ -39,13 +42,7 @@ def run(arguments: Sequence[str]) -> None:
         least,
         "a number above 0, up to 1, of a detector",
     )
-    people = find_people(
-        options.boxes,
-        options.detector,
-        min_score=least,
-        threads=options.threads,
-        cpu=is_cpu(options.device),
-    )
+    people = find_people(options.boxes, _detector(options, least), min_score=least)
     predictor = Predictor.load(
         options.model,
         flip_test=options.flip_test,
@@ -70,6 +67,20 @@ def run(arguments: Sequence[str]) -> None:
         raise summary.ended
     if summary.read_nothing:
         raise CommandError(f"source: expected a frame that can be read, got none in {options.source}", 1)
+
+
+def _detector(options: Namespace, least: float) -> Detector | None:
+    """The detector as its options say."""
+    chosen = {
+        name: value for name in _DETECTION if (value := getattr(options, f"detection.{name}")) is not None
+    }
+    if options.detector is None:
+        check(
+            not chosen, f"detection.{next(iter(chosen), '')}", "a value without a detector", "--detector FILE"
+        )
+        return None
+    detection = DetectionOptions(min_score=least, **chosen)
+    return Detector(options.detector, detection, threads=options.threads, cpu=is_cpu(options.device))
 
 
 def _predict(predictor: Predictor, people: FindPeople, options: Namespace) -> _Summary:
@@ -163,6 +174,8 @@ def _parser() -> Parser:
         type=float,
         help=f"boxes with a smaller score are left out; a detector's below {DetectionOptions.min_score:g}, a file's none",
     )
+    for name, (kind, text) in _DETECTION.items():
+        parser.add_argument(f"--detection.{name}", type=kind, help=f"of the detector: {text}")
     parser.add_argument(
         "--min_joint_score",
         type=float,
@@ -198,10 +211,37 @@ def _truth(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"\s*[\[(]\s*(\d+)\s*,\s*(\d+)\s*[\])]\s*", text)
+    if found is None:
+        raise ArgumentTypeError(f'expected a height and a width, such as "[640,640]", got {text}')
+    return int(found[1]), int(found[2])
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"expected a positive integer, got {text}")
     return int(text)
+
+
+# see `DetectionOptions`
+_DETECTION: dict[str, tuple[Callable[[str], Any], str]] = {
+    "tiles": (
+        int,
+        "of more than 1 it sees pieces as well, so many along the image's longer side, for people of few pixels",
+    ),
+    "overlap": (
+        float,
+        f"of two boxes that share more of their union the better one stays; {DetectionOptions.overlap:g}",
+    ),
+    "layout": (str, f"of its outputs: {', '.join(LAYOUTS)}"),
+    "person": (int, "number of the class of people"),
+    "size": (_size, 'of its input, such as "[640,640]"'),
+    "range": (str, f"of its input: {', '.join(RANGES)}"),
+    "colors": (str, f"of its input: {', '.join(COLORS)}"),
+    "place": (str, f"of the image in its input: {', '.join(PLACES)}"),
+    "border": (int, "grey value of the rest, 0 to 255"),
+}
 
 
 class _Summary:

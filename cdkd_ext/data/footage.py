@@ -52,8 +52,15 @@ class Footage:
 
     def __str__(self) -> str:
         parts = [f"{len(self.persons)} people in {self.images} images"]
+        if self.persons:
+            low, middle, high = np.percentile([person.box[3] for person in self.persons], (10, 50, 90))
+            parts[0] += f", boxes of {low:.0f} to {high:.0f} pixels' height ({middle:.0f} in the middle)"
         if self.duplicates:
-            parts.append(f"left out {self.duplicates} near-duplicates")
+            left = f"left out {self.duplicates} near-duplicates"
+            most = self.duplicates > self.images
+            parts.append(
+                left + (" (data.near_duplicates -1 keeps all, where only small people move)" if most else "")
+            )
         if self.duplicate_people:
             parts.append(f"left out {self.duplicate_people} people who look like an earlier one")
         if self.broken:
@@ -149,7 +156,9 @@ def _file_of_seen(config: DataConfig, folder: Path) -> Path:
     """Where to keep what was seen: a file for each detector with its options."""
     if not config.detector:
         return folder / "images.json"
-    asked = json.dumps(asdict(config.detection), sort_keys=True)
+    # an option that came later and is not used leaves what was found before it
+    used = {name: value for name, value in asdict(config.detection).items() if (name, value) != ("tiles", 1)}
+    asked = json.dumps(used, sort_keys=True)
     digest = hashlib.sha256(f"{onnx_digest(config.detector)} {asked}".encode()).hexdigest()
     return folder / f"boxes-{digest[:12]}.json"
 

@@ -34,7 +34,7 @@ def draw_pose(
         keypoints: (J, 2), pixels.
         joints: names and edges.
         drawn: which joints to draw; None draws all that are finite.
-        thickness: of the limbs in pixels.
+        thickness: of the limbs in pixels; 0 draws lines of one pixel without dots, for people of a few pixels.
     """
     check(
         image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
@@ -55,7 +55,7 @@ def draw_poses(
     joints: JointSet,
     *,
     drawn: npt.NDArray[np.bool_],
-    thickness: int = 2,
+    thickness: int | Sequence[int] = 2,
 ) -> Image:
     """Return a copy of an image with the skeletons of several people; see `draw_pose`.
 
@@ -64,11 +64,12 @@ def draw_poses(
         keypoints: (N, J, 2), pixels.
         joints: names and edges.
         drawn: (N, J), which joints to draw.
-        thickness: of the limbs in pixels.
+        thickness: of the limbs in pixels, of all or of each person.
     """
     canvas = np.ascontiguousarray(image).copy()
-    for points, chosen in zip(keypoints, drawn, strict=True):
-        _draw_onto(canvas, points, joints, chosen, thickness)
+    widths = [thickness] * len(keypoints) if isinstance(thickness, int) else thickness
+    for points, chosen, width in zip(keypoints, drawn, widths, strict=True):
+        _draw_onto(canvas, points, joints, chosen, width)
     return canvas
 
 
@@ -84,7 +85,9 @@ def _draw_onto(
     for first, second in joints.edges:
         if chosen[first] and chosen[second]:
             color = _color(joints.names[first], joints.names[second])
-            cv2.line(canvas, fixed[first], fixed[second], color, thickness, cv2.LINE_AA, _SHIFT)
+            cv2.line(canvas, fixed[first], fixed[second], color, max(thickness, 1), cv2.LINE_AA, _SHIFT)
+    if thickness == 0:
+        return
     for name, point, visible in zip(joints.names, fixed, chosen, strict=True):
         if visible:
             cv2.circle(canvas, point, (thickness + 1) << (_SHIFT - 1), (30, 30, 30), -1, cv2.LINE_AA, _SHIFT)

@@ -26,6 +26,7 @@ from cdkd_ext.joints import JointSet
 TABLE = "keypoints.csv"
 COLUMNS = ("source", "frame", "person", "joint", "x", "y", "score")
 _PERSON = 1  # COCO's category
+_PIXELS_PER_WIDTH = 48  # of a person, for each pixel of a limb's width
 
 
 def person_scores(
@@ -54,26 +55,28 @@ def draw_people(result: FramePoses, joints: JointSet, *, min_score: float, numbe
     """
     image = result.frame.image
     assert image is not None
-    thickness = max(1, round(min(image.shape[:2]) / 240))
+    # as the image allows, and no more than the person does
+    most = max(1, round(min(image.shape[:2]) / 240))
+    widths = [
+        min(most, int(max(width, height, 0) // _PIXELS_PER_WIDTH)) for _, _, width, height in result.boxes
+    ]
     poses = result.poses
-    canvas = draw_poses(image, poses.keypoints, joints, drawn=poses.scores >= min_score, thickness=thickness)
-    for (x, y, _, _), identity in zip(result.boxes, result.identities, strict=True):
-        if numbered:
-            # boxes may begin anywhere
-            right, bottom = image.shape[1] - 12 * thickness, image.shape[0]
-            place = (round(min(max(x, 0), max(right, 0))), round(min(max(y, 12 * thickness), bottom)))
-            for width, color in ((3 * thickness, (20, 20, 20)), (thickness, (255, 255, 255))):
-                cv2.putText(
-                    canvas,
-                    str(identity),
-                    place,
-                    cv2.FONT_HERSHEY_SIMPLEX,
-                    0.5 * thickness,
-                    color,
-                    width,
-                    cv2.LINE_AA,
-                )
+    canvas = draw_poses(image, poses.keypoints, joints, drawn=poses.scores >= min_score, thickness=widths)
+    if numbered:
+        for box, width, identity in zip(result.boxes, widths, result.identities, strict=True):
+            _write_number(canvas, str(identity), (float(box[0]), float(box[1])), max(width, 0.7))
     return canvas
+
+
+def _write_number(canvas: Image, text: str, place: tuple[float, float], size: float) -> None:
+    """Write a number of 12 pixels times the size over a corner, which may lie anywhere, inside the image."""
+    high, (height, width) = 12 * size, canvas.shape[:2]
+    x, y = (
+        round(min(max(value, least), max(most, least)))
+        for value, least, most in ((place[0], 0, width - high), (place[1], high, height))
+    )
+    for line, color in ((round(3 * size), (20, 20, 20)), (max(round(size), 1), (255, 255, 255))):
+        cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5 * size, color, line, cv2.LINE_AA)
 
 
 class ResultFiles:

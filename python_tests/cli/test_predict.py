@@ -16,6 +16,7 @@ from torch import nn
 
 from cdkd_ext.checkpoints import save_model
 from cdkd_ext.cli import main
+from cdkd_ext.detectors import DetectionOptions
 from cdkd_ext.errors import InputError, Terminated
 from cdkd_ext.images import read_image, save_image
 from cdkd_ext.inference import Predictor, results, sources
@@ -433,6 +434,54 @@ def test_a_files_boxes_of_any_score_are_taken(checkpoint, folder, tmp_path, caps
     assert (
         "min_box_score: expected a number above 0, up to 1, of a detector, got 0" in capsys.readouterr().err
     )
+
+
+def test_a_detector_is_read_as_its_options_say(checkpoint, folder, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def detector(path, options, **others):
+        options.validate()
+        asked.append((path, options, others))
+        return lambda image: (np.array([[1, 2, 30, 40]], np.float32), np.array([0.9], np.float32))
+
+    monkeypatch.setattr("cdkd_ext.cli.predict.Detector", detector)
+    monkeypatch.setattr("cdkd_ext.inference.person_boxes.Detector", type(lambda: None))
+    words = ["predict", str(checkpoint), str(folder / "street.jpg"), f"--output={tmp_path / 'out'}"]
+    chosen = [
+        "--detection.tiles=4",
+        "--detection.size=[64, 96]",
+        "--detection.layout=yolox",
+        "--min_box_score=0.1",
+    ]
+    assert main([*words, "--detector=a.onnx", "--threads=1", *chosen]) == 0
+    assert "1 people" in capsys.readouterr().out
+    ((path, options, others),) = asked
+    assert path == "a.onnx" and others == {"threads": 1, "cpu": True}
+    assert options == DetectionOptions(min_score=0.1, tiles=4, size=(64, 96), layout="yolox")
+    for more, message in (
+        (["--detector=a.onnx", "--detection.tiles=0"], "detection.tiles: expected 1 to 64, got 0"),
+        (
+            ["--boxes=whole", "--detection.tiles=2"],
+            "detection.tiles: expected --detector FILE, got a value without",
+        ),
+        (["--detector=a.onnx", "--detection.size=64"], "expected a height and a width, such as"),
+    ):
+        assert main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_people_are_drawn_by_their_own_size(checkpoint, tmp_path):
+    """Of a person of 32 pixels in a large image the lines leave most to be seen."""
+    save_image(np.full((1080, 1920, 3), 90, np.uint8), tmp_path / "a.png")
+    changed = []
+    for height in (32, 900):
+        (tmp_path / "boxes.csv").write_text(f"x,y,w,h\n500,100,{height * 0.6},{height}\n")
+        words = ["predict", str(checkpoint), str(tmp_path / "a.png"), f"--boxes={tmp_path / 'boxes.csv'}"]
+        assert main([*words, f"--output={tmp_path / 'out'}", "--min_joint_score=0"]) == 0
+        drawn = read_image(tmp_path / "out/a.png")
+        part = drawn[100 : 100 + height, 500 : 500 + int(height * 0.6)]
+        changed.append(float((part != 90).any(-1).mean()))
+    assert 0 < changed[0] < 0.5 and changed[1] > 0
 
 
 def test_boxes_far_away_are_drawn_at_the_edge(checkpoint, folder, tmp_path):

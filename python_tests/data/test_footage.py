@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -11,12 +14,13 @@ import numpy as np
 import pytest
 
 import cdkd_ext.data.footage as footage_module
-from cdkd_ext.data import DataConfig, PoseDataset
-from cdkd_ext.data.footage import load_footage
+from cdkd_ext.data import DataConfig, Person, PoseDataset
+from cdkd_ext.data.footage import Footage, _file_of_seen, load_footage
 from cdkd_ext.detectors import DetectionOptions, Detector
 from cdkd_ext.errors import InputError
 from cdkd_ext.images import read_image, save_image
 from cdkd_ext.joints import COCO_JOINTS
+from cdkd_ext.onnx_file import onnx_digest
 
 
 def scene(seed: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
@@ -85,7 +89,9 @@ def load(images: Path | str, **options):
 
 def test_whole_images(images: Path) -> None:
     footage = load(images, image_boxes="whole")
-    assert str(footage).startswith("2 people in 2 images; left out 1 near-duplicates; could not read 1 (")
+    assert str(footage).startswith(
+        "2 people in 2 images, boxes of 48 to 48 pixels' height (48 in the middle); left out 1 near-duplicates; could not "
+    )
     assert footage.duplicates == 1 and len(footage.broken) == 1 and "d.jpg" in footage.broken[0]
     assert [person.image_path.name for person in footage.persons] == ["a.png", "c.png"]
     for person in footage.persons:
@@ -136,7 +142,8 @@ def test_people_who_do_not_move_are_left_out_though_the_frame_changes(tmp_path: 
         ("0", 0), ("0", 1), ("1", 1), ("2", 1), ("3", 1),
     ]  # fmt: skip
     assert footage.duplicate_people == 3
-    assert str(footage) == "5 people in 4 images; left out 3 people who look like an earlier one"
+    assert str(footage).startswith("5 people in 4 images, boxes of ")
+    assert str(footage).endswith("in the middle); left out 3 people who look like an earlier one")
     assert looks == ["0.png", "1.png", "2.png", "3.png"]
     # what boxes show is kept, as what images show
     looks.clear()
@@ -324,3 +331,27 @@ def test_an_image_that_is_gone_is_counted(images: Path) -> None:
     assert "No such file" in seen.at(images / "gone.png").broken
     save_image(scene(7), images / "gone.png")
     assert seen.at(images / "gone.png").size == (48, 64)
+
+
+def test_a_still_camera_is_told_of() -> None:
+    """Where most frames look alike, small people may be all that moves."""
+    person = Person(
+        Path("a.png"), "a", 0, np.zeros(4, np.float32), np.zeros((1, 2)), np.zeros(1), 1.0, math.nan
+    )
+    hint = "(data.near_duplicates -1 keeps all, where only small people move)"
+    assert hint in str(Footage([person], 3, 17)) and hint not in str(Footage([person], 17, 3))
+
+
+def test_what_a_detector_found_stays_known_without_tiles(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"graph")
+    names = [
+        _file_of_seen(
+            DataConfig(detector=str(tmp_path / "a.onnx"), detection=DetectionOptions(tiles=tiles)), tmp_path
+        )
+        for tiles in (1, 1, 3)
+    ]
+    assert names[0] == names[1] != names[2]
+    # of the options before there were tiles
+    before = {name: value for name, value in asdict(DetectionOptions()).items() if name != "tiles"}
+    asked = f"{onnx_digest(tmp_path / 'a.onnx')} {json.dumps(before, sort_keys=True)}"
+    assert names[0].name == f"boxes-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.json"
