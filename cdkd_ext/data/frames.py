@@ -24,6 +24,8 @@ _VIDEOS = frozenset(
     {".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 _MANIFEST = "frames.json"
+# what `cdkd predict` writes beside the pictures that it draws
+PREDICTIONS = ("keypoints.json", "keypoints.csv")
 _STEM = 100  # bytes of a video's name that name its folder
 # what is done, how much of it, and of how many (0 where that is unknown)
 Progress = Callable[[str, int, int], None]
@@ -113,6 +115,8 @@ def list_frames(
 def footage_files(source: str, argument: str = "data.images") -> Iterator[Path]:
     """Find the images and videos of a file, a folder (with everything below) or a glob, sorted.
 
+    Of folders below a folder those that `cdkd predict` wrote are left out, with a line that says so.
+
     Args:
         source: the file, folder or glob.
         argument: what messages call it.
@@ -122,9 +126,11 @@ def footage_files(source: str, argument: str = "data.images") -> Iterator[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        yield from sorted(
-            file for file in path.rglob("*") if _is_footage(file) and not _is_hidden(file, path)
-        )
+        files = sorted(file for file in path.rglob("*") if _is_footage(file) and not _is_hidden(file, path))
+        drawn = {folder for folder in {file.parent for file in files} - {path} if _is_predicted(folder)}
+        for folder in sorted(drawn):
+            _logger.warning("%s: left out what `cdkd predict` drew into %s", argument, folder)
+        yield from (file for file in files if file.parent not in drawn)
     elif path.exists():
         expected = f"a folder, a glob, an image or a video ({', '.join(sorted(_IMAGES | _VIDEOS))})"
         check(_is_footage(path), argument, source, expected)
@@ -145,6 +151,10 @@ def is_image(file: Path) -> bool:
 
 def _is_footage(file: Path) -> bool:
     return file.suffix.lower() in _IMAGES | _VIDEOS and file.is_file()
+
+
+def _is_predicted(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in PREDICTIONS)
 
 
 def _is_hidden(file: Path, root: Path) -> bool:

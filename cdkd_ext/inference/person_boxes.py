@@ -45,7 +45,10 @@ def find_people(
     """
     check(not math.isnan(min_score), "min_score", min_score, "a number")
     given = [name for name, value in (("boxes", boxes), ("detector", detector)) if value is not None]
-    expected = "one of them: a detector's ONNX file, or a file of boxes or `whole` for whole images"
+    expected = (
+        "one of them: a detector's ONNX file (--detector FILE), or a file of boxes or `whole` for whole images "
+        "(--boxes FILE)"
+    )
     check(len(given) == 1, "boxes and detector", "both" if given else "neither", expected)
     if detector is not None:
         return _Detected(detector, min_score, threads, cpu)

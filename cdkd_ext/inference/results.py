@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cdkd_ext.data.frames import PREDICTIONS
 from cdkd_ext.errors import InputError, check
 from cdkd_ext.files import replacing
 from cdkd_ext.images import Image, save_image
@@ -23,7 +24,7 @@ from cdkd_ext.inference.following import FramePoses
 from cdkd_ext.inference.sources import Part, opened_video
 from cdkd_ext.joints import JointSet
 
-TABLE = "keypoints.csv"
+_RESULTS, TABLE = PREDICTIONS
 COLUMNS = ("source", "frame", "person", "joint", "x", "y", "score")
 _PERSON = 1  # COCO's category
 _PIXELS_PER_WIDTH = 48  # of a person, for each pixel of a limb's width
@@ -138,7 +139,7 @@ class ResultFiles:
         """
         with suppress(_OlderStayError), ExitStack() as stack:
             texts = []
-            for name in ("keypoints.json", TABLE):
+            for name in (_RESULTS, TABLE):
                 temporary = stack.enter_context(replacing(self._folder / name))
                 # names of files need not be text
                 file = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")

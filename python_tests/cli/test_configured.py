@@ -44,6 +44,35 @@ def test_where_a_run_is_may_stand_in_a_file(tmp_path: Path) -> None:
     assert not gives_output(["--config", str(other), "--recipe", "lsp_student"])
 
 
+@pytest.mark.parametrize(
+    ("words", "content", "message"),
+    [
+        (["train", "--config", "FILE"], "epoch: 3", "train, got epoch; perhaps --epochs is meant"),
+        (["train", "--config=FILE"], "data: {rot: a}", "train, got data.rot; perhaps --data.root is meant"),
+        (["adapt", "--config", "FILE"], "step: 3", "adapt, got step; perhaps --steps is meant"),
+        (["distill", "--students", "GOOD", "FILE"], "extra: 3", "distill, got extra"),
+        (["eval", "run", "--config", "FILE"], "model: {nam: a}", "eval, got model.nam"),
+    ],
+)
+def test_an_unknown_option_of_a_file_is_told_with_the_file_and_what_is_like_it(
+    words: list[str], content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, file = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("epochs: 3\n")
+    file.write_text(f"{content}\n")
+    arguments = [word.replace("FILE", str(file)).replace("GOOD", str(good)) for word in words]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"cdkd: {file}: expected options of cdkd {message}")
+    assert error.endswith(message)
+
+
+def test_an_unknown_option_in_words_is_told_with_what_is_like_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", '{"epoch": 3}']) == 2
+    expected = "cdkd: options: expected options of cdkd train, got epoch; perhaps --epochs is meant\n"
+    assert capsys.readouterr().err == expected
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_no_generator_takes_is_named(
     seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

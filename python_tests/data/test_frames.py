@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cdkd_ext.data.frames import extract_frames, list_frames, sampled
+from cdkd_ext.data.frames import extract_frames, footage_files, list_frames, sampled
 from cdkd_ext.errors import InputError
 from cdkd_ext.images import read_image, save_image
 
@@ -117,6 +117,18 @@ def test_a_video_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     found = list_frames(str(tmp_path / "*.mp4"), tmp_path / "out", frames=2)
     assert len(found.frames) == 2 and found.videos == [tmp_path / "other.mp4"]
     assert len(found.unreadable) == 1 and "clip.mp4" in found.unreadable[0]
+
+
+def test_what_was_drawn_is_no_footage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jpg", "pred/a.jpg", "more/b.jpg", "more/keypoints.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("keypoints.json", "keypoints.csv"):
+        (tmp_path / "pred" / name).touch()
+    assert list(footage_files(str(tmp_path))) == [tmp_path / "a.jpg", tmp_path / "more/b.jpg"]
+    assert f"left out what `cdkd predict` drew into {tmp_path / 'pred'}" in caplog.text
+    # who names the folder wants it
+    assert list(footage_files(str(tmp_path / "pred"))) == [tmp_path / "pred/a.jpg"]
 
 
 def test_folders_globs_files_and_lists(tmp_path: Path) -> None:
