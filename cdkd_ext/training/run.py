@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
@@ -47,6 +48,8 @@ from cdkd_ext.training.shared import check_shared, save_students
 from cdkd_ext.training.state import begins_again, check_fits, copy_run, read_run
 from cdkd_ext.training.task import DistillationTask
 from cdkd_ext.training.together import train_together
+
+_ENLARGED = 2  # times: of people who have fewer pixels a teacher sees too little
 
 
 def train(config: TrainingConfig, *, resume: bool | str | os.PathLike[str] = False) -> Record:
@@ -192,6 +195,9 @@ def _train(
     ]
     accelerator.print(_described(people, validations[0].metric))
     accelerator.print(_read_as(first, people))
+    small = _too_small(first, people, teacher)
+    if small:
+        accelerator.print(small)
     with tf32(first.tf32):
         records = train_together(trainers, states, teacher if len(trainers) > 1 else None)
     for output, record in zip(outputs, records, strict=True):
@@ -201,13 +207,34 @@ def _train(
     return records
 
 
+def _too_small(config: TrainingConfig, people: People, teacher: AnyTeacher | None) -> str | None:
+    """That a teacher is asked about people who have few of the pixels that it sees, where it is."""
+    if people.footage is None or teacher is None or not isinstance(config, DistillationConfig):
+        return None
+    asked = teacher.network if isinstance(teacher, AskedOnce) else teacher
+    spec = asked.teacher_spec
+    height = config.teacher_options.height or spec.input_size[0]
+    has = spec.padding * float(np.median([person.box[3] for person in people.footage.persons]))
+    if has >= height / _ENLARGED:
+        return None
+    return (
+        f"the teacher sees crops of {height} pixels, of which half of the footage's people have {has:.0f} or fewer: what it says of "
+        "enlarged people is worse than of near ones"
+    )
+
+
 def _read_as(config: TrainingConfig, people: People) -> str:
-    """Which joints change places in mirrored images, and which way up images are."""
+    """Which joints change places in mirrored images, and which way up labelled images are."""
     pairs = ", ".join(f"{left} - {right}" for left, right in people.joints.flip_pairs) or "none"
+    mirrored = f"joints that mirror each other: {pairs}"
+    if not people.train and people.val is None:
+        # footage is upright whatever the option says
+        return mirrored
     pixels = (
         "turned by their orientation tags" if config.data.upright else "as stored (data.upright turns them)"
     )
-    return f"joints that mirror each other: {pairs}; images: {pixels}"
+    images = "images" if people.footage is None else "labelled images"
+    return f"{mirrored}; {images}: {pixels}"
 
 
 def _build_tasks(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 
 from cdkd_ext.checkpoints import load_model
 from cdkd_ext.data import DataConfig
 from cdkd_ext.errors import InputError
+from cdkd_ext.images import read_image, save_image
 from cdkd_ext.training import (
     DistillationConfig,
     DistillationTask,
@@ -54,6 +57,8 @@ def test_footage_alone(drawn_people, teacher, tmp_path, capsys) -> None:
     record = distill(config)
     printed = capsys.readouterr().out
     assert "validation: none, the last checkpoint is the best" in printed
+    # frames are turned upright, whatever data.upright says
+    assert "joints that mirror each other: " in printed and "as stored" not in printed
     assert "footage: 12 people in 12 images" in printed and "not validated; checkpoints in" in printed
     assert record["epoch"] == 2
     run = tmp_path / "run"
@@ -74,7 +79,7 @@ def test_going_on_gives_the_same(drawn_people, teacher, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["images", "views", "stored_crops"])
-def test_beside_labelled_people(drawn_people, teacher, tmp_path, monkeypatch, kind: str) -> None:
+def test_beside_labelled_people(drawn_people, teacher, tmp_path, monkeypatch, capsys, kind: str) -> None:
     """Every batch holds the told share, and the labelled people keep their labels."""
     options = {"images": {}, "views": {"views": 2}, "stored_crops": {"stored_crops": True}}[kind]
     config = distilled(
@@ -101,6 +106,7 @@ def test_beside_labelled_people(drawn_people, teacher, tmp_path, monkeypatch, ki
     # 60 people
     assert len(shares) == 2 * (60 // 8) and set(shares) == {0.25}
     assert "pckh" in record
+    assert "; labelled images: as stored (data.upright turns them)" in capsys.readouterr().out
 
 
 def test_footage_with_labelled_validation_alone(drawn_people, teacher, tmp_path) -> None:
@@ -145,3 +151,16 @@ def test_nobody_learns_from_footage_without_a_teacher(drawn_people, tmp_path) ->
     data = DataConfig(root=str(drawn_people), train=None)
     with pytest.raises(InputError, match=r"data\.train: expected annotations to train on, or footage"):
         train(TrainingConfig(output=str(tmp_path), data=data))
+
+
+@pytest.mark.parametrize(("side", "told"), [(40, True), (150, False)])
+def test_people_of_few_pixels_are_told_of(drawn_people, teacher, tmp_path, capsys, side, told) -> None:
+    """A teacher of 64 pixels is asked about people who have 50 or 188 in their crops."""
+    (tmp_path / "images").mkdir()
+    for name in sorted(os.listdir(drawn_people / "val/images"))[:8]:
+        image = read_image(drawn_people / "val/images" / name)
+        save_image(cv2.resize(image, (side, side // 2 if told else side)), tmp_path / "images" / name)
+    config = distilled(tmp_path / "run", teacher, images=str(tmp_path / "images"), image_boxes="whole")
+    distill(replace(config, epochs=1))
+    said = "the teacher sees crops of 64 pixels, of which half of the footage's people have 25 or fewer"
+    assert (said in capsys.readouterr().out) is told
