@@ -16,16 +16,17 @@ joints: mpii
 
 
 def main() -> None:
-    draw_people("people/train", 64, seed=0)
-    draw_people("people/val", 16, seed=1)
+    if not Path("people").exists():
+        draw_people("people/train", 64, seed=0)
+        draw_people("people/val", 16, seed=1)
     Path("network.yaml").write_text(DESCRIPTION)
 
     # footage would do (images=, detector=); labels of the validation people are for the report alone
     data = DataConfig(root="people", workers=0)
     options = {"steps": 20, "check_every": 10, "batch_size": 8}
-    report = adapt(
-        AdaptationConfig(output="runs/adapted", model="network.yaml", size="24", data=data, **options)
-    )
+    config = AdaptationConfig(output="runs/adapted", model="network.yaml", size="24", data=data, **options)
+    # a second call goes on where the first one ended
+    report = adapt(config, resume=Path(config.output).exists())
     print(report)  # the same as a page: runs/adapted/report.html
     print([f"{row.height or 'full'}: {row.agreement:.0f} %" for row in report.after])
 

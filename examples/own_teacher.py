@@ -19,8 +19,9 @@ joints: mpii
 
 
 def main() -> None:
-    draw_people("people/train", 64, seed=0)
-    draw_people("people/val", 16, seed=1)
+    if not Path("people").exists():
+        draw_people("people/train", 64, seed=0)
+        draw_people("people/val", 16, seed=1)
     data = DataConfig(root="people", labelled_fraction=0, views=1, workers=0)
     Path("teacher.yaml").write_text(DESCRIPTION)
 
@@ -29,10 +30,8 @@ def main() -> None:
 
     # its outputs are stored once, and the student learns from them
     model = ModelConfig(name="hrnet_w8_small", input_size=(32, 32))
-    student = DistillationConfig(
-        output="runs/student", teacher="teacher.yaml", model=model, data=data, epochs=2
-    )
-    cdkd_ext.distill(student)
+    run = DistillationConfig(output="runs/student", teacher="teacher.yaml", model=model, data=data, epochs=2)
+    cdkd_ext.distill(run, resume=True)  # a second call goes on where the first one ended
     print(table(cdkd_ext.evaluate("runs/student", data=data)))
 
 

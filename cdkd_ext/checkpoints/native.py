@@ -14,9 +14,12 @@ from cdkd_ext.checkpoints.foreign import load_checkpoint
 from cdkd_ext.checkpoints.migration import migrate
 from cdkd_ext.checkpoints.writing import write_safetensors
 from cdkd_ext.errors import InputError, check, fail, shortened
+from cdkd_ext.files import read_yaml
 from cdkd_ext.models import ModelSpec, PoseNetwork, create_model
 
 _KEY = "cdkd_ext"
+_ADAPTED = ("adapted.onnx", "adapted.pth")  # what `cdkd_ext.adaptation` calls networks of others
+_STUDENTS = "students.yaml"
 
 
 def save_model(model: PoseNetwork, path: str | os.PathLike[str]) -> None:
@@ -61,12 +64,37 @@ def load_model(path: str | os.PathLike[str], argument: str = "weights") -> PoseN
     Raises:
         InputError: the file is missing, truncated, or was not written by `save_model`.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "best.safetensors"
+    path = checkpoint_file(path, argument)
     model = create_model(read_spec(path, argument))
     load_checkpoint(model, path)
     return model
+
+
+def checkpoint_file(path: str | os.PathLike[str], argument: str = "weights") -> Path:
+    """Return the file that a path stands for: itself, or in a run's folder the best checkpoint.
+
+    Raises:
+        InputError: the folder has none, since it is that of an adaptation or of several students; names what it has.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    best = path / "best.safetensors"
+    if not best.exists():
+        for adapted in (path / name for name in _ADAPTED):
+            got = f"{path}, the folder of an adaptation: the network itself is {adapted}"
+            check(not adapted.is_file(), argument, got, "an existing checkpoint")
+        if (path / _STUDENTS).is_file():
+            got = f"{path}, the folder of several students: {', '.join(_students(path))}"
+            fail(argument, got, "an existing checkpoint")
+    return best
+
+
+def _students(folder: Path) -> list[str]:
+    """The runs that are trained together in a folder, as far as its file names them."""
+    content = read_yaml(folder / _STUDENTS)
+    named = content.get("students") if isinstance(content, dict) else None
+    return [str(folder / str(name)) for name in named] if isinstance(named, list) else []
 
 
 def read_spec(path: str | os.PathLike[str], argument: str = "weights") -> ModelSpec:
@@ -111,7 +139,4 @@ def _check_numbers(spec: ModelSpec, path: Path, argument: str) -> None:
 
 def file_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a checkpoint, or of a run folder's best checkpoint."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / "best.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(checkpoint_file(path).read_bytes()).hexdigest()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +15,9 @@ import numpy.typing as npt
 import torch
 
 from cdkd_ext.data import DataConfig, EvaluationSet, PoseDataset
+from cdkd_ext.data.footage import footage_folder, load_footage
 from cdkd_ext.data.loading import load_validation
-from cdkd_ext.errors import check
+from cdkd_ext.errors import check, fail
 from cdkd_ext.evaluation.accuracy import ACCURACY_NAMES, people_accuracy
 from cdkd_ext.files import check_writable
 from cdkd_ext.images import Image, save_image
@@ -24,6 +30,8 @@ _SIDE = 224  # pixels of a tile's longer side
 _BATCH = 16
 _MOST_DRAWN = 32
 _SURE = 0.2  # joints below it are not drawn
+_STANDARD_ERRORS = 2  # above which a difference is beyond chance
+_FEWEST = 5  # people of whom a standard error says something
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,11 @@ class TeacherCheck:
         people: how many people were asked about.
         confidence: mean over the joints that the teacher knows.
         swapped_confidence: the same with red and blue exchanged in the crops.
+        swapped_is_surer: whether it is higher beyond chance: by two standard errors over five people or more.
         metric: "PCKh@0.5" or "AR" (over OKS from 0.5 to 0.95), in percent; None where no label can be compared.
         value: of the metric, over the joints that the teacher knows.
         mirrored_value: the same with left and right exchanged in the predictions.
+        mirrored_is_better: whether it is higher beyond chance.
         shift: median (x, y) of prediction minus label in pixels of the teacher's crop, among the joints that are about
             right and the middle of no two.
         page: the file with the images.
@@ -49,26 +59,29 @@ class TeacherCheck:
     people: int
     confidence: float
     swapped_confidence: float
+    swapped_is_surer: bool
     metric: str | None
     value: float
     mirrored_value: float
+    mirrored_is_better: bool
     shift: tuple[float, float]
     page: str
 
     def __str__(self) -> str:
         """Some lines for people."""
         lines = [f"teacher: {self.teacher}, {self.people} people", f"joints: {self.joints}"]
-        hint = "; is color_order the other one?" if self.swapped_confidence > self.confidence else ""
+        hint = "; is color_order the other one?" if self.swapped_is_surer else ""
         lines.append(
             f"confidence: {self.confidence:.3f}, with red and blue exchanged {self.swapped_confidence:.3f}{hint}"
         )
         if self.metric is not None:
-            hint = "; are the joints' sides the other ones?" if self.mirrored_value > self.value else ""
+            hint = "; are the joints' sides the other ones?" if self.mirrored_is_better else ""
             lines += [
                 f"{self.metric}: {self.value:.1f}, with left and right exchanged {self.mirrored_value:.1f}{hint}",
                 "shift against the labels: x {:+.1f}, y {:+.1f} pixels of its crop".format(*self.shift),
             ]
-        return "\n".join([*lines, f"images: {self.page} (prediction, distributions, labels)"])
+        shown = "prediction, distributions" + ("" if self.metric is None else ", labels")
+        return "\n".join([*lines, f"images: {self.page} ({shown})"])
 
 
 def check_teacher(
@@ -82,11 +95,13 @@ def check_teacher(
 ) -> TeacherCheck:
     """Ask a teacher about a few people and show what it says: the way to see that its description is right.
 
-    The page has three images per person: the crop with the teacher's keypoints, its distributions, and the labels.
+    The page has three images per person: the crop with the teacher's keypoints, its distributions, and the labels;
+    with `teacher_options.height` the crop as the teacher sees it.
 
     Args:
         teacher: an ONNX file, or a YAML file that describes one.
-        data: images and annotations; the people are spread evenly over the validation people.
+        data: images and annotations, or footage, of which nothing is measured; the people are spread evenly over the
+            validation people, or those of the footage.
         teacher_options: how the teacher is asked.
         people: how many people to look at.
         output: the page, a PNG file.
@@ -103,7 +118,38 @@ def check_teacher(
         "an ONNX file or a YAML file that describes one; `cdkd eval` measures checkpoints of this package"
     )
     check(file.is_foreign, "teacher", teacher, expected)
-    truth = load_validation(data)
+    with _people(data, file) as truth:
+        return _checked(teacher, file, data, truth, people=people, output=output, cpu=cpu)
+
+
+@contextmanager
+def _people(data: DataConfig, file: TeacherFile) -> Iterator[EvaluationSet]:
+    """The people with labels, else those of the footage, whose frames are there within the block."""
+    if data.root is not None or not data.images:
+        yield load_validation(data)
+        return
+    joints = file.joints()
+    if joints is None:
+        fail(
+            "teacher",
+            f"{file.path}, which does not name its joints",
+            "one that does, or people with labels (--data.root)",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        footage = load_footage(data, footage_folder(data, Path(folder)), joints)
+        yield EvaluationSet(footage.persons, joints, "none", Path(), "found in the footage")
+
+
+def _checked(
+    teacher: str,
+    file: TeacherFile,
+    data: DataConfig,
+    truth: EvaluationSet,
+    *,
+    people: int,
+    output: str,
+    cpu: bool,
+) -> TeacherCheck:
     device = "cpu" if cpu or not torch.accelerator.is_available() else "cuda"
     loaded = file.load(device, truth.joints)
     assert isinstance(loaded, ForeignTeacher)
@@ -119,15 +165,18 @@ def check_teacher(
     asked = _ask(loaded, dataset)
     save_image(_page(asked, loaded, truth), output)
     known = np.array([bool(sources) for sources in loaded.joint_map.sources])
-    metric, values, shift = _measure(asked, dataset, truth, loaded)
+    confidence, swapped = asked.confidence[:, known], asked.swapped_confidence[:, known]
+    metric, values, mirrored_is_better, shift = _measure(asked, dataset, truth, loaded)
     return TeacherCheck(
         teacher,
         str(loaded.joint_map),
         len(dataset),
-        float(asked.confidence[:, known].mean()),
-        float(asked.swapped_confidence[:, known].mean()),
+        float(confidence.mean()),
+        float(swapped.mean()),
+        _beyond_chance((swapped - confidence).mean(1)),
         metric,
         *values,
+        mirrored_is_better,
         shift,
         output,
     )
@@ -135,7 +184,7 @@ def check_teacher(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Distributions for some crops, crops (N, H, W, 3), and predictions and labels in their pixels."""
+    """Distributions for some crops, crops (N, H, W, 3) as the network sees them, and predictions and labels in their pixels."""
 
     densities: list[Floats]
     crops: npt.NDArray[np.uint8]
@@ -165,7 +214,13 @@ def _ask(teacher: ForeignTeacher, dataset: PoseDataset) -> _Asked:
             for name in ("keypoints", "annotated", "to_image")
         ]
         parts.append(
-            [images.permute(0, 2, 3, 1), said.keypoints.cpu(), said.confidence.cpu(), swapped.cpu(), *labels]
+            [
+                teacher.seen(images).permute(0, 2, 3, 1),
+                said.keypoints.cpu(),
+                said.confidence.cpu(),
+                swapped.cpu(),
+                *labels,
+            ]
         )
         densities += _densities(teacher, images[: max(0, _MOST_DRAWN - start)])
     arrays = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
@@ -198,27 +253,47 @@ def _densities(teacher: ForeignTeacher, images: torch.Tensor) -> list[Floats]:
 
 def _measure(
     asked: _Asked, dataset: PoseDataset, truth: EvaluationSet, teacher: ForeignTeacher
-) -> tuple[str | None, tuple[float, float], tuple[float, float]]:
-    """The metric's name, its value as predicted and with exchanged sides, and the median shift of what is right."""
+) -> tuple[str | None, tuple[float, float], bool, tuple[float, float]]:
+    """The metric's name, its value as predicted and with exchanged sides, whether these are better, and the median shift."""
     nothing = float("nan")
     sources = np.array([len(known) for known in teacher.joint_map.sources])
     compared = asked.annotated * (sources > 0)
     if truth.metric == "none" or not compared.any():
-        return None, (nothing, nothing), (nothing, nothing)
+        return None, (nothing, nothing), False, (nothing, nothing)
     flip = list(truth.joints.flip_permutation)
-    values = [
-        people_accuracy(
-            _in_image(points, asked.to_image), dataset.persons, truth.joints, sources > 0, truth.metric
-        )
-        for points in (asked.keypoints, asked.keypoints[:, flip])
+    predicted = [_in_image(points, asked.to_image) for points in (asked.keypoints, asked.keypoints[:, flip])]
+    measured = truth.joints, sources > 0, truth.metric
+    value, mirrored = (people_accuracy(points, dataset.persons, *measured) for points in predicted)
+    each = [
+        [
+            people_accuracy(points[index : index + 1], [person], *measured)
+            for index, person in enumerate(dataset.persons)
+        ]
+        for points in predicted
     ]
+    mirrored_is_better = mirrored > value and _beyond_chance(np.subtract(each[1], each[0]))
     error = asked.keypoints - asked.labels
     # a twentieth of the crop: what is further away is another mistake than a shift
     near = (asked.annotated * (sources == 1) > 0) & (
         np.linalg.norm(error, axis=-1) < 0.05 * max(asked.crops.shape[1:3])
     )
     shift = np.median(error[near], axis=0) if near.any() else (nothing, nothing)
-    return ACCURACY_NAMES[truth.metric], (values[0], values[1]), (float(shift[0]), float(shift[1]))
+    return (
+        ACCURACY_NAMES[truth.metric],
+        (value, mirrored),
+        mirrored_is_better,
+        (float(shift[0]), float(shift[1])),
+    )
+
+
+def _beyond_chance(differences: Floats) -> bool:
+    """Whether the mean of people's differences is above zero by more than what chance explains; nan counts as nobody."""
+    counted = differences[np.isfinite(differences)]
+    if len(counted) < _FEWEST:
+        return False
+    error = counted.std(ddof=1) / math.sqrt(len(counted))
+    # rounding is no difference, where all differ alike
+    return bool(counted.mean() > max(_STANDARD_ERRORS * error, 1e-6))
 
 
 def _in_image(points: Floats, to_image: Floats) -> Floats:
@@ -226,7 +301,8 @@ def _in_image(points: Floats, to_image: Floats) -> Floats:
 
 
 def _page(asked: _Asked, teacher: ForeignTeacher, truth: EvaluationSet) -> Image:
-    """Two people a row, three tiles each."""
+    """Two people a row, three tiles each, or two without labels."""
+    labelled = bool(asked.annotated.any())
     rows: list[list[Image]] = []
     height, width = asked.crops.shape[1:3]
     size = (round(_SIDE * height / max(height, width)), round(_SIDE * width / max(height, width)))
@@ -239,15 +315,17 @@ def _page(asked: _Asked, teacher: ForeignTeacher, truth: EvaluationSet) -> Image
         tiles = [
             draw_pose(large, points, truth.joints, drawn=asked.confidence[index] >= _SURE),
             enlarge(_glow(crop, density), size),
-            draw_pose(large, labels, truth.joints, drawn=asked.annotated[index] > 0),
         ]
+        if labelled:
+            tiles.append(draw_pose(large, labels, truth.joints, drawn=asked.annotated[index] > 0))
         if index % 2 == 0:
             rows.append(tiles)
         else:
             rows[-1] += tiles
     blank = np.full((*size, 3), 255, np.uint8)
-    full = [row + [blank] * (6 - len(row)) for row in rows]
-    return tile(full, ["prediction", "distributions", "labels"] * 2)
+    titles = ["prediction", "distributions", *(["labels"] if labelled else [])] * 2
+    full = [row + [blank] * (len(titles) - len(row)) for row in rows]
+    return tile(full, titles)
 
 
 def _glow(crop: Image, density: Floats) -> Image:

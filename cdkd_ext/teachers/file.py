@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cdkd_ext.checkpoints import load_model
-from cdkd_ext.checkpoints.native import file_hash, read_spec
+from cdkd_ext.checkpoints.native import checkpoint_file, file_hash, read_spec
 from cdkd_ext.errors import check
 from cdkd_ext.files import read_yaml
 from cdkd_ext.joints import JointSet
@@ -74,8 +74,7 @@ class TeacherFile:
 
     def _spec(self) -> ModelSpec:
         """The description of a checkpoint's network."""
-        path = Path(self.path)
-        return read_spec(path / "best.safetensors" if path.is_dir() else path, "teacher")
+        return read_spec(checkpoint_file(self.path, "teacher"), "teacher")
 
     def load(
         self,

@@ -165,13 +165,18 @@ class ForeignTeacher:
             keypoints=said.keypoints.masked_fill(unknown[:, None].to(said.keypoints.device), math.nan)
         )
 
+    def seen(self, images: Tensor) -> Tensor:
+        """Return crops (B, 3, H, W) uint8 as the network is shown them: from afar where `options.height` says so."""
+        if self.options.height is None or not len(images):
+            return images
+        return _from_afar(images, self.options.height)
+
     def _values(self, images: Tensor) -> tuple[Outputs, Any]:
         size = input_size(self.description)
         expected = f"uint8 crops (B, 3, {size[0]}, {size[1]})"
         fits = images.dtype == torch.uint8 and images.dim() == 4 and tuple(images.shape[1:]) == (3, *size)
         check(fits, "teacher_images", f"{images.dtype} {tuple(images.shape)}", expected)
-        if self.options.height is not None and len(images):
-            images = _from_afar(images, self.options.height)
+        images = self.seen(images)
         outputs, values = self._asked(images)
         return outputs, self._best_turned(images, values) if self.options.turns else values
 

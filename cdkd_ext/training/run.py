@@ -218,8 +218,8 @@ def _too_small(config: TrainingConfig, people: People, teacher: AnyTeacher | Non
     if has >= height / _ENLARGED:
         return None
     return (
-        f"the teacher sees crops of {height} pixels, of which half of the footage's people have {has:.0f} or fewer: what it says of "
-        "enlarged people is worse than of near ones"
+        f"the teacher sees crops of {height} pixels, of which half of the footage's people have {has:.0f} or fewer: "
+        "what it says of enlarged people is worse than of near ones"
     )
 
 

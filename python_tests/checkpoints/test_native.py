@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cdkd_ext.checkpoints import load_model, save_model
-from cdkd_ext.checkpoints.native import file_hash
+from cdkd_ext.checkpoints.native import checkpoint_file, file_hash
 from cdkd_ext.errors import InputError
 from cdkd_ext.joints import MPII_JOINTS
 from cdkd_ext.models import create_model
@@ -77,6 +77,36 @@ def test_a_folder_stands_for_its_best_checkpoint(model, tmp_path):
     save_model(model, tmp_path / "best.safetensors")
     assert load_model(tmp_path).name == model.name
     assert file_hash(tmp_path) == file_hash(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize("name", ["adapted.onnx", "adapted.pth"])
+@pytest.mark.parametrize("read", [load_model, file_hash, checkpoint_file])
+def test_the_folder_of_an_adaptation_names_its_network(tmp_path, name, read):
+    (tmp_path / name).touch()
+    with pytest.raises(
+        InputError, match=rf"weights: expected .*checkpoint, got .*the network itself is .*/{name}$"
+    ):
+        read(tmp_path)
+
+
+def test_the_folder_of_several_students_lists_them(tmp_path):
+    (tmp_path / "students.yaml").write_text("seed: 0\nstudents: [small, large, /elsewhere/third]\n")
+    listed = f"{tmp_path}/small, {tmp_path}/large, /elsewhere/third"
+    with pytest.raises(InputError, match=rf"path: .* the folder of several students: {listed}$"):
+        load_model(tmp_path, "path")
+
+
+def test_an_adaptation_that_has_a_checkpoint_is_read(model, tmp_path):
+    save_model(model, tmp_path / "best.safetensors")
+    (tmp_path / "adapted.onnx").touch()
+    assert load_model(tmp_path).name == model.name
+
+
+def test_a_folder_without_any_of_it(tmp_path):
+    with pytest.raises(
+        InputError, match=r"weights: expected an existing checkpoint, got .*best\.safetensors"
+    ):
+        load_model(tmp_path)
 
 
 def test_a_truncated_checkpoint_is_refused(model, tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from cdkd_ext.cli import main
-from cdkd_ext.data import DataConfig
+from cdkd_ext.data import DataConfig, crop_from_afar
 from cdkd_ext.errors import InputError
-from cdkd_ext.evaluation import check_teacher
+from cdkd_ext.evaluation import check_teacher, teacher_check
 from cdkd_ext.images import read_image, save_image
 from cdkd_ext.teachers import TeacherOptions
 
@@ -92,6 +92,106 @@ def test_mistakes_show(people, teacher, tmp_path):
     ]
     # a cell's middle is a pixel and a half beside its first pixel
     assert np.subtract(*shifts) == pytest.approx((1.5, 1.5), abs=0.6)
+
+
+def coloured(people, factors):
+    """Multiply red and blue of each image with two numbers."""
+    for i, (red, blue) in enumerate(factors, 1):
+        path = people / f"val/images/{i}.png"
+        save_image((read_image(path) * np.array([red, 1, blue])).astype(np.uint8), path)
+
+
+@pytest.mark.parametrize(
+    ("factors", "hint"),
+    [
+        ([(0.2, 1), (1, 0.3), (0.2, 1), (1, 0.3), (0.6, 1)], False),
+        ([(0.2, 1), (0.6, 1), (0.5, 1), (0.3, 1), (0.7, 1)], True),
+    ],
+)
+def test_colours_are_the_other_ones_only_beyond_chance(people, teacher, tmp_path, factors, hint):
+    coloured(people, factors)
+    # the nose is red, and blue where the colours are exchanged
+    path = teacher(joints=["nose", "left_ear", "right_ear"])
+    found = check_teacher(path, DataConfig(root=str(people)), output=str(tmp_path / "page.png"), cpu=True)
+    assert found.swapped_confidence > found.confidence and found.swapped_is_surer == hint
+    assert ("is color_order the other one?" in str(found)) == hint
+
+
+@pytest.mark.parametrize(("exchanged", "hint"), [(3, False), (5, True)])
+@pytest.mark.parametrize("metric", ["pckh", "AP"])
+def test_sides_are_the_other_ones_only_beyond_chance(people, teacher, tmp_path, exchanged, hint, metric):
+    file = people / "val/annotations.json"
+    content = json.loads(file.read_text())
+    for person in content["annotations"][:exchanged]:
+        nose, left, right = np.reshape(person["keypoints"], (3, 3)).tolist()
+        person["keypoints"] = [*nose, *right, *left]
+    file.write_text(json.dumps(content))
+    data = DataConfig(root=str(people), metric=metric)
+    found = check_teacher(teacher(), data, output=str(tmp_path / "page.png"), cpu=True)
+    assert found.mirrored_value > found.value and found.mirrored_is_better == hint
+    assert ("are the joints' sides the other ones?" in str(found)) == hint
+
+
+def test_a_few_people_are_no_reason_to_hint(people, teacher, tmp_path):
+    coloured(people, [(0.3, 1)] * 5)
+    path, page = teacher(joints=["nose", "left_ear", "right_ear"]), str(tmp_path / "page.png")
+    hints = [
+        check_teacher(
+            path, DataConfig(root=str(people)), people=count, output=page, cpu=True
+        ).swapped_is_surer
+        for count in (1, 4, 5)
+    ]
+    assert hints == [False, False, True]
+
+
+def test_the_page_shows_what_the_network_is_shown(people, teacher, tmp_path, monkeypatch):
+    enlarge = teacher_check.enlarge
+
+    def drawn(**options):
+        """The crops of the page, before they are enlarged."""
+        seen = []
+        monkeypatch.setattr(
+            teacher_check, "enlarge", lambda crop, size: (seen.append(crop), enlarge(crop, size))[1]
+        )
+        check_teacher(
+            teacher(),
+            DataConfig(root=str(people)),
+            teacher_options=TeacherOptions(**options),
+            output=str(tmp_path / "page.png"),
+            cpu=True,
+        )
+        # every other one has distributions over it
+        return seen[::2]
+
+    sharp, shown = drawn(), drawn(height=16)
+    assert len(sharp) == len(shown) == 5
+    for crop, far in zip(sharp, shown, strict=True):
+        wanted = crop_from_afar(np.ascontiguousarray(crop), np.eye(2, 3), crop.shape[:2], 16)
+        assert np.array_equal(far, wanted) and not np.array_equal(far, crop)
+
+
+def test_people_without_labels(people, teacher, tmp_path, capsys):
+    """Footage shows how sure a teacher is and what it says; nothing is measured."""
+    data = DataConfig(images=str(people / "val/images"), image_boxes="whole")
+    found = check_teacher(teacher(joints=NAMES), data, output=str(tmp_path / "page.png"), people=4, cpu=True)
+    assert (found.people, found.metric, found.mirrored_is_better) == (4, None, False)
+    assert found.confidence > 0.5
+    assert str(found).endswith("page.png (prediction, distributions)")
+    labelled = check_teacher(
+        teacher(joints=NAMES),
+        DataConfig(root=str(people)),
+        output=str(tmp_path / "other.png"),
+        people=4,
+        cpu=True,
+    )
+    sizes = [read_image(tmp_path / name).shape[1] for name in ("page.png", "other.png")]
+    # two tiles a person, and three
+    assert sizes[0] < sizes[1] and labelled.metric is not None
+    words = ["teacher", "check", teacher(joints=NAMES), f"--data.images={people / 'val/images'}"]
+    assert main([*words, "--data.image_boxes=whole", f"--output={tmp_path / 'third.png'}", "--cpu=true"]) == 0
+    assert "confidence: " in capsys.readouterr().out
+    assert main([*words, f"--output={tmp_path / 'third.png'}"]) == 2
+    assert "data.detector and data.image_boxes: expected one of them" in capsys.readouterr().err
 
 
 def test_the_command(people, teacher, tmp_path, capsys):

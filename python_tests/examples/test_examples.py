@@ -26,6 +26,7 @@ WRITES = {
     "predict": ["people", "pose.png", "runs"],
     "train": ["runs"],
 }
+CALLED_AGAIN = ("adapt", "own_teacher", "predict")
 
 
 @pytest.mark.long
@@ -37,15 +38,16 @@ def test_it_runs_and_writes_what_it_says(example, tmp_path, write_teacher):
     files = {"adapt": "network.onnx", "own_teacher": "teacher.onnx"}
     if example.stem in files:
         write_teacher(tmp_path / files[example.stem])
-    done = subprocess.run(
-        [sys.executable, str(example)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    for _ in range(1 + (example.stem in CALLED_AGAIN)):
+        done = subprocess.run(
+            [sys.executable, str(example)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == WRITES.get(example.stem, [])
 
 

@@ -103,7 +103,7 @@ def test_a_training_says_which_joints_mirror_each_other_and_how_images_are_read(
     printed = capsys.readouterr().out
     assert printed.count("joints that mirror each other: ") == 1
     assert "right_ankle - left_ankle" in printed or "left_ankle - right_ankle" in printed
-    assert "images: as stored (data.upright turns them)" in printed
+    assert "; images: as stored (data.upright turns them)" in printed
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(drawn_people, tmp_path):
