@@ -12,6 +12,8 @@ from cdkd_ext.errors import check, check_option
 from cdkd_ext.teachers import TeacherOptions
 from cdkd_ext.training import OptimizerConfig
 
+_CHECK_EVERY = 100
+
 
 @dataclass
 class AdaptationConfig:
@@ -32,7 +34,8 @@ class AdaptationConfig:
         optimizer: optimiser and schedule; `warmup` and `milestones` count portions of `check_every` steps.
         steps: of the training.
         batch_size: crops per step.
-        check_every: steps between measurements of the agreement with the teacher on people kept aside.
+        check_every: steps between measurements of the agreement with the teacher on people kept aside; None takes 100, or
+            all steps where they are fewer.
         patience: measurements without a better one after which the training ends; 0 goes on to the end.
         keep: which weights become the adapted network: the "best" by the agreement on people kept aside, or the "last".
         watched_people: at most so many people are kept aside, and at most a tenth of all.
@@ -66,7 +69,7 @@ class AdaptationConfig:
     )
     steps: int = 900
     batch_size: int = 16
-    check_every: int = 100
+    check_every: int | None = None
     patience: int = 4
     keep: Literal["best", "last"] = "best"
     watched_people: int = 128
@@ -81,10 +84,21 @@ class AdaptationConfig:
     precision: Literal["no", "bf16"] = "no"
     cpu: bool = False
 
+    def __post_init__(self) -> None:
+        if self.check_every is None:
+            # kept in the run's folder, so that a run that is made longer keeps its portions
+            self.check_every = min(_CHECK_EVERY, self.steps)
+
+    @property
+    def portion(self) -> int:
+        """Steps between measurements, `check_every`."""
+        assert self.check_every is not None
+        return self.check_every
+
     @property
     def epochs(self) -> int:
         """Portions of the training, each of `check_every` steps."""
-        return self.steps // self.check_every
+        return self.steps // self.portion
 
     @property
     def faults_in_report(self) -> float:
@@ -105,8 +119,8 @@ class AdaptationConfig:
         self.resolutions()
         for name in ("steps", "batch_size", "check_every", "watched_people", "report_people"):
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
-        expected = f"a multiple of check_every, {self.check_every}"
-        check(self.steps % self.check_every == 0, "steps", self.steps, expected)
+        expected = f"a multiple of check_every, {self.portion}"
+        check(self.steps % self.portion == 0, "steps", self.steps, expected)
         for name in ("patience", "keep_outputs", "checkpoint_every"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "zero or more")
         check(

@@ -148,7 +148,7 @@ def measured(
     labels: Labels | None,
     faults: float = 0.0,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Measured, Floats]:
+) -> tuple[Measured, Floats, Floats]:
     """Measure a network at a resolution.
 
     Args:
@@ -160,7 +160,7 @@ def measured(
         progress: called with the number of people of each batch.
 
     Returns:
-        The metrics, and the network's keypoints (N, J, 2) in pixels of the crops.
+        The metrics, the network's keypoints (N, J, 2) in pixels of the crops, and its confidence (N, J).
     """
     confidence: list[Tensor] = []
 
@@ -173,5 +173,6 @@ def measured(
 
     keypoints = watched.predicted(predict, height, faults)
     accuracy = float("nan") if labels is None else labels.accuracy(watched.in_image(keypoints))
-    sure = float(torch.cat(confidence).mean())
-    return Measured(height, faults, accuracy, watched.agreement(keypoints), sure), keypoints
+    sure = torch.cat(confidence)
+    metrics = Measured(height, faults, accuracy, watched.agreement(keypoints), float(sure.mean()))
+    return metrics, keypoints, sure.numpy()

@@ -142,9 +142,9 @@ def measure_change(
             for faults in strengths
             for height in heights
         ]
-        values.append([result for result, _ in results])
-        found = [points for result, points in results if (result.height, result.faults) == (looked_at, 0)]
-        drawn.append(found[0] if found else measured(watched, network, looked_at, None)[1])
+        values.append([result for result, *_ in results])
+        found = [said for result, *said in results if (result.height, result.faults) == (looked_at, 0)]
+        drawn.append(found[0] if found else measured(watched, network, looked_at, None)[1:])
     metric = None if labels is None else ACCURACY_NAMES[labels.metric]
     teacher = float("nan") if labels is None else labels.accuracy(watched.in_image(watched.keypoints))
     images = {
@@ -174,19 +174,29 @@ def _number(value: float) -> str:
 
 
 def _people(watched: Watched, joints: JointSet, drawn: Sequence[Any], height: int) -> bytes:
-    """Rows of people: the teacher at full resolution, and the network before and after on what it sees."""
+    """Rows of people: the teacher at full resolution, and the network before and after on what it sees.
+
+    Args:
+        watched: the people.
+        joints: of the keypoints.
+        drawn: keypoints (N, J, 2) and confidence (N, J), before and after.
+        height: of the crops that the network sees.
+    """
     chosen = sorted({int(index) for index in np.linspace(0, len(watched) - 1, min(_PEOPLE, len(watched)))})
     size = watched.size
     large = (round(_SIDE * size[0] / max(size)), round(_SIDE * size[1] / max(size)))
 
-    def pose(image: Image, points: Any, sure: Any = None) -> Image:
+    def pose(image: Image, points: Any, confidence: Any) -> Image:
+        # of all three the joints that they are sure of: doubtful ones beside none would look worse
+        sure = confidence >= SURE
         return draw_pose(enlarge(image, large), enlarge_points(points, size, large), joints, drawn=sure)
 
     rows = []
     for index in chosen:
         seen = watched.crop(index, height)
-        teacher = pose(watched.crop(index, None), watched.keypoints[index], watched.confidence[index] >= SURE)
-        rows.append([teacher, enlarge(seen, large), *(pose(seen, points[index]) for points in drawn)])
+        teacher = pose(watched.crop(index, None), watched.keypoints[index], watched.confidence[index])
+        said = (pose(seen, points[index], confidence[index]) for points, confidence in drawn)
+        rows.append([teacher, enlarge(seen, large), *said])
     # two people beside each other
     pairs = [left + right for left, right in zip(rows[::2], rows[1::2], strict=False)] or rows
     titles = ["teacher, full resolution", f"{height} pixels", "before", "after"]

@@ -182,7 +182,7 @@ def _loader(
     accelerator: Accelerator,
 ) -> EpochLoader:
     samples = AdaptationSamples(dataset, labels, network.joints, config.resolutions(), full=task.needs_full)
-    order = SteadyBatches(range(len(dataset)), config.batch_size, config.check_every, seed=config.seed)
+    order = SteadyBatches(range(len(dataset)), config.batch_size, config.portion, seed=config.seed)
     on_gpu = accelerator.device.type == "cuda"
     return EpochLoader(samples, order, workers=config.data.workers, pin_memory=on_gpu)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError, with_suggestions
+from cdkd_ext.cli.parsing import COMMANDS, INTERRUPTED, TERMINATED, CommandError, suggestion, with_suggestions
 from cdkd_ext.errors import InputError, check, fail, shortened
 from cdkd_ext.models import ModelOptions
 from cdkd_ext.recipes import list_recipes, load_recipe
@@ -26,6 +26,11 @@ _MISFIT = re.compile(r'Parser key "([^"]+)": Expected a (.+)\. Got value: (.*)')
 _LACKS = re.compile(
     r'Parser key "([^"]+)": Does not validate .* the following arguments are required: ([\w, ]+?) - .*'
 )
+# an option in a file or in JSON; on the command line argparse says so
+_UNKNOWN = re.compile(
+    r"""(?:Group '([^']+)' does not accept option|(?:Parser key "([^"]+)": Does not validate .*)?Option) """
+    r"""'([^']+)'(?: is not accepted.*)?"""
+)
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -33,6 +38,23 @@ _KINDS = {
     "str": "a text",
     "tuple": 'a list, such as "[32, 32]"',
 }
+
+
+class FileOptions(str):
+    """A file's options as JSON for `--config`, which know their file for messages.
+
+    Attributes:
+        file: its path.
+    """
+
+    file: str
+
+    @classmethod
+    def of(cls, file: str, options: Mapping[str, Any]) -> FileOptions:
+        """Options that were read from a file."""
+        text = cls(json.dumps(options, default=str))
+        text.file = file
+        return text
 
 
 def configured_parser(name: str) -> ArgumentParser:
@@ -49,13 +71,43 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         InputError: an option is unknown or has a value of another type.
     """
     try:
-        return parser.instantiate(parser.parse_args(list(arguments)))
+        # jsonargparse reads no heirs of str
+        return parser.instantiate(parser.parse_args([str(argument) for argument in arguments]))
     except InputError:
         raise
     # jsonargparse lets some of what damaged YAML raises through, whatever it is
     except Exception as error:
-        message = _in_words(" ".join(str(error).split()) or type(error).__name__)
-        raise InputError(with_suggestions(shortened(message), parser._option_string_actions)) from error
+        message = " ".join(str(error).split()) or type(error).__name__
+        _check_known(message, parser, arguments, error)
+        message = shortened(_in_words(message))
+        raise InputError(with_suggestions(message, parser._option_string_actions)) from error
+
+
+def _check_known(message: str, parser: ArgumentParser, arguments: Sequence[str], error: Exception) -> None:
+    """Check that jsonargparse does not complain of an unknown option in a file; name the file and the nearest option."""
+    found = _UNKNOWN.fullmatch(message)
+    if found is None:
+        return
+    name = ".".join(part for part in found.groups() if part)
+    files = [one for one in arguments if isinstance(one, FileOptions) and _holds(json.loads(one), name)]
+    place = files[0].file if files else "options"
+    # neither its own section nor a section's help is another name for it
+    known = [
+        option
+        for option in parser._option_string_actions
+        if not option.endswith(".help") and not f"--{name}".startswith(f"{option}.")
+    ]
+    near = suggestion([f"--{name}"], known)
+    raise InputError(f"{place}: expected options of {parser.prog}, got {name}{near}") from error
+
+
+def _holds(options: Any, name: str) -> bool:
+    """Whether options in sections have one by its whole name."""
+    for part in name.split("."):
+        if not isinstance(options, dict) or part not in options:
+            return False
+        options = options[part]
+    return True
 
 
 def _in_words(message: str) -> str:
@@ -187,12 +239,12 @@ def expand(arguments: Sequence[str], *, evaluation: bool = False) -> list[str]:
         if name == "--config":
             expanded += [
                 "--config",
-                json.dumps(read_config(value), default=str) if _is_file(value) else value,
+                FileOptions.of(value, read_config(value)) if _is_file(value) else value,
             ]
             continue
         path = Path(value) / "config.yaml"
         check(path.is_file(), "resume", repr(value), "the folder of a run, with its config.yaml")
-        resumed = [f"--resume={value}", "--config", json.dumps(read_config(path), default=str)]
+        resumed = [f"--resume={value}", "--config", FileOptions.of(str(path), read_config(path))]
     # first, so that every other option changes it, wherever it was typed
     return resumed + expanded
 

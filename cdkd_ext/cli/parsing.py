@@ -123,14 +123,17 @@ class Parser(argparse.ArgumentParser):
 
 def with_suggestions(message: str, options: Iterable[str]) -> str:
     """What a parser says of unknown arguments, with the options that look most like them."""
-    known, found = list(options), []
-    for word in message.split():
-        if word.startswith("--"):
-            found += get_close_matches(word.partition("=")[0], known, 1)
-    unknown = "unrecognized arguments" in message.lower()
-    return (
-        f"{message}; perhaps {' and '.join(dict.fromkeys(found))} is meant" if unknown and found else message
-    )
+    if "unrecognized arguments" not in message.lower():
+        return message
+    unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+    return message + suggestion(unknown, options)
+
+
+def suggestion(unknown: Iterable[str], options: Iterable[str]) -> str:
+    """What to say behind unknown options: those that look most like them; nothing where none does."""
+    known = list(options)
+    found = [near for name in unknown for near in get_close_matches(name, known, 1)]
+    return f"; perhaps {' and '.join(dict.fromkeys(found))} is meant" if found else ""
 
 
 def plain_parser(name: str) -> Parser:

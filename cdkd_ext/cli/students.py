@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cdkd_ext.cli.configured import gives_output, naming_stops, parse_configuration, training_parser
+from cdkd_ext.cli.configured import (
+    FileOptions,
+    gives_output,
+    naming_stops,
+    parse_configuration,
+    training_parser,
+)
 from cdkd_ext.errors import check, fail
 from cdkd_ext.training import DistillationConfig, distill_students, read_config
 from cdkd_ext.training.shared import NAME, read_students
@@ -64,7 +69,7 @@ def run_students(files: Sequence[str], arguments: Sequence[str]) -> None:
     configs = []
     for file in files:
         given = read_config(file)
-        options = ["--config", json.dumps(given, default=str)]
+        options = ["--config", FileOptions.of(file, given)]
         # of a run to go on with, what is typed changes it
         own = [*options, *arguments] if resumed else [*arguments, *options]
         config = _config(own)

@@ -58,13 +58,19 @@ def _divided(arguments: Sequence[str], parser: Parser) -> tuple[list[str], list[
     """What is the command's own, and the trainings' options, whose values are not taken for a table's number."""
     own: list[str] = []
     words: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
         name, equals, value = argument.partition("=")
         if not argument.startswith("--") or parser.knows(name):
             own.append(argument)
             continue
-        value = value if equals else next(rest, "")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                # the trainings' parser says whether it lacks a value or is unknown
+                words.append(argument)
+                continue
+            value = rest.pop(0)
         # every run has a folder of its own
         if name == "--config" and Path(value).is_file():
             words += [name, json.dumps(read_options("config", value))]

@@ -175,7 +175,7 @@ def _people(
     known_people = NearDuplicates(config.near_duplicate_people)
     footage = Footage([], 0, 0, list(found.unreadable))
     for done, frame in enumerate(found.frames):
-        progress("images", done + 1, len(found.frames))
+        progress("looking through images", done + 1, len(found.frames))
         look = seen.at(frame.path)
         if look.broken:
             footage.broken.append(look.broken.replace(_PLACE, str(frame.path)))

@@ -21,7 +21,7 @@ from cdkd_ext.joints import COCO_JOINTS, JointSet
 Floats = npt.NDArray[np.float64]
 
 OKS_THRESHOLD = 0.9
-_MEASURES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
+AP_MEASURES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
 _DECIMALS = 3
 
 
@@ -208,7 +208,7 @@ def coco_keypoint_ap(
         evaluation.summarize()
     # pycocotools says -1 where there is nothing to measure
     values = (float(value) if value >= 0 else math.nan for value in evaluation.stats)
-    return dict(zip(_MEASURES, values, strict=True))
+    return dict(zip(AP_MEASURES, values, strict=True))
 
 
 def _ground_truth(content: JsonObject, category_ids: Sequence[int | str], joints: int) -> dict[str, Any]:

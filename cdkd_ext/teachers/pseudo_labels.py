@@ -80,7 +80,7 @@ def ask_teacher(
         stop = min(start + _BATCH, len(persons))
         keypoints, confidence = _asked(teacher, dataset, range(start, stop))
         labels.keypoints[start:stop], labels.confidence[start:stop] = keypoints, confidence
-        progress("teacher", stop, len(persons))
+        progress("asking the teacher", stop, len(persons))
         if stop == len(persons) or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
             _save(path, labels, stop)
             saved = time.monotonic()

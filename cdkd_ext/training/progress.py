@@ -12,6 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from cdkd_ext.evaluation.coco import AP_MEASURES
+from cdkd_ext.evaluation.progress import PlainLines
+
 
 class TrainingDisplay:
     """A live bar in a terminal, one line per epoch elsewhere; silent in all processes but the first.
@@ -66,7 +69,9 @@ class TrainingDisplay:
         """Print one line for a finished epoch, behind the name of the run if it is one of several."""
         elapsed = time.perf_counter() - self._started
         left = elapsed / max(1, step - self._first_step) * (self.total - step)
-        values = "  ".join(f"{name} {value:.4g}" for name, value in record.items())
+        # in percent, as at the training's end and as PCKh is
+        percent = {name: 100 * value if name in AP_MEASURES else value for name, value in record.items()}
+        values = "  ".join(f"{name} {value:.4g}" for name, value in percent.items())
         self.console.print(
             f"{name and name + '  '}epoch {epoch + 1}/{epochs}  {values}  left {_duration(left)}",
             highlight=False,
@@ -85,10 +90,12 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def footage_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a live bar in a terminal while footage is looked through; yields what takes each step."""
+def footage_progress(
+    *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a live bar in a terminal, else `PlainLines`, while footage is looked through; yields what takes each step."""
     if not sys.stdout.isatty():
-        yield lambda what, done, total: None
+        yield PlainLines(clock)
         return
     columns = (
         TextColumn("{task.description}"),

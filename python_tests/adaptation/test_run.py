@@ -305,6 +305,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
         ({"size": "64"}, "size: expected less than the network's own 64 pixels, got 64"),
         ({"size": "tiny"}, "size: expected pixels"),
         ({"steps": 9}, "steps: expected a multiple of check_every, 4, got 9"),
+        ({"steps": 50, "check_every": 100}, "steps: expected a multiple of check_every, 100, got 50"),
         ({"steps": 0}, "steps: expected a positive number"),
         ({"full_share": 1.0}, r"full_share: expected a number in \[0, 1\)"),
         ({"sigma": 0.0}, "sigma: expected"),

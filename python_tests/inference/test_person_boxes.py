@@ -57,6 +57,7 @@ def test_a_score_needs_a_heading_for_five_numbers_might_begin_with_a_name(tmp_pa
     ("boxes", "detector", "message"),
     [
         (None, None, "boxes and detector: expected one of them: .*, got neither"),
+        (None, None, r"ONNX file \(--detector FILE\), or a file of boxes .* \(--boxes FILE\)"),
         ("whole", "detector.onnx", "boxes and detector: expected one of them: .*, got both"),
         ("nowhere.csv", None, "nowhere.csv: expected a readable file of boxes"),
         (None, "nowhere.onnx", "nowhere.onnx: expected an ONNX file, got no such file"),
