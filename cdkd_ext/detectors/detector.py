@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cdkd_ext.detectors.layouts import candidates, recognise
 from cdkd_ext.detectors.letterbox import Letterbox
 from cdkd_ext.detectors.options import DetectionOptions
-from cdkd_ext.detectors.pieces import pieces
+from cdkd_ext.detectors.pieces import merged, pieces
 from cdkd_ext.errors import check, fail
 from cdkd_ext.images import Image
 from cdkd_ext.onnx_file import OnnxFile, TensorInfo
@@ -93,18 +93,17 @@ class Detector:
         expected = "an RGB uint8 array (H, W, 3)"
         fits = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size
         check(fits, "image", f"{image.dtype} {image.shape}", expected)
-        corners, scores = self._found(image)
+        found = [self._best(*self._found(image))]
         if self.options.tiles == 1:
-            return self._best(corners, scores)
+            return found[0]
         size = (image.shape[0], image.shape[1])
-        found = [(corners, scores)]
         for piece in pieces(size, self.options.tiles):
             top, left, height, width = piece
             corners, scores = self._found(image[top : top + height, left : left + width])
             whole = piece.whole(corners, size)
             shift = np.array([left, top] * 2, np.float32)
-            found.append((corners[whole] + shift, scores[whole]))
-        return self._best(*(np.concatenate(values) for values in zip(*found, strict=True)))
+            found.append(self._best(corners[whole] + shift, scores[whole]))
+        return merged(found, self.options.overlap)
 
     def _found(self, image: Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Corners (N, 4) in the image and scores (N,) of what the network finds with a score that counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,40 @@ def pieces(image_size: tuple[int, int], count: int) -> list[Piece]:
     tops, lefts = (_starts(length, side) for length in image_size)
     height, width = (min(side, length) for length in image_size)
     return [Piece(top, left, height, width) for top in tops for left in lefts]
+
+
+def merged(
+    found: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]], overlap: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Put together what several pieces show: of two boxes of one person the one with the higher score.
+
+    Two pieces show a person a little otherwise, so that what counts between them is the part of the smaller box that lies in
+    the other one.
+
+    Args:
+        found: of each piece boxes (N, 4) of x, y, width, height in the image, and scores (N,).
+        overlap: the largest part that boxes of two people share.
+
+    Returns:
+        Boxes and scores, highest first.
+    """
+    boxes, scores = (np.concatenate(values) for values in zip(*found, strict=True))
+    origin = np.repeat(np.arange(len(found)), [len(values) for _, values in found])
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    for index in order.tolist():
+        others = np.array([other for other in kept if origin[other] != origin[index]], int)
+        if not len(others) or _shared(boxes[index], boxes[others]).max() <= overlap:
+            kept.append(index)
+    return boxes[kept], scores[kept]
+
+
+def _shared(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of each pair, how much of the smaller box lies in the other."""
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
+    common = np.clip(high - low, 0, None).prod(1)
+    return np.asarray(common / np.minimum(box[2:].prod(), others[:, 2:].prod(1)), np.float32)
 
 
 def _starts(length: int, side: int) -> list[int]:
