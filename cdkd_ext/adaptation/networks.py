@@ -18,13 +18,14 @@ from cdkd_ext.adaptation.onnx_graph import TrainableGraph
 from cdkd_ext.checkpoints import load_model, save_model
 from cdkd_ext.checkpoints.writing import write_torch
 from cdkd_ext.codecs import SimCCOutput
-from cdkd_ext.errors import check, fail
+from cdkd_ext.errors import check
 from cdkd_ext.joints import JointSet
 from cdkd_ext.models import PoseNetwork
 from cdkd_ext.models.profile import call_macs
 from cdkd_ext.onnx_file import OnnxFile
 from cdkd_ext.teachers import ForeignTeacher, TeacherDescription, TeacherFile, TeacherOptions
 from cdkd_ext.teachers.network import CropNetwork, OnnxNetwork, Outputs, named_outputs, preprocessed
+from cdkd_ext.teachers.own_network import description_of
 from cdkd_ext.teachers.readers import READERS, Reader, input_size
 
 _GRAY = 127
@@ -192,24 +193,9 @@ class AdaptablePoseNetwork(AdaptableNetwork):
 
     def __init__(self, network: PoseNetwork) -> None:
         spec = network.spec
-        if spec.joints is None:
-            fail("model", "a checkpoint that does not name its joints", "one that does")
-        expected = "one with simcc or heatmap"
-        check(spec.head in ("simcc", "heatmap"), "model", f"a checkpoint with the head {spec.head}", expected)
+        description = description_of(spec, "model")
+        assert spec.joints is not None
         self._joints = spec.joints
-        description = TeacherDescription(
-            kind=spec.head,  # type: ignore[arg-type]
-            outputs={"x": "x", "y": "y"} if spec.head == "simcc" else {"heatmap": "heatmap"},
-            input_size=spec.input_size,
-            layout="NCHW",
-            output_layout="NCHW",
-            values="gaussians",
-            cells="corner",
-            decoding=spec.decoding,
-            joints=spec.joints.names,
-            padding=spec.padding,
-            resample=spec.resample,
-        )
         super().__init__(network, description)
 
     @property

@@ -20,6 +20,7 @@ from cdkd_ext.teachers.description import TeacherDescription
 from cdkd_ext.teachers.foreign import ForeignTeacher
 from cdkd_ext.teachers.frozen import FrozenTeacher
 from cdkd_ext.teachers.options import TeacherOptions
+from cdkd_ext.teachers.own_network import DESCRIBED_HEADS, OwnNetwork
 from cdkd_ext.teachers.presets import read_preset, recognized_preset
 
 
@@ -87,20 +88,29 @@ class TeacherFile:
 
         Args:
             device: where a checkpoint's network runs; onnxruntime chooses by itself, but stays on the CPU with "cpu".
-            joints: the student's joints, which those of a network that is not of this package are matched with.
+            joints: the student's joints, which a network's are matched with by name. A checkpoint that has the same, and
+                is not asked about people, is a `FrozenTeacher`; one of other joints has to have classes or heatmaps.
             student_bins: the student's classes (x, y); see `ForeignTeacher`.
 
         Raises:
             InputError: a file is missing or malformed, the network is not as described, or no joint matches.
         """
         if not self.is_foreign:
+            teacher = FrozenTeacher(self.network(), device, self.precision)
+            if self._is_matched(teacher.spec, joints):
+                return ForeignTeacher(OwnNetwork(teacher), joints, self.options, student_bins=student_bins)
             expected = "nothing for a checkpoint of this package, which sees crops of its own size"
             check(self.options.height is None, "teacher_options.height", self.options.height, expected)
-            return FrozenTeacher(self.network(), device, self.precision)
+            return teacher
         path, description = self.described()
         cpu = device is None or torch.device(device).type == "cpu"
         file = OnnxFile(path, threads=self.options.threads, cpu=cpu)
         return ForeignTeacher.from_onnx(file, description, joints, self.options, student_bins=student_bins)
+
+    def _is_matched(self, spec: ModelSpec, joints: JointSet | None) -> bool:
+        """Whether a checkpoint teaches as networks of others do: its joints are other ones, or it is asked about people."""
+        others = joints is not None and spec.joints is not None and spec.joints.names != joints.names
+        return spec.head in DESCRIBED_HEADS and (others or self.options.ask == "people")
 
     def identity(self, teacher: FrozenTeacher | ForeignTeacher) -> str:
         """What tells the outputs of this file's teacher from those of another: the file's hash, and how it is asked."""
@@ -116,7 +126,12 @@ class TeacherFile:
         spec = asdict(teacher.teacher_spec)
         given = [asdict(teacher.description), asked, spec, teacher.joint_map.sources, teacher.drawn_for]
         told = json.dumps(given, default=str)
-        return f"{onnx_digest(self.described()[0])} {told}"
+        digest = (
+            onnx_digest(self.described()[0])
+            if self.is_foreign
+            else f"{file_hash(self.path)} {self.precision}"
+        )
+        return f"{digest} {told}"
 
     def described(self) -> tuple[Path, TeacherDescription]:
         """The ONNX file of a network that is not of this package, and its description.

@@ -194,7 +194,7 @@ def load_teacher(
 ) -> AnyTeacher | None:
     """Load the run's teacher onto the accelerator's device; None where there is none.
 
-    The joints of a network that is not of this package are matched by name, and the matches printed.
+    Joints that are not the student's are matched by name, and the matches printed.
 
     Raises:
         InputError: the file cannot be read, or its joints are not `joints` and cannot be matched with them.
@@ -212,7 +212,8 @@ def load_teacher(
     # before it is asked: what is stored tells which outputs there are
     teacher.tokens = config.uses_tokens()
     check_joints("teacher", file.path, teacher.spec.joints, joints)
-    check(not once, "teacher_options.ask", "people, for a checkpoint of this package", "views")
+    got = f"people, for a checkpoint with the head {teacher.spec.head}"
+    check(not once, "teacher_options.ask", got, "views, or a checkpoint with simcc or heatmap")
     return teacher
 
 
