@@ -288,7 +288,13 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> type[StandInCapture]:
     import cv2
 
     stand_in = type("Captures", (StandInCapture,), {"scripts": {}, "opened": [], "open_now": set()})
-    monkeypatch.setattr(cv2, "VideoCapture", stand_in)
+    of_files = cv2.VideoCapture
+
+    def capture(address: Any) -> Any:
+        is_file = address not in stand_in.scripts and Path(str(address)).is_file()
+        return of_files(address) if is_file else stand_in(address)
+
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
     return stand_in
 
 
