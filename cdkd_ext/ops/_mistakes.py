@@ -44,7 +44,7 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
         except (AttributeError, RuntimeError, TypeError, InputError) as error:
             if torch.compiler.is_compiling():  # a tracer cannot look at signatures
                 raise
-            mistake = _translated(error) or _misfit(op, args, options)
+            mistake = _named(_translated(error), _misfit(op, args, options))
             if mistake is None or mistake is error:
                 raise
             raise mistake from None
@@ -55,10 +55,18 @@ def named(op: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
+def _named(mistake: Exception | None, misfit: Exception | None) -> Exception | None:
+    """Of what a check says and of a type that is not the signature's: the type, unless the check names another argument."""
+    if mistake is None or misfit is None:
+        return mistake or misfit
+    argument, other = (str(one).partition(":")[0].partition("[")[0] for one in (mistake, misfit))
+    return misfit if argument == other else mistake
+
+
 def _translated(error: Exception) -> Exception | None:
     """A mistake that a check has named; None if it is of other words."""
     message = str(error).split("\n", 1)[0]
-    if not _MESSAGE.match(message) or message.endswith(" a tensor, got None"):  # types are for `_misfit`
+    if not _MESSAGE.match(message):
         return None
     if isinstance(error, (TypeError, InputError)):
         return error

@@ -39,8 +39,8 @@ BUGS = (
         "address",
         "simcc_kl",
         "ops/simcc_kl/cpu.cpp",
-        "for (int64_t i = 0; i < row.bins; ++i) sum += row.log_sum - (row.logits[i] - row.max);",
-        "for (int64_t i = 0; i < row.bins + 16; ++i)\n"
+        "for (int64_t i = begin; i < end; ++i) sum += row.log_sum - (row.logits[i] - row.max);",
+        "for (int64_t i = begin; i < end + 16; ++i)\n"
         "    sum += i < row.bins ? row.log_sum - (row.logits[i] - row.max) : A(row.logits[i] == row.log_sum + 1);",
         "heap-buffer-overflow",
     ),
