@@ -156,7 +156,6 @@ def create_model(model: str | ModelSpec, **options: Any) -> PoseNetwork:
         check(not options, "options", ", ".join(options), "none beside a ModelSpec")
         spec = model
     else:
-        check_option("name", model, list_models())
         known = [field.name for field in fields(ModelSpec)]
         for option in options:
             check_option("options", option, known)
