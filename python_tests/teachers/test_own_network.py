@@ -78,13 +78,20 @@ def test_which_checkpoints_are_matched(checkpoint: Any) -> None:
         TeacherFile(path).load("cpu", JointSet(("wing",), (0,)))
 
 
-def test_stored_outputs_know_their_teacher(checkpoint: Any) -> None:
+def test_stored_outputs_know_their_teacher(checkpoint: Any, tmp_path: Path) -> None:
     path = checkpoint("simcc")
     told = set()
     for joints, options in ((OTHERS, {}), (COCO_JOINTS, {}), (OTHERS, {"flip": True})):
         file = TeacherFile(path, options=TeacherOptions(**options))
         told.add(file.identity(file.load("cpu", joints)))
     assert len(told) == 3
+    # the same network with other weights
+    network = TeacherFile(path).network()
+    with torch.no_grad():
+        network.conv1.weight.add_(1)
+    save_model(network, tmp_path / "other.safetensors")
+    file = TeacherFile(str(tmp_path / "other.safetensors"))
+    assert file.identity(file.load("cpu", OTHERS)) not in told
 
 
 @pytest.mark.parametrize("way", [["--data.views=1"], ["--teacher_options.ask=people"], []])
